@@ -1,0 +1,188 @@
+"""The arithmetic of pruned attention: functions of tensors, without parameters.
+
+Letters used throughout:
+
+    B   utterances in the batch        H   heads of one layer
+    T   padded length in frames        N   valid frames of one utterance, N <= T
+    A   attention probabilities (B, H, T, T): row = query, column = key; each row
+        sums to one over the valid keys
+    theta   the learned threshold of one layer, in multiples of the uniform
+        attention weight 1/N; theta = 1 is the row mean of A, the fixed threshold of
+        vanilla pruning
+
+Everything is computed in float32 (float64 for float64 input) whatever the precision
+of A: a typical A is 1/N ~ 0.002, and half precision would flip connections that lie
+near the threshold.
+
+Sections are those of Yoon et al., Interspeech 2023: vanilla pruning (VP) and
+differentiable pruning (DP).
+"""
+
+import torch
+
+
+def cutoff(threshold: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    """Turn a threshold into the probability below which a connection is pruned.
+
+    Args:
+        threshold: theta, a scalar, in multiples of the uniform weight.
+        lengths: N of every utterance (B,), or the number of keys that every query
+            may attend to (B, T) where that differs, as under a causal mask.
+
+    Returns:
+        theta / N, (B, 1, 1, 1) or (B, 1, T, 1).
+
+    """
+    dtype = torch.float64 if threshold.dtype == torch.float64 else torch.float32
+    counts = lengths.to(threshold.device, dtype).clamp(min=1)
+    if counts.dim() == 1:
+        counts = counts[:, None]
+    return (threshold.to(dtype) / counts)[:, None, :, None]
+
+
+def hard_mask(
+    attn: torch.Tensor, threshold: torch.Tensor, lengths: torch.Tensor
+) -> torch.Tensor:
+    """Keep the connections whose probability reaches theta / N (DP, second phase).
+
+    The vanilla mask of one head is this one at theta = 1, since the mean of a softmax
+    row over its N keys is 1/N.
+
+    Args:
+        attn: A (B, H, T, T).
+        threshold: theta, a scalar.
+        lengths: N (B,) or (B, T), see ``cutoff``.
+
+    Returns:
+        SM_hard (B, H, T, T), boolean.
+
+    """
+    return _upcast(attn) >= cutoff(threshold, lengths)
+
+
+def soft_mask(
+    attn: torch.Tensor,
+    threshold: torch.Tensor,
+    lengths: torch.Tensor,
+    temperature: float = 0.01,
+) -> torch.Tensor:
+    """Weigh every connection by sigmoid((A - theta / N) / T) (DP, first phase).
+
+    The gradient reaches both A and theta.
+
+    Args:
+        attn: A (B, H, T, T).
+        threshold: theta, a scalar.
+        lengths: N (B,) or (B, T), see ``cutoff``.
+        temperature: T of the paper; the mask tends to the hard one as it falls to 0.
+
+    Returns:
+        SM_soft (B, H, T, T), float, between 0 and 1.
+
+    """
+    return torch.sigmoid((_upcast(attn) - cutoff(threshold, lengths)) / temperature)
+
+
+def union_over_heads(mask: torch.Tensor) -> torch.Tensor:
+    """Share one mask among the heads: a connection stays if any head keeps it (VP).
+
+    For a soft mask the largest weight stands in for the logical OR.
+
+    Args:
+        mask: (B, H, T, T), boolean or float.
+
+    Returns:
+        (B, 1, T, T), of the same type.
+
+    """
+    return mask.amax(dim=1, keepdim=True)
+
+
+def valid_pairs(lengths: torch.Tensor, max_length: int = None) -> torch.Tensor:
+    """Mark the query-key pairs of which neither side is padding.
+
+    Args:
+        lengths: N (B,).
+        max_length: T; the largest N if not given.
+
+    Returns:
+        (B, 1, T, T), boolean.
+
+    """
+    max_length = int(lengths.max()) if max_length is None else max_length
+    valid = torch.arange(max_length, device=lengths.device) < lengths[:, None]
+    return (valid[:, :, None] & valid[:, None, :])[:, None]
+
+
+def mean_soft_mask(soft: torch.Tensor, pairs: torch.Tensor) -> torch.Tensor:
+    """Average a soft mask over the pairs of an utterance, then over the batch.
+
+    Args:
+        soft: SM_soft (B, H, T, T).
+        pairs: valid pairs (B, 1, T, T), boolean.
+
+    Returns:
+        (H,), one mean a head.
+
+    """
+    return _mean_over_pairs(soft, pairs).mean(dim=0)
+
+
+def sparsity_loss(means: torch.Tensor, sparsity_ratio: float) -> torch.Tensor:
+    """Pull the mean soft mask of every head towards R (the paper's L_sp).
+
+    Args:
+        means: mean of SM_soft (L, H) of L layers.
+        sparsity_ratio: R. It is a target of the soft mask's mean, not the share of
+            connections that survives; a lower R prunes more.
+
+    Returns:
+        1 / (L H) * sum of (mean - R)^2, a scalar.
+
+    """
+    return (means - sparsity_ratio).square().mean()
+
+
+def kept_share(hard: torch.Tensor, pairs: torch.Tensor) -> torch.Tensor:
+    """Share of the valid connections that a hard mask keeps.
+
+    Args:
+        hard: SM_hard (B, H, T, T) or the shared (B, 1, T, T), boolean.
+        pairs: valid pairs (B, 1, T, T), boolean.
+
+    Returns:
+        A scalar between 0 and 1: per utterance and head, then their mean.
+
+    """
+    return _mean_over_pairs(hard, pairs).mean()
+
+
+def kept_mass(
+    attn: torch.Tensor, hard: torch.Tensor, pairs: torch.Tensor
+) -> torch.Tensor:
+    """Share of the attention probability that a hard mask keeps.
+
+    Args:
+        attn: A (B, H, T, T).
+        hard: SM_hard (B, H, T, T) or the shared (B, 1, T, T), boolean.
+        pairs: valid pairs (B, 1, T, T), boolean.
+
+    Returns:
+        A scalar between 0 and 1: per utterance and head, then their mean.
+
+    """
+    attn = _upcast(attn) * pairs
+    kept = (attn * hard).sum(dim=(-2, -1))
+    return (
+        kept / attn.sum(dim=(-2, -1)).clamp(min=torch.finfo(attn.dtype).tiny)
+    ).mean()
+
+
+def _mean_over_pairs(values: torch.Tensor, pairs: torch.Tensor) -> torch.Tensor:
+    """Mean of (B, H, T, T) over the valid pairs of each utterance, (B, H)."""
+    total = (_upcast(values) * pairs).sum(dim=(-2, -1))
+    return total / pairs.sum(dim=(-2, -1)).clamp(min=1)
+
+
+def _upcast(values: torch.Tensor) -> torch.Tensor:
+    return values if values.dtype == torch.float64 else values.float()

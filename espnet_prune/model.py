@@ -1,0 +1,674 @@
+"""StyleSpeech with a mel decoder whose self-attention can be pruned.
+
+Baseline: Min et al., "Meta-StyleSpeech", ICML 2021. Pruning: Yoon et al., "Pruning
+Self-Attention for Zero-Shot Multi-Speaker Text-to-Speech", Interspeech 2023.
+
+Letters: B utterances, T_text tokens (the appended <eos> included), T_feats mel frames,
+D model width, S width of the style vector, L layers, H heads. ``valid`` is true off
+padding, (B, T, 1).
+"""
+
+import inspect
+import logging
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
+
+import torch
+import torch.nn.functional as F
+from espnet2.legacy.nets.pytorch_backend.nets_utils import make_non_pad_mask, pad_list
+from espnet2.torch_utils.device_funcs import force_gatherable
+from espnet2.tts.abs_tts import AbsTTS
+from packaging.version import Version
+
+from espnet_prune import __version__, masks
+from espnet_prune.alignment import DurationAligner, average_over_tokens
+from espnet_prune.attention import (
+    ATTENTION_SCALES,
+    PrunedMultiHeadedAttention,
+    PruningMixin,
+    pruned_attentions,
+    synthesising,
+)
+from espnet_prune.errors import UserError
+from espnet_prune.phases import (
+    PruningConf,
+    did_you_mean,
+    parse_pruning,
+    require_choice,
+)
+from espnet_prune.style import (
+    ConvFeedForward,
+    FFTBlock,
+    MelStyleEncoder,
+    convolve,
+    same_conv,
+)
+from espnet_prune.variance import (
+    VarianceEmbedding,
+    VariancePredictor,
+    durations_from_log,
+    log_duration,
+    regulate_length,
+    sinusoid,
+)
+
+PREDICTED = ("duration", "pitch", "energy")
+_AVERAGED = dict(pitch="f0", energy="energy")  # as ESPnet's extractors name it
+
+
+class PhonemeEncoder(torch.nn.Module):
+    """Tokens to hidden states: embedding, prenet, FFT blocks, linear layer.
+
+    Args:
+        idim: number of tokens; token 0 is padding.
+        size: D.
+        blocks: ``FFTBlock`` layers.
+        kernel_size: of the prenet's convolutions.
+        dropout_rate: of the prenet.
+
+    """
+
+    def __init__(self, idim, size, blocks, kernel_size, dropout_rate):
+        super().__init__()
+        self.embed = torch.nn.Embedding(idim, size, padding_idx=0)
+        self.convs = torch.nn.ModuleList(
+            same_conv(size, size, kernel_size) for _ in range(2)
+        )
+        self.linear = torch.nn.Linear(size, size)
+        self.dropout = torch.nn.Dropout(dropout_rate)
+        self.blocks = torch.nn.ModuleList(blocks)
+        self.output = torch.nn.Linear(size, size)
+
+    def forward(self, tokens, style, valid):
+        """Encode tokens (B, T_text), style (B, S), valid (B, T_text, 1) to (B, T, D)."""
+        embedded = x = self.embed(tokens) * valid
+        for conv in self.convs:
+            x = self.dropout(F.mish(convolve(conv, x))) * valid
+        x = self.linear(x) + embedded
+        x = add_positions(x, valid)
+        for block in self.blocks:
+            x = block(x, style, valid)
+        return self.output(x) * valid
+
+
+class MelDecoder(torch.nn.Module):
+    """Regulated hidden states to mel: prenet, FFT blocks, linear layer, no postnet.
+
+    Args:
+        size: D.
+        odim: mel bins.
+        blocks: ``FFTBlock`` layers, the ones that are pruned.
+        prenet_units: width between the two linear layers of the prenet.
+        dropout_rate: of the prenet.
+
+    """
+
+    def __init__(self, size, odim, blocks, prenet_units, dropout_rate):
+        super().__init__()
+        self.prenet = torch.nn.Sequential(
+            torch.nn.Linear(size, prenet_units),
+            torch.nn.Mish(),
+            torch.nn.Dropout(dropout_rate),
+            torch.nn.Linear(prenet_units, size),
+        )
+        self.blocks = torch.nn.ModuleList(blocks)
+        self.output = torch.nn.Linear(size, odim)
+
+    def forward(self, x, style, valid):
+        """Decode x (B, T_feats, D), style (B, S), valid to mel (B, T_feats, odim)."""
+        x = add_positions(self.prenet(x), valid)
+        for block in self.blocks:
+            x = block(x, style, valid)
+        return self.output(x) * valid
+
+
+class Variances(NamedTuple):
+    """What the predictors say, each (B, T_text, 1): log(d + 1), pitch, energy."""
+
+    log_duration: torch.Tensor
+    pitch: torch.Tensor
+    energy: torch.Tensor
+
+
+class StyleSpeech(AbsTTS):
+    """StyleSpeech, dense or with pruned self-attention, ``tts: stylespeech`` in YAML.
+
+    Args:
+        idim: number of tokens. The last one is <sos/eos>, appended to every text.
+        odim: mel bins.
+        pruning: self-attention of the mel decoder: none, vanilla or differentiable.
+        pruning_conf: see ``espnet_prune.phases.PruningConf``.
+        encoder_pruning: the same for the phoneme encoder. The paper reports that
+            pruning it makes the model worse.
+        encoder_pruning_conf: its settings; those of ``pruning_conf`` where not given.
+        durations: "given" with the data (ESPnet's ``teacher_dumpdir`` convention: one
+            number a token and one for <eos>; pitch and energy averaged over tokens) or
+            "learned" inside the model (pitch and energy by frame).
+        adim: D. aheads: H of encoder and decoder.
+        elayers, eunits: encoder layers, hidden width of their feed-forward layers.
+        dlayers, dunits: the same for the decoder.
+        ffn_kernel_sizes: of the feed-forward layers' two convolutions.
+        encoder_prenet_kernel_size, decoder_prenet_units: prenets.
+        attention_scale: "head_width" divides scores by sqrt(D / H), the usual
+            definition; "model_width" by sqrt(D), as the public StyleSpeech.
+        encoder_dropout_rate, decoder_dropout_rate, attention_dropout_rate: dropout.
+        style_units, style_dim, style_heads, style_kernel_size, style_dropout_rate: mel
+            style encoder; style_dim is S.
+        predictor_units, predictor_kernel_size, predictor_dropout_rate: duration, pitch
+            and energy predictors.
+        embedding_kernel_size: of the pitch and energy embeddings.
+        stop_gradient_from: names of predictors (duration, pitch, energy) whose loss
+            does not train the encoder.
+        mel_weight, duration_weight, pitch_weight, energy_weight: weights of the losses.
+        forwardsum_weight, binarization_weight: weights of the alignment losses, of
+            learned durations only.
+        plugin_version: version of espnet_prune that trained the model; written by it.
+
+    Raises:
+        UserError: an unknown or impossible setting, or a model that a newer version of
+            this plugin has trained.
+
+    """
+
+    # ESPnet hands the reference mel to models that announce this
+    use_gst = True
+    spks = None
+    langs = None
+    spk_embed_dim = None
+
+    def __init__(
+        self,
+        idim: int,
+        odim: int,
+        pruning: str = "none",
+        pruning_conf: Optional[Dict[str, Any]] = None,
+        encoder_pruning: str = "none",
+        encoder_pruning_conf: Optional[Dict[str, Any]] = None,
+        durations: str = "given",
+        adim: int = 256,
+        aheads: int = 2,
+        elayers: int = 4,
+        eunits: int = 1024,
+        dlayers: int = 4,
+        dunits: int = 1024,
+        ffn_kernel_sizes: Sequence[int] = (9, 1),
+        encoder_prenet_kernel_size: int = 3,
+        decoder_prenet_units: int = 128,
+        attention_scale: str = "head_width",
+        encoder_dropout_rate: float = 0.1,
+        decoder_dropout_rate: float = 0.1,
+        attention_dropout_rate: float = 0.1,
+        style_units: int = 128,
+        style_dim: int = 128,
+        style_heads: int = 2,
+        style_kernel_size: int = 5,
+        style_dropout_rate: float = 0.1,
+        predictor_units: int = 256,
+        predictor_kernel_size: int = 3,
+        predictor_dropout_rate: float = 0.5,
+        embedding_kernel_size: int = 3,
+        stop_gradient_from: Sequence[str] = (),
+        mel_weight: float = 1.0,
+        duration_weight: float = 1.0,
+        pitch_weight: float = 1.0,
+        energy_weight: float = 1.0,
+        forwardsum_weight: float = 2.0,
+        binarization_weight: float = 2.0,
+        plugin_version: Optional[str] = None,
+        **unknown,
+    ):
+        _require_plugin(plugin_version)
+        if unknown:
+            name = sorted(unknown)[0]
+            known = list(inspect.signature(StyleSpeech).parameters)
+            raise UserError(
+                f"unknown setting tts_conf.{name} of stylespeech"
+                f"{did_you_mean(name, known)}"
+            )
+        require_choice("tts_conf.durations", durations, ("given", "learned"))
+        require_choice("tts_conf.attention_scale", attention_scale, ATTENTION_SCALES)
+        for name in stop_gradient_from:
+            require_choice("tts_conf.stop_gradient_from", name, PREDICTED)
+        for width, heads, what in (
+            (adim, aheads, "adim / aheads"),
+            (style_units, style_heads, "style_units / style_heads"),
+        ):
+            if width % heads != 0:
+                raise UserError(
+                    f"tts_conf.{what} is {width} / {heads}: choose a width that is a "
+                    "multiple of the number of heads"
+                )
+        for name, size in (
+            ("ffn_kernel_sizes", ffn_kernel_sizes),
+            ("encoder_prenet_kernel_size", [encoder_prenet_kernel_size]),
+            ("style_kernel_size", [style_kernel_size]),
+            ("predictor_kernel_size", [predictor_kernel_size]),
+            ("embedding_kernel_size", [embedding_kernel_size]),
+        ):
+            if any(kernel % 2 == 0 for kernel in size):
+                raise UserError(f"tts_conf.{name} is {size}: choose odd kernel sizes")
+        decoder_conf = parse_pruning(pruning, pruning_conf)
+        encoder_conf = parse_pruning(
+            encoder_pruning,
+            {**(pruning_conf or {}), **(encoder_pruning_conf or {})},
+            option="encoder_pruning",
+        )
+        super().__init__()
+        self.idim = idim
+        self.odim = odim
+        self.eos = idim - 1
+        self.durations = durations
+        self.stop_gradient_from = tuple(stop_gradient_from)
+        self.loss_weights = dict(
+            mel=mel_weight,
+            duration=duration_weight,
+            pitch=pitch_weight,
+            energy=energy_weight,
+            forwardsum=forwardsum_weight,
+            binarization=binarization_weight,
+        )
+
+        def make_blocks(layers, units, dropout_rate, pruning, conf):
+            return [
+                FFTBlock(
+                    PrunedMultiHeadedAttention(
+                        aheads,
+                        adim,
+                        attention_dropout_rate,
+                        pruning=pruning or "none",
+                        pruning_conf=conf,
+                        attention_scale=attention_scale,
+                    ),
+                    ConvFeedForward(adim, units, ffn_kernel_sizes, dropout_rate),
+                    adim,
+                    style_dim,
+                    dropout_rate,
+                )
+                for _ in range(layers)
+            ]
+
+        self.style_encoder = MelStyleEncoder(
+            odim,
+            style_units,
+            style_dim,
+            style_heads,
+            style_kernel_size,
+            style_dropout_rate,
+        )
+        self.encoder = PhonemeEncoder(
+            idim,
+            adim,
+            make_blocks(
+                elayers, eunits, encoder_dropout_rate, encoder_pruning, encoder_conf
+            ),
+            encoder_prenet_kernel_size,
+            encoder_dropout_rate,
+        )
+        self.predictors = torch.nn.ModuleDict(
+            {
+                name: VariancePredictor(
+                    adim, predictor_units, predictor_kernel_size, predictor_dropout_rate
+                )
+                for name in PREDICTED
+            }
+        )
+        self.embeddings = torch.nn.ModuleDict(
+            {
+                name: VarianceEmbedding(adim, embedding_kernel_size)
+                for name in ("pitch", "energy")
+            }
+        )
+        self.encoded_norm = torch.nn.LayerNorm(adim)
+        self.decoder = MelDecoder(
+            adim,
+            odim,
+            make_blocks(dlayers, dunits, decoder_dropout_rate, pruning, decoder_conf),
+            decoder_prenet_units,
+            decoder_dropout_rate,
+        )
+        self.aligner = DurationAligner(adim, odim) if durations == "learned" else None
+
+    @property
+    def decoder_attentions(self) -> List[PruningMixin]:
+        """Attention modules of the decoder, first layer first."""
+        return pruned_attentions(self.decoder)
+
+    def forward(
+        self,
+        text: torch.Tensor,
+        text_lengths: torch.Tensor,
+        feats: torch.Tensor,
+        feats_lengths: torch.Tensor,
+        durations: Optional[torch.Tensor] = None,
+        durations_lengths: Optional[torch.Tensor] = None,
+        pitch: Optional[torch.Tensor] = None,
+        pitch_lengths: Optional[torch.Tensor] = None,
+        energy: Optional[torch.Tensor] = None,
+        energy_lengths: Optional[torch.Tensor] = None,
+        **kwargs,
+    ) -> Tuple[torch.Tensor, Dict[str, torch.Tensor], torch.Tensor]:
+        """Compute the losses of a batch; the reference is the target utterance.
+
+        Args:
+            text: token ids without <eos> (B, T_text - 1).
+            text_lengths: (B,).
+            feats: target mel (B, T_feats, odim), normalised.
+            feats_lengths: (B,).
+            durations: frames of each token and <eos> (B, T_text); None if learned.
+            durations_lengths: (B,).
+            pitch: by token (B, T_text, 1), or by frame (B, T_feats, 1) if durations
+                are learned.
+            pitch_lengths: (B,).
+            energy: as pitch.
+            energy_lengths: (B,).
+
+        Returns:
+            Tensor: loss, a scalar.
+            Dict: every term of the loss; threshold, kept share, kept mass and mean soft
+                mask of each decoder layer, counted from 1.
+            Tensor: B, the weight of this batch in averages.
+
+        Raises:
+            UserError: durations, pitch or energy are missing or do not fit the text.
+
+        """
+        feats = feats[:, : int(feats_lengths.max())]
+        tokens, token_lengths = self._append_eos(text, text_lengths)
+        token_valid = _valid(token_lengths, tokens.device)
+        frame_valid = _valid(feats_lengths, feats.device)
+
+        style = self.style_encoder(feats, frame_valid)
+        encoded = self.encoder(tokens, style, token_valid)
+        losses = {}
+        if self.durations == "learned":
+            alignment = self.aligner.align(encoded, feats, token_lengths, feats_lengths)
+            durations = alignment.durations
+            losses["forwardsum"] = alignment.forward_sum
+            losses["binarization"] = alignment.binarization
+        target = self._target_variances(
+            durations, pitch, energy, token_lengths, feats_lengths
+        )
+        predicted = self._predict_variances(encoded, token_valid)
+        mel = self._decode(
+            encoded, target.pitch, target.energy, durations, style, token_valid
+        )
+
+        losses["mel"] = _utterance_mean((mel - feats).abs(), frame_valid)
+        for name, prediction, wanted in zip(PREDICTED, predicted, target):
+            squares = (prediction - wanted).square()
+            losses[name] = _utterance_mean(squares, token_valid)
+        loss = sum(self.loss_weights[name] * value for name, value in losses.items())
+        stats = {f"{name}_loss": value.detach() for name, value in losses.items()}
+
+        for part, prefix in ((self.encoder, "encoder_"), (self.decoder, "")):
+            sparsity = self._sparsity_loss(part)
+            if sparsity is not None:
+                value, weight = sparsity
+                loss = loss + weight * value
+                stats[f"{prefix}sparsity_loss"] = value.detach()
+            stats.update(_pruning_statistics(part, prefix))
+        stats["loss"] = loss.detach()
+        return force_gatherable((loss, stats, text.size(0)), loss.device)
+
+    def encode_style(
+        self, feats: torch.Tensor, feats_lengths: Optional[torch.Tensor] = None
+    ) -> torch.Tensor:
+        """Return the style vectors (B, S) of references.
+
+        Args:
+            feats: normalised mel (B, T_feats, odim).
+            feats_lengths: (B,), full length if not given.
+
+        """
+        if feats_lengths is None:
+            feats_lengths = feats.new_full((len(feats),), feats.size(1)).long()
+        feats = feats[:, : int(feats_lengths.max())]
+        return self.style_encoder(feats, _valid(feats_lengths, feats.device))
+
+    def inference(
+        self,
+        text: torch.Tensor,
+        feats: Optional[torch.Tensor] = None,
+        durations: Optional[torch.Tensor] = None,
+        pitch: Optional[torch.Tensor] = None,
+        energy: Optional[torch.Tensor] = None,
+        style_vector: Optional[torch.Tensor] = None,
+        alpha: float = 1.0,
+        use_teacher_forcing: bool = False,
+        **kwargs,
+    ) -> Dict[str, torch.Tensor]:
+        """Say one text in the voice of a reference.
+
+        Args:
+            text: token ids without <eos> (T_text - 1,).
+            feats: reference mel (T_ref, odim), normalised.
+            durations: frames of each token and <eos> (T_text,), for teacher forcing.
+            pitch: (T_text, 1), for teacher forcing; (T_feats, 1) if the model learned
+                its durations.
+            energy: as pitch.
+            style_vector: (S,), in place of the reference.
+            alpha: factor on the durations, above 1 speaks more slowly.
+            use_teacher_forcing: take durations, pitch and energy as given.
+
+        Returns:
+            feat_gen: mel (T_feats, odim). duration: frames of each token (T_text,).
+
+        Raises:
+            UserError: empty text, or neither reference nor style vector.
+
+        """
+
+        def batched(value):
+            return None if value is None else value[None]
+
+        given = (
+            dict(
+                durations=batched(durations),
+                pitch=batched(pitch),
+                energy=batched(energy),
+            )
+            if use_teacher_forcing
+            else {}
+        )
+        output = self.batch_inference(
+            [text],
+            feats=batched(feats),
+            style_vector=batched(style_vector),
+            alpha=alpha,
+            **given,
+        )
+        return dict(feat_gen=output["feat_gen"][0], duration=output["duration"][0])
+
+    def batch_inference(
+        self,
+        text: List[torch.Tensor],
+        feats: Optional[torch.Tensor] = None,
+        feats_lengths: Optional[torch.Tensor] = None,
+        durations: Optional[torch.Tensor] = None,
+        pitch: Optional[torch.Tensor] = None,
+        energy: Optional[torch.Tensor] = None,
+        style_vector: Optional[torch.Tensor] = None,
+        alpha: float = 1.0,
+        **kwargs,
+    ) -> Dict[str, Any]:
+        """Say several texts, each in the voice of a reference of its own.
+
+        Args:
+            text: B texts as token ids without <eos>.
+            feats: references (B, T_ref, odim), normalised; one reference serves all.
+            feats_lengths: (B,).
+            durations, pitch, energy: as in ``inference``, with a leading B.
+            style_vector: (B, S) or (1, S), in place of the references.
+            alpha: factor on the durations, above 1 speaks more slowly.
+
+        Returns:
+            feat_gen: B mels (T_feats, odim). feat_gen_lengths: (B,). duration: frames
+            of each token (B, T_text), zero at padding.
+
+        Raises:
+            UserError: an empty text, or neither references nor style vectors.
+
+        """
+        if any(len(tokens) == 0 for tokens in text):
+            raise UserError(
+                "a text has no tokens: check that it is not empty and that its "
+                "characters are in the model's token list"
+            )
+        if not alpha > 0:
+            raise UserError(f"speed factor alpha is {alpha}: choose a value above 0")
+        device = self.encoded_norm.weight.device
+        text_lengths = torch.tensor([len(tokens) for tokens in text], device=device)
+        padded = pad_list([tokens.to(device) for tokens in text], 0)
+        if style_vector is None:
+            if feats is None:
+                raise UserError(
+                    "no reference speech: pass speech=, the recording whose voice to "
+                    "speak in, or a style vector"
+                )
+            style_vector = self.encode_style(feats, feats_lengths)
+        style = style_vector.to(device).expand(len(text), -1)
+
+        tokens, token_lengths = self._append_eos(padded, text_lengths)
+        valid = _valid(token_lengths, device)
+        with synthesising(self):
+            encoded = self.encoder(tokens, style, valid)
+            predicted = self._predict_variances(encoded, valid)
+            if durations is None:
+                durations = durations_from_log(predicted.log_duration, valid, alpha)
+                pitch, energy = predicted.pitch, predicted.energy
+            else:
+                lengths = durations.sum(dim=1)
+                _, pitch, energy = self._target_variances(
+                    durations, pitch, energy, token_lengths, lengths
+                )
+            mel = self._decode(encoded, pitch, energy, durations, style, valid)
+        lengths = durations.sum(dim=1)
+        return dict(
+            feat_gen=[feat[:length] for feat, length in zip(mel, lengths)],
+            feat_gen_lengths=lengths,
+            duration=durations,
+        )
+
+    def _append_eos(self, text, text_lengths):
+        """Return text with <eos> behind each utterance (B, T_text) and its lengths."""
+        tokens = F.pad(text[:, : int(text_lengths.max())], (0, 1))
+        tokens = tokens.scatter(1, text_lengths[:, None], self.eos)
+        return tokens, text_lengths + 1
+
+    def _target_variances(
+        self, durations, pitch, energy, token_lengths, feats_lengths
+    ) -> Variances:
+        """Check what the data says, and average frames over tokens if need be."""
+        if durations is None:
+            raise UserError(
+                "durations are missing: give them with the data (--teacher_dumpdir), "
+                "or set tts_conf.durations to learned"
+            )
+        if durations.size(1) != int(token_lengths.max()):
+            raise UserError(
+                f"durations have {durations.size(1)} numbers for a text of "
+                f"{int(token_lengths.max())} tokens: give one a token and one for <eos>"
+            )
+        if not torch.equal(durations.sum(dim=1), feats_lengths.to(durations.device)):
+            raise UserError(
+                "durations of an utterance do not add up to its mel frames "
+                f"({durations.sum(dim=1).tolist()} against {feats_lengths.tolist()}): "
+                "make them with the same fs, n_shift and audio as the features"
+            )
+        variances = {}
+        for name, value in (("pitch", pitch), ("energy", energy)):
+            if value is None:
+                extractor = "dio" if name == "pitch" else "energy"
+                raise UserError(
+                    f"{name} is missing: set {name}_extract: {extractor} and "
+                    f"{name}_normalize: global_mvn in the training configuration"
+                )
+            averaged = f"{name}_extract_conf.use_token_averaged_{_AVERAGED[name]}"
+            if self.durations == "learned":
+                if value.size(1) < int(feats_lengths.max()):
+                    raise UserError(
+                        f"learned durations need {name} by frame: set {averaged}: false"
+                    )
+                value = average_over_tokens(
+                    value, durations, token_lengths, feats_lengths
+                )
+            elif value.size(1) != durations.size(1):
+                raise UserError(
+                    f"{name} has {value.size(1)} values for {durations.size(1)} tokens:"
+                    f" set {averaged}: true"
+                )
+            variances[name] = value
+        return Variances(log_duration(durations)[..., None], **variances)
+
+    def _predict_variances(self, encoded, valid) -> Variances:
+        """Predict log-duration, pitch and energy of every token."""
+        return Variances(
+            *(
+                predictor(
+                    encoded.detach() if name in self.stop_gradient_from else encoded,
+                    valid,
+                )
+                for name, predictor in self.predictors.items()
+            )
+        )
+
+    def _decode(self, encoded, pitch, energy, durations, style, valid):
+        """Turn encoded tokens (B, T_text, D) into mel (B, T_feats, odim)."""
+        x = self.encoded_norm(encoded)
+        x = x + self.embeddings["pitch"](pitch, valid)
+        x = x + self.embeddings["energy"](energy, valid)
+        x, lengths = regulate_length(x, durations)
+        return self.decoder(x, style, _valid(lengths, x.device))
+
+    @staticmethod
+    def _sparsity_loss(part):
+        """Return L_sp of encoder or decoder and its weight; None under hard masks."""
+        attentions = pruned_attentions(part)
+        means = [a.statistics.soft_means for a in attentions if a.statistics]
+        if not means or means[0] is None:
+            return None
+        conf: PruningConf = attentions[0].pruning_conf
+        value = masks.sparsity_loss(torch.stack(means), conf.sparsity_ratio)
+        return value, conf.sparsity_weight
+
+
+def add_positions(x: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+    """Add sinusoidal positions to x (B, T, D), zero at padding."""
+    positions = torch.arange(x.size(1), device=x.device)
+    return (x + sinusoid(positions, x.size(2)).to(x.dtype)) * valid
+
+
+def _valid(lengths: torch.Tensor, device) -> torch.Tensor:
+    """Mark what is not padding, (B, T, 1)."""
+    return make_non_pad_mask(lengths).to(device)[..., None]
+
+
+def _utterance_mean(values: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+    """Average values (B, T, D) over each utterance, then over the batch."""
+    total = (values.float() * valid).sum(dim=(1, 2))
+    return (total / (valid.sum(dim=(1, 2)) * values.size(2))).mean()
+
+
+def _pruning_statistics(part: torch.nn.Module, prefix: str) -> Dict[str, torch.Tensor]:
+    """Report threshold, kept share and mass, and mean soft mask of each layer."""
+    stats = {}
+    for layer, attention in enumerate(pruned_attentions(part), 1):
+        if attention.statistics is None:
+            continue
+        soft_means, share, mass = attention.statistics
+        stats[f"{prefix}threshold_{layer}"] = attention.threshold.detach()
+        stats[f"{prefix}kept_share_{layer}"] = share
+        stats[f"{prefix}kept_mass_{layer}"] = mass
+        if soft_means is not None:
+            stats[f"{prefix}soft_mean_{layer}"] = soft_means.detach().mean()
+    return stats
+
+
+def _require_plugin(version: Optional[str]) -> None:
+    """Refuse a model of a newer plugin, whose settings this one may not know."""
+    if version is not None and Version(str(version)) > Version(__version__):
+        raise UserError(
+            f"this model was trained by espnet_prune {version}, here is {__version__}: "
+            "pip install -U espnet_prune"
+        )
+    if version is not None and version != __version__:
+        logging.info("model trained by espnet_prune %s", version)

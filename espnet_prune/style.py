@@ -1,0 +1,174 @@
+"""Layers that are bent to a voice: the style-conditioned half of StyleSpeech.
+
+Min et al., "Meta-StyleSpeech", ICML 2021, Sec. 3.1. Letters: B utterances, T padded
+length (tokens or frames), D model width, S width of the style vector.
+
+Every layer zeroes padded positions before anything mixes neighbours, so an utterance
+gives the same in a batch as alone.
+"""
+
+import torch
+from espnet2.legacy.nets.pytorch_backend.transformer.attention import (
+    MultiHeadedAttention,
+)
+from torch.nn.functional import glu
+
+
+class StyleAdaptiveLayerNorm(torch.nn.Module):
+    """Layer norm whose gain and bias are predicted from a style vector (SALN).
+
+    Its linear layer starts with bias 1 for the gains and 0 for the biases.
+
+    Args:
+        size: D.
+        style_dim: S.
+
+    """
+
+    def __init__(self, size: int, style_dim: int):
+        super().__init__()
+        self.norm = torch.nn.LayerNorm(size, elementwise_affine=False)
+        self.affine = torch.nn.Linear(style_dim, 2 * size)
+        with torch.no_grad():
+            self.affine.bias[:size] = 1.0
+            self.affine.bias[size:] = 0.0
+
+    def forward(self, x: torch.Tensor, style: torch.Tensor) -> torch.Tensor:
+        """Normalise x (B, T, D) with the gain and bias that style (B, S) asks for."""
+        gain, bias = self.affine(style)[:, None].chunk(2, dim=-1)
+        return gain * self.norm(x) + bias
+
+
+class ConvFeedForward(torch.nn.Module):
+    """Position-wise feed-forward layer of two convolutions with Mish between.
+
+    Args:
+        size: D.
+        units: hidden width.
+        kernel_sizes: of the two convolutions, odd.
+        dropout_rate: after each convolution.
+
+    """
+
+    def __init__(self, size: int, units: int, kernel_sizes, dropout_rate: float):
+        super().__init__()
+        self.conv1 = same_conv(size, units, kernel_sizes[0])
+        self.conv2 = same_conv(units, size, kernel_sizes[1])
+        self.dropout = torch.nn.Dropout(dropout_rate)
+
+    def forward(self, x: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+        """Map x (B, T, D) to (B, T, D); valid (B, T, 1) is true off padding."""
+        x = torch.nn.functional.mish(convolve(self.conv1, x * valid))
+        x = self.dropout(x) * valid
+        return self.dropout(convolve(self.conv2, x))
+
+
+class FFTBlock(torch.nn.Module):
+    """Feed-forward transformer block with style-adaptive norms, post-norm.
+
+    Args:
+        attention: self-attention with the interface of ESPnet's
+            ``MultiHeadedAttention``, dense or pruned.
+        feed_forward: ``ConvFeedForward``.
+        size: D.
+        style_dim: S.
+        dropout_rate: after the attention.
+
+    """
+
+    def __init__(
+        self,
+        attention: MultiHeadedAttention,
+        feed_forward: ConvFeedForward,
+        size: int,
+        style_dim: int,
+        dropout_rate: float,
+    ):
+        super().__init__()
+        self.attention = attention
+        self.feed_forward = feed_forward
+        self.norm1 = StyleAdaptiveLayerNorm(size, style_dim)
+        self.norm2 = StyleAdaptiveLayerNorm(size, style_dim)
+        self.dropout = torch.nn.Dropout(dropout_rate)
+
+    def forward(
+        self, x: torch.Tensor, style: torch.Tensor, valid: torch.Tensor
+    ) -> torch.Tensor:
+        """Transform one layer.
+
+        Args:
+            x: (B, T, D).
+            style: style vector (B, S).
+            valid: true off padding (B, T, 1).
+
+        Returns:
+            (B, T, D), zero at padding.
+
+        """
+        x = x + self.dropout(self.attention(x, x, x, valid.transpose(1, 2)))
+        x = self.norm1(x, style) * valid
+        x = x + self.feed_forward(x, valid)
+        return self.norm2(x, style) * valid
+
+
+class MelStyleEncoder(torch.nn.Module):
+    """Turn a mel-spectrogram of any length into one style vector w.
+
+    Spectral (two linear layers), temporal (two gated convolutions), self-attention,
+    and the mean over the valid frames.
+
+    Args:
+        odim: mel bins.
+        units: hidden width.
+        style_dim: S.
+        heads: attention heads.
+        kernel_size: of the gated convolutions, odd.
+        dropout_rate: of all parts.
+
+    """
+
+    def __init__(
+        self,
+        odim: int,
+        units: int = 128,
+        style_dim: int = 128,
+        heads: int = 2,
+        kernel_size: int = 5,
+        dropout_rate: float = 0.1,
+    ):
+        super().__init__()
+        self.spectral = torch.nn.Sequential(
+            torch.nn.Linear(odim, units),
+            torch.nn.Mish(),
+            torch.nn.Dropout(dropout_rate),
+            torch.nn.Linear(units, units),
+            torch.nn.Mish(),
+            torch.nn.Dropout(dropout_rate),
+        )
+        self.temporal = torch.nn.ModuleList(
+            same_conv(units, 2 * units, kernel_size) for _ in range(2)
+        )
+        self.attention = MultiHeadedAttention(heads, units, dropout_rate)
+        self.output = torch.nn.Linear(units, style_dim)
+        self.dropout = torch.nn.Dropout(dropout_rate)
+
+    def forward(self, feats: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+        """Encode feats (B, T, odim), valid (B, T, 1), to style vectors (B, S)."""
+        x = self.spectral(feats) * valid
+        for conv in self.temporal:
+            x = (x + self.dropout(glu(convolve(conv, x), dim=-1))) * valid
+        x = x + self.dropout(self.attention(x, x, x, valid.transpose(1, 2)))
+        x = self.output(x) * valid
+        return x.sum(dim=1) / valid.sum(dim=1)
+
+
+def same_conv(in_size: int, out_size: int, kernel_size: int) -> torch.nn.Conv1d:
+    """Return a convolution over time that keeps the length; the kernel is odd."""
+    return torch.nn.Conv1d(
+        in_size, out_size, kernel_size, padding=(kernel_size - 1) // 2
+    )
+
+
+def convolve(conv: torch.nn.Conv1d, x: torch.Tensor) -> torch.Tensor:
+    """Apply a convolution over time to x (B, T, D)."""
+    return conv(x.transpose(1, 2)).transpose(1, 2)

@@ -1,0 +1,203 @@
+"""ESPnet's text-to-speech task with the plugin's models, phases and vocoder.
+
+ESPnet spawns one process a GPU, which unpickles ``main_worker`` of the task by import.
+Importing this module imports the package, which registers the models, so that such a
+process knows them too.
+"""
+
+import argparse
+import logging
+from pathlib import Path
+from typing import Type
+
+import torch
+from espnet2.tasks.tts import TTSTask, tts_choices
+from espnet2.train.trainer import Trainer
+from espnet2.tts.abs_tts import AbsTTS
+from espnet2.tts.fastspeech2 import FastSpeech2
+from espnet2.utils.types import str_or_none
+
+import espnet_prune
+from espnet_prune.errors import UserError
+from espnet_prune.files import replace_when_written
+from espnet_prune.phases import prepare_phase2
+
+_ESPNET_NAMES = frozenset(tts_choices.classes)
+
+
+def register(name: str, model: Type[AbsTTS]) -> None:
+    """Let ``tts: NAME`` in YAML mean ``model``; doing it again changes nothing.
+
+    Args:
+        name: lower case, not one of ESPnet's own.
+        model: takes the call of FastSpeech2's ``inference``, so that ESPnet's
+            ``Text2Speech`` passes it the speed factor.
+
+    Raises:
+        UserError: ESPnet defines the name itself, or it is not lower case.
+        TypeError: ``model`` is no ``AbsTTS``.
+
+    """
+    if name in _ESPNET_NAMES:
+        raise UserError(
+            f"ESPnet defines tts: {name} itself: choose another name for "
+            f"{model.__name__}"
+        )
+    if name != name.lower():
+        raise UserError(f"tts: {name} would never match: choose a lower-case name")
+    if not issubclass(model, AbsTTS):
+        raise TypeError(f"{model.__name__} is no AbsTTS")
+    tts_choices.classes[name] = model
+    FastSpeech2.register(model)
+
+
+class PruneTrainer(Trainer):
+    """ESPnet's trainer whose checkpoints survive being killed while they are written."""
+
+    @classmethod
+    def run(cls, *args, **kwargs) -> None:
+        """Train; ``torch.save`` to a path replaces the file only when it is whole."""
+        save = torch.save
+
+        def save_whole(states, path, *rest, **options):
+            if not isinstance(path, (str, Path)):
+                return save(states, path, *rest, **options)
+            with replace_when_written(path) as partial:
+                save(states, partial, *rest, **options)
+
+        torch.save = save_whole
+        try:
+            super().run(*args, **kwargs)
+        finally:
+            torch.save = save
+
+    @staticmethod
+    def resume(checkpoint, model, reporter, *args, **kwargs) -> None:
+        """Resume; write the model of the last epoch if the kill came before that.
+
+        ESPnet saves ``checkpoint.pth`` first and ``{epoch}epoch.pth`` after it, and
+        averages the latter at the end.
+        """
+        Trainer.resume(checkpoint, model, reporter, *args, **kwargs)
+        epoch = reporter.get_epoch()
+        epoch_file = Path(checkpoint).with_name(f"{epoch}epoch.pth")
+        if epoch > 0 and not epoch_file.exists():
+            logging.info(f"Writing {epoch_file}, which an interruption left out")
+            torch.save(model.state_dict(), epoch_file)
+
+
+class PruneTTSTask(TTSTask):
+    """``TTSTask`` with the two phases of training."""
+
+    trainer = PruneTrainer
+
+    @classmethod
+    def add_task_arguments(cls, parser: argparse.ArgumentParser) -> None:
+        """Add ``--phase1_dir`` to ESPnet's options."""
+        super().add_task_arguments(parser)
+        parser.add_argument_group("Pruning related").add_argument(
+            "--phase1_dir",
+            type=str_or_none,
+            default=None,
+            help="Phase 2 only (--tts_conf pruning_conf.phase=2): the experiment folder "
+            "of phase 1 to go on from",
+        )
+
+    @classmethod
+    def main(cls, args=None, cmd=None) -> None:
+        """Check the settings, prepare phase 2, and train as ESPnet does.
+
+        Raises:
+            UserError: settings that cannot work, or phase 2 without phase 1.
+
+        """
+        if args is None:
+            args = cls.get_parser().parse_args(cmd)
+        if not args.print_config:
+            cls.check_required_command_args(args)
+            check_settings(args)
+            if _phase(args) == 2 and not (args.collect_stats or args.dry_run):
+                prepare_phase2(args.phase1_dir, args.output_dir)
+        super().main(args=args)
+
+    @classmethod
+    def build_model(cls, args):
+        """Build the model and note which version of the plugin made it."""
+        if _is_ours(args.tts):
+            args.tts_conf.setdefault("plugin_version", espnet_prune.__version__)
+        return super().build_model(args)
+
+    @classmethod
+    def build_vocoder_from_file(
+        cls, vocoder_config_file=None, vocoder_file=None, model=None, device="cpu"
+    ):
+        """Build a vocoder; ``hifigan`` names the one inside the package's extra."""
+        from espnet_prune.vocoder import build_vocoder, is_vocoder_name
+
+        if vocoder_file is not None and is_vocoder_name(str(vocoder_file)):
+            return build_vocoder(
+                str(vocoder_file), model.feats_extract.get_parameters(), device
+            )
+        return super().build_vocoder_from_file(
+            vocoder_config_file, vocoder_file, model, device
+        )
+
+
+def check_settings(args: argparse.Namespace) -> None:
+    """Refuse settings that would fail later, or train something else than meant.
+
+    Args:
+        args: parsed options of training.
+
+    Raises:
+        UserError: one line that names the setting and the remedy.
+
+    """
+    if not _is_ours(args.tts):
+        if args.phase1_dir is not None:
+            raise UserError(
+                f"--phase1_dir is for pruned models, but tts is {args.tts}: set tts: "
+                "stylespeech or leave the option out"
+            )
+        return
+    with torch.device("meta"):  # checks every setting without memory or time
+        model = tts_choices.get_class(args.tts)(idim=3, odim=80, **args.tts_conf)
+    if args.phase1_dir is not None and _phase(args) != 2:
+        raise UserError(
+            "--phase1_dir is given but the phase is 1: add --tts_conf "
+            "pruning_conf.phase=2, or leave the option out"
+        )
+    names = [entry[1] for entry in args.train_data_path_and_name_and_type]
+    if model.durations == "given" and names and "durations" not in names:
+        raise UserError(
+            "tts_conf.durations is given, but the data has none: name the folder of "
+            "durations by --teacher_dumpdir, or set tts_conf.durations to learned"
+        )
+    for name, extractor, averaged in (
+        ("pitch", "dio", "use_token_averaged_f0"),
+        ("energy", "energy", "use_token_averaged_energy"),
+    ):
+        if getattr(args, f"{name}_extract") is None:
+            raise UserError(
+                f"{name}_extract is not set, but stylespeech predicts {name}: set "
+                f"{name}_extract: {extractor}"
+            )
+        conf = getattr(args, f"{name}_extract_conf")
+        if conf.get(averaged, True) != (model.durations == "given"):
+            raise UserError(
+                f"{name}_extract_conf.{averaged} is {conf.get(averaged, True)} with "
+                f"{model.durations} durations: set it to {model.durations == 'given'}"
+            )
+
+
+def _is_ours(name: str) -> bool:
+    """Whether the plugin, not ESPnet, defines a model."""
+    return name not in _ESPNET_NAMES and name in tts_choices.classes
+
+
+def _phase(args: argparse.Namespace) -> int:
+    """Phase that the options ask for; 1 for a model without phases."""
+    conf = args.tts_conf if _is_ours(args.tts) else {}
+    if conf.get("pruning") != "differentiable":
+        return 1
+    return (conf.get("pruning_conf") or {}).get("phase", 1)

@@ -1,0 +1,134 @@
+"""Durations, pitch and energy: predictors, embeddings, and the length regulator.
+
+Letters: B utterances, T_text tokens, T_feats mel frames, D model width. ``valid`` is
+true off padding, (B, T, 1).
+"""
+
+from typing import Tuple
+
+import torch
+
+from espnet_prune.style import convolve, same_conv
+
+
+class VariancePredictor(torch.nn.Module):
+    """Predict one value a token: log-duration, pitch or energy.
+
+    Two convolutions, each with ReLU, layer norm and dropout, then a linear layer.
+    ESPnet has one of this shape, but it lets padding leak through its second
+    convolution; here a batch gives what its utterances give alone.
+
+    Args:
+        size: D.
+        units: hidden width.
+        kernel_size: odd.
+        dropout_rate: after each convolution.
+
+    """
+
+    def __init__(
+        self,
+        size: int,
+        units: int = 256,
+        kernel_size: int = 3,
+        dropout_rate: float = 0.5,
+    ):
+        super().__init__()
+        self.convs = torch.nn.ModuleList(
+            same_conv(in_size, units, kernel_size) for in_size in (size, units)
+        )
+        self.norms = torch.nn.ModuleList(torch.nn.LayerNorm(units) for _ in range(2))
+        self.dropout = torch.nn.Dropout(dropout_rate)
+        self.output = torch.nn.Linear(units, 1)
+
+    def forward(self, x: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+        """Map x (B, T_text, D) to predictions (B, T_text, 1), zero at padding."""
+        for conv, norm in zip(self.convs, self.norms):
+            x = self.dropout(norm(convolve(conv, x * valid).relu()))
+        return self.output(x) * valid
+
+
+class VarianceEmbedding(torch.nn.Module):
+    """Embed one value a token: two convolutions with Mish between and a linear layer.
+
+    Args:
+        size: D.
+        kernel_size: odd.
+
+    """
+
+    def __init__(self, size: int, kernel_size: int = 3):
+        super().__init__()
+        self.conv1 = same_conv(1, size, kernel_size)
+        self.conv2 = same_conv(size, size, kernel_size)
+        self.output = torch.nn.Linear(size, size)
+
+    def forward(self, values: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+        """Map values (B, T_text, 1) to (B, T_text, D)."""
+        x = torch.nn.functional.mish(convolve(self.conv1, values * valid))
+        x = torch.nn.functional.mish(convolve(self.conv2, x * valid))
+        return self.output(x)
+
+
+def log_duration(durations: torch.Tensor) -> torch.Tensor:
+    """Return log(d + 1) of durations in frames, the target of the predictor."""
+    return torch.log1p(durations.float())
+
+
+def durations_from_log(
+    log_durations: torch.Tensor, valid: torch.Tensor, alpha: float = 1.0
+) -> torch.Tensor:
+    """Turn predicted log-durations into whole frames.
+
+    Args:
+        log_durations: (B, T_text, 1).
+        valid: (B, T_text, 1).
+        alpha: factor on the durations, above 1 speaks more slowly.
+
+    Returns:
+        Frames of each token (B, T_text), long, zero at padding. A text whose durations
+        are all zero gets one frame a token, for there must be something to hear.
+
+    """
+    frames = torch.round((torch.expm1(log_durations) * alpha).clamp(min=0))
+    frames = (frames * valid)[..., 0].long()
+    silent = frames.sum(dim=1, keepdim=True) == 0
+    return torch.where(silent, valid[..., 0].long(), frames)
+
+
+def regulate_length(
+    x: torch.Tensor, durations: torch.Tensor
+) -> Tuple[torch.Tensor, torch.Tensor]:
+    """Repeat every token for its frames and add its position inside the phoneme.
+
+    Args:
+        x: (B, T_text, D).
+        durations: frames of each token (B, T_text), long, zero at padding.
+
+    Returns:
+        Tensor: (B, T_feats, D), zero at padding: each frame is its token plus the
+            sinusoid of the frame's place, 0, 1, ..., inside that token.
+        Tensor: number of frames (B,), long.
+
+    """
+    ends = durations.cumsum(dim=1)
+    lengths = ends[:, -1]
+    frames = torch.arange(int(lengths.max()), device=x.device)
+    frames = frames.expand(x.size(0), -1).contiguous()
+    tokens = torch.searchsorted(ends, frames, right=True)
+    tokens = tokens.clamp(max=x.size(1) - 1)  # frames of padding
+    position = frames - (ends - durations).gather(1, tokens)
+    repeated = x.gather(1, tokens[..., None].expand(-1, -1, x.size(2)))
+    valid = (frames < lengths[:, None])[..., None]
+    return (repeated + sinusoid(position, x.size(2)).to(x.dtype)) * valid, lengths
+
+
+def sinusoid(positions: torch.Tensor, size: int) -> torch.Tensor:
+    """Encode positions (..., T) by sines (even channels) and cosines (odd), (..., T, D).
+
+    Vaswani et al., "Attention is all you need", Sec. 3.5.
+    """
+    channels = torch.arange(size, device=positions.device)
+    rates = 10000.0 ** (-2.0 * (channels // 2) / size)
+    angles = positions[..., None].float() * rates
+    return torch.where(channels % 2 == 0, angles.sin(), angles.cos())
