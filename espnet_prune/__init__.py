@@ -9,6 +9,7 @@ from espnet_prune.attention import record_attention
 from espnet_prune.errors import UserError
 from espnet_prune.model import StyleSpeech
 from espnet_prune.task import PruneTTSTask, register
+from espnet_prune.text import use_bundled_espeak
 
 __all__ = [
     "PruneTTSTask",
@@ -19,3 +20,4 @@ __all__ = [
 ]
 
 register("stylespeech", StyleSpeech)
+use_bundled_espeak()

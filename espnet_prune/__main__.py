@@ -3,12 +3,13 @@
     python3 -m espnet_prune -m espnet2.bin.tts_train ARGS
     python3 -m espnet_prune SCRIPT.py ARGS
 
-so that ``--python "python3 -m espnet_prune"`` teaches ESPnet's unmodified ``tts.sh`` the
-plugin's models.
+so that ``--python "python3 -m espnet_prune"`` teaches ESPnet's unmodified ``tts.sh``
+the plugin's models.
 """
 
 import runpy
 import sys
+from pathlib import Path
 
 import espnet2.tasks.tts
 
@@ -30,6 +31,7 @@ def main() -> None:
     if as_module:
         runpy.run_module(target[0], run_name="__main__", alter_sys=True)
     else:
+        sys.path.insert(0, str(Path(target[0]).resolve().parent))  # as Python does
         runpy.run_path(target[0], run_name="__main__")
 
 

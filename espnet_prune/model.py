@@ -79,7 +79,7 @@ class PhonemeEncoder(torch.nn.Module):
         self.output = torch.nn.Linear(size, size)
 
     def forward(self, tokens, style, valid):
-        """Encode tokens (B, T_text), style (B, S), valid (B, T_text, 1) to (B, T, D)."""
+        """Encode tokens (B, T_text) to (B, T_text, D); style (B, S)."""
         embedded = x = self.embed(tokens) * valid
         for conv in self.convs:
             x = self.dropout(F.mish(convolve(conv, x))) * valid

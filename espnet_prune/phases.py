@@ -12,6 +12,7 @@ Vanilla pruning and the dense model have one phase only.
 import dataclasses
 import difflib
 import hashlib
+import math
 from pathlib import Path
 from typing import Any, Dict, Optional, Union
 
@@ -151,7 +152,9 @@ def parse_pruning(
 
 
 def prepare_phase2(
-    phase1_dir: Optional[Union[str, Path]], output_dir: Union[str, Path]
+    phase1_dir: Optional[Union[str, Path]],
+    output_dir: Union[str, Path],
+    writes: bool = True,
 ) -> None:
     """Make the checkpoint that the first epoch of phase 2 resumes from.
 
@@ -164,6 +167,7 @@ def prepare_phase2(
         phase1_dir: experiment folder of phase 1; may be None for a phase 2 that has
             begun.
         output_dir: experiment folder of phase 2.
+        writes: check only if false, as all but the first of several processes do.
 
     Raises:
         UserError: no usable phase 1 in ``phase1_dir``; or ``output_dir`` was started
@@ -177,6 +181,11 @@ def prepare_phase2(
             raise UserError(
                 f"phase 2 has nothing to start from: there is no {checkpoint} and no "
                 "phase-1 folder was named; pass --phase1_dir EXPERIMENT_OF_PHASE_1"
+            )
+        if not record.exists():
+            raise UserError(
+                f"{output_dir} holds a phase 1: give phase 2 a folder of its own and "
+                f"pass --phase1_dir {output_dir}"
             )
         return
     source = Path(phase1_dir) / "checkpoint.pth"
@@ -209,6 +218,8 @@ def prepare_phase2(
             "`pruning: differentiable`"
         )
     _require_finished(phase1_dir, states["reporter"]["epoch"])
+    if not writes:
+        return
     record.parent.mkdir(parents=True, exist_ok=True)
     details = dict(
         checkpoint=str(source),
@@ -240,7 +251,8 @@ def did_you_mean(name: str, known) -> str:
 
 
 def _require_number(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not math.isfinite(value):
         raise UserError(f"pruning_conf.{name} is {value!r}: give a number")
 
 

@@ -12,6 +12,8 @@ from typing import Type
 
 import torch
 from espnet2.tasks.tts import TTSTask, tts_choices
+from espnet2.train.distributed_utils import get_rank
+from espnet2.train.reporter import Reporter
 from espnet2.train.trainer import Trainer
 from espnet2.tts.abs_tts import AbsTTS
 from espnet2.tts.fastspeech2 import FastSpeech2
@@ -52,11 +54,15 @@ def register(name: str, model: Type[AbsTTS]) -> None:
 
 
 class PruneTrainer(Trainer):
-    """ESPnet's trainer whose checkpoints survive being killed while they are written."""
+    """ESPnet's trainer whose checkpoints survive a kill while they are written."""
 
     @classmethod
-    def run(cls, *args, **kwargs) -> None:
+    def run(cls, *args, trainer_options, distributed_option, **kwargs) -> None:
         """Train; ``torch.save`` to a path replaces the file only when it is whole."""
+        if trainer_options.resume and distributed_option.dist_rank in (None, 0):
+            mend_last_epoch(
+                Path(trainer_options.output_dir), trainer_options.best_model_criterion
+            )
         save = torch.save
 
         def save_whole(states, path, *rest, **options):
@@ -67,23 +73,49 @@ class PruneTrainer(Trainer):
 
         torch.save = save_whole
         try:
-            super().run(*args, **kwargs)
+            super().run(
+                *args,
+                trainer_options=trainer_options,
+                distributed_option=distributed_option,
+                **kwargs,
+            )
         finally:
             torch.save = save
 
-    @staticmethod
-    def resume(checkpoint, model, reporter, *args, **kwargs) -> None:
-        """Resume; write the model of the last epoch if the kill came before that.
 
-        ESPnet saves ``checkpoint.pth`` first and ``{epoch}epoch.pth`` after it, and
-        averages the latter at the end.
-        """
-        Trainer.resume(checkpoint, model, reporter, *args, **kwargs)
-        epoch = reporter.get_epoch()
-        epoch_file = Path(checkpoint).with_name(f"{epoch}epoch.pth")
-        if epoch > 0 and not epoch_file.exists():
-            logging.info(f"Writing {epoch_file}, which an interruption left out")
-            torch.save(model.state_dict(), epoch_file)
+def mend_last_epoch(folder: Path, best_model_criterion) -> None:
+    """Write what a kill left out behind the last checkpoint.
+
+    ESPnet saves ``checkpoint.pth``, then ``{epoch}epoch.pth``, then the links to the
+    latest and the best models, and averages the best ones at the end; a resumed run
+    begins with the next epoch.
+
+    Args:
+        folder: experiment folder; nothing happens where it has no checkpoint.
+        best_model_criterion: (train or valid, name, min or max) triples.
+
+    """
+    if not (folder / "checkpoint.pth").exists():
+        return
+    states = torch.load(folder / "checkpoint.pth", map_location="cpu")
+    reporter = Reporter()
+    reporter.load_state_dict(states["reporter"])
+    epoch = reporter.get_epoch()
+    if epoch == 0:
+        return
+    model = folder / f"{epoch}epoch.pth"
+    if not model.exists():
+        logging.info(f"Writing {model}, which an interruption left out")
+        with replace_when_written(model) as partial:
+            torch.save(states["model"], partial)
+    links = {"latest": epoch}
+    for part, name, mode in best_model_criterion:
+        if reporter.has(part, name):
+            links[f"{part}.{name}.best"] = reporter.get_best_epoch(part, name, mode)
+    for name, target in links.items():
+        link = folder / f"{name}.pth"
+        link.unlink(missing_ok=True)
+        link.symlink_to(f"{target}epoch.pth")
 
 
 class PruneTTSTask(TTSTask):
@@ -117,7 +149,9 @@ class PruneTTSTask(TTSTask):
             cls.check_required_command_args(args)
             check_settings(args)
             if _phase(args) == 2 and not (args.collect_stats or args.dry_run):
-                prepare_phase2(args.phase1_dir, args.output_dir)
+                rank = get_rank(args.dist_rank, args.dist_launcher)
+                prepare_phase2(args.phase1_dir, args.output_dir, rank in (None, 0))
+                args.resume = True  # it starts from the checkpoint prepared here
         super().main(args=args)
 
     @classmethod

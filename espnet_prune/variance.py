@@ -124,7 +124,7 @@ def regulate_length(
 
 
 def sinusoid(positions: torch.Tensor, size: int) -> torch.Tensor:
-    """Encode positions (..., T) by sines (even channels) and cosines (odd), (..., T, D).
+    """Encode positions (..., T) by sines and cosines, (..., T, D).
 
     Vaswani et al., "Attention is all you need", Sec. 3.5.
     """

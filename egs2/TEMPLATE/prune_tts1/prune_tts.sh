@@ -1,0 +1,297 @@
+#!/usr/bin/env bash
+# Pruned-attention TTS: ESPnet's tts.sh with two phases of training and reports.
+
+set -e
+set -u
+set -o pipefail
+
+log() {
+    echo "$(date '+%Y-%m-%dT%H:%M:%S') (${BASH_SOURCE[0]##*/}) $*"
+}
+fail() {
+    echo "prune_tts.sh: error: $*" >&2
+    exit 2
+}
+
+# Options of this script, and those of tts.sh that it has to know as well.
+stage=1
+stop_stage=100
+phase1_epochs=
+vocoders=none
+nbpe=100
+srctexts=
+python="python3 -m espnet_prune"
+expdir=exp
+dumpdir=dump
+train_config=
+train_args=
+tag=
+tts_exp=
+test_sets=
+teacher_dumpdir=
+token_type=phn
+cleaner=tacotron
+g2p=g2p_en
+feats_type=raw
+inference_config=
+inference_args=
+inference_tag=
+inference_model=train.loss.ave.pth
+skip_train=false
+skip_eval=false
+skip_packing=false
+skip_scoring=false
+
+help_message=$(cat << EOT
+Usage: $0 [options]
+
+Takes every option of ESPnet's tts.sh and hands it on, and these:
+    --stage          # First stage to run (default="${stage}").
+    --stop_stage     # Last stage to run (default="${stop_stage}").
+    --phase1_epochs  # Epochs of phase 1, out of the max_epoch of the training
+                     # configuration (default: 40/300 of them, as in the paper;
+                     # all with pruning_conf.inference_mask: soft).
+    --vocoders       # Vocoders to decode with, in a row: none (Griffin-Lim), hifigan,
+                     # or the .pkl of a ParallelWaveGAN (default="${vocoders}").
+    --nbpe           # Pieces of --token_type bpe, which tts.sh itself cannot make
+                     # (default="${nbpe}").
+    --skip_packing   # Skip stage 12 (default="${skip_packing}").
+
+Stages (of tts.sh in brackets):
+     1 [1]  data preparation by local/data.sh
+     2 [2]  format wav.scp to one sampling rate
+     3 [3]  speaker embeddings, if asked for
+     4 [4]  remove long and short data
+     5 [5]  token list
+     6 [6]  statistics
+     7 [7]  training: phase 1 with soft masks, or the only phase of a model whose
+            pruning is none or vanilla
+     8 [7]  training: phase 2 with hard masks, from the weights, optimiser and schedule
+            of phase 1 (pruning: differentiable only)
+     9 [8]  decoding of --test_sets with each of --vocoders
+    10 [9]  VERSA scoring, passed over unless VERSA is installed
+    11      reports: thresholds, kept share and attention maps as tables and pictures
+    12 [10] packing, and a check that the packed model says the same
+    13 [11] upload, unless --skip_upload_hf
+
+Folders: phase 1 is EXP_phase1, phase 2 is EXP_phase2; a model of one phase is EXP,
+which is --tts_exp or EXPDIR/tts_TAG. Training that was interrupted goes on when its
+stage is run again.
+EOT
+)
+
+given="$*"
+passed=()
+while [ $# -gt 0 ]; do
+    case "$1" in
+        -h|--help)
+            echo "${help_message}"
+            exit 0 ;;
+        --*)
+            name="${1#--}"
+            name="${name//-/_}"
+            [ $# -ge 2 ] || fail "option $1 has no value; see --help" ;;
+        *)
+            fail "unexpected argument $1: every option is --name value; see --help" ;;
+    esac
+    case "${name}" in
+        phase1_epochs|vocoders|nbpe|stage|stop_stage|python|train_args|tag|tts_exp|test_sets|\
+        teacher_dumpdir|inference_tag|skip_packing|skip_scoring)
+            printf -v "${name}" '%s' "$2" ;;  # handed on stage by stage
+        expdir|dumpdir|train_config|token_type|cleaner|g2p|feats_type|\
+        srctexts|inference_config|inference_args|inference_model|skip_train|skip_eval)
+            printf -v "${name}" '%s' "$2"
+            passed+=("--${name}" "$2") ;;
+        vocoder_file)
+            fail "--vocoder_file is --vocoders here, which takes several" ;;
+        *)
+            passed+=("--${name}" "$2") ;;
+    esac
+    shift 2
+done
+log "$0 ${given}"
+
+. ./path.sh
+. ./cmd.sh
+tts_sh="${ESPNET_ROOT}/egs2/TEMPLATE/tts1/tts.sh"
+[ -f "${tts_sh}" ] || fail "no tts.sh in ESPNET_ROOT=${ESPNET_ROOT}; run egs2/setup.sh"
+
+run_tts() {  # run_tts STAGE_OF_TTS_SH OPTIONS...
+    "${tts_sh}" --stage "$1" --stop_stage "$1" --python "${python}" \
+        --test_sets "${test_sets}" --skip_scoring true --skip_packing true \
+        "${passed[@]}" "${@:2}"
+}
+runs() {  # whether stage $1 is to be run
+    [ "${stage}" -le "$1" ] && [ "${stop_stage}" -ge "$1" ]
+}
+
+# What is to be done, checked before anything is.
+phases=$(python3 -m espnet_prune.bin.plan --train_config "${train_config}" \
+    --train_args "${train_args}" --teacher_dumpdir "${teacher_dumpdir}" \
+    ${phase1_epochs:+--phase1_epochs "${phase1_epochs}"}) || exit 2
+pruning=
+epochs=
+phase2_epochs=0
+eval "${phases}"
+
+# The name that tts.sh would give the experiment.
+if [ -z "${tts_exp}" ]; then
+    if [ -z "${tag}" ]; then
+        tag="$(basename "${train_config:-train}" .yaml)_${feats_type}_${token_type}"
+        [ "${cleaner}" = none ] || tag+="_${cleaner}"
+        [ "${token_type}" != phn ] || tag+="_${g2p}"
+        tag+="$(echo "${train_args}" | sed -e "s/--/\_/g" -e "s/[ |=]//g")"
+    fi
+    tts_exp="${expdir}/tts_${tag}"
+fi
+if [ "${pruning}" = differentiable ]; then
+    first_exp="${tts_exp}_phase1"
+    first_epochs="${phase1_epochs}"
+else
+    first_exp="${tts_exp}"
+    first_epochs="${epochs}"
+fi
+final_exp="${first_exp}"
+[ "${phase2_epochs}" -eq 0 ] || final_exp="${tts_exp}_phase2"
+
+# Print the epochs of a training as ESPnet logs them, until it ends.
+show_progress() {
+    tail -n 0 -F "$1/train.log" 2>/dev/null \
+        | sed -un -e 's/.* INFO: \([0-9]*\/[0-9]*epoch started.*\)/    \1/p' \
+            -e 's/.* INFO: \([0-9]*epoch\) results: \[train\].*[ ,]loss=\([^,]*\),.*/    \1: training loss \2/p'
+}
+train() {  # train EXP OPTIONS...
+    mkdir -p "$1"
+    show_progress "$1" &
+    local progress=$!
+    # the whole pipeline of show_progress ends with the training, or with this script
+    trap 'pkill -P '"${progress}"' 2>/dev/null || true' EXIT
+    local status=0
+    disown "${progress}"  # its end is no news
+    run_tts 7 --tts_exp "$1" --teacher_dumpdir "${teacher_dumpdir}" \
+        --train_args "${train_args} ${*:2}" || status=$?
+    pkill -P "${progress}" 2>/dev/null || true
+    trap - EXIT
+    return "${status}"
+}
+
+for number in 1 2 3 4; do
+    ! runs "${number}" || run_tts "${number}"
+done
+
+bpemodel=
+if [ "${token_type}" = bpe ]; then
+    token_listdir="${dumpdir}/token_list/bpe"
+    [ "${cleaner}" = none ] || token_listdir+="_${cleaner}"
+    bpemodel="${token_listdir}/bpe.model"
+    train_args+=" --bpemodel ${bpemodel}"
+fi
+if runs 5; then
+    if [ -n "${bpemodel}" ]; then
+        # shellcheck disable=SC2086
+        python3 -m espnet_prune.bin.train_bpe ${srctexts} --nbpe "${nbpe}" \
+            --cleaner "${cleaner}" --output_dir "${token_listdir}" || exit
+    else
+        run_tts 5
+    fi
+fi
+if runs 6; then
+    run_tts 6 --teacher_dumpdir "${teacher_dumpdir}" --train_args "${train_args}"
+fi
+
+if runs 7; then
+    log "Stage 7: pruning: ${pruning}, ${first_epochs} epochs in ${first_exp}"
+    train "${first_exp}" --max_epoch "${first_epochs}"
+fi
+
+if runs 8; then
+    if [ "${phase2_epochs}" -eq 0 ]; then
+        log "Stage 8: passed over, ${first_exp} has one phase"
+    elif "${skip_train}"; then
+        log "Stage 8: skipped"
+    else
+        log "Stage 8: phase 2, ${phase2_epochs} epochs in ${final_exp}"
+        [ -e "${first_exp}/checkpoint.pth" ] || fail "phase 2 found no phase-1" \
+            "checkpoint in ${first_exp}; run stage 7 first"
+        train "${final_exp}" --max_epoch "${phase2_epochs}" \
+            --tts_conf pruning_conf.phase=2 --phase1_dir "${first_exp}"
+    fi
+fi
+
+if [ -z "${inference_tag}" ]; then
+    inference_tag="$(basename "${inference_config:-inference}" .yaml)"
+    inference_tag+="$(echo "${inference_args}" | sed -e "s/--/\_/g" -e "s/[ |=]//g")"
+    inference_tag+="_$(echo "${inference_model}" | sed -e "s/\//_/g" -e "s/\.[^.]*$//g")"
+fi
+decoded_tag() {  # name of the folder with the speech of vocoder $1
+    if [ "$1" = none ]; then
+        echo "${inference_tag}"
+    else
+        echo "${inference_tag}_$(basename "$1" .pkl)"  # a name, or a file of weights
+    fi
+}
+
+if runs 9; then
+    for vocoder in ${vocoders}; do
+        log "Stage 9: decoding ${final_exp}, vocoder ${vocoder/#none/Griffin-Lim}"
+        run_tts 8 --tts_exp "${final_exp}" --vocoder_file "${vocoder}" \
+            --inference_tag "$(decoded_tag "${vocoder}")"
+    done
+fi
+
+if runs 10; then
+    if "${skip_scoring}" || ! python3 -c "import versa" 2>/dev/null; then
+        log "Stage 10: passed over, VERSA is not installed or not asked for"
+    else
+        run_tts 9 --tts_exp "${final_exp}" --inference_tag "${inference_tag}" \
+            --skip_scoring false
+    fi
+fi
+
+if runs 11 && ! "${skip_eval}"; then
+    log "Stage 11: reports"
+    experiments=("${first_exp}")
+    [ "${final_exp}" = "${first_exp}" ] || experiments+=("${final_exp}")
+    if [ "${pruning}" != none ]; then
+        python3 -m espnet_prune.bin.report "${experiments[@]}" \
+            --output_dir "${final_exp}/report"
+        for dset in ${test_sets%% *}; do
+            python3 -m espnet_prune.bin.plot_attention "${experiments[@]}" \
+                --data_dir "${dumpdir}/raw/${dset}" \
+                --inference_model "${inference_model}" \
+                --output_dir "${final_exp}/report"
+        done
+    else
+        log "Stage 11: no thresholds to report, pruning is none"
+    fi
+fi
+
+if runs 12 && ! "${skip_packing}"; then
+    packed="${final_exp}/${final_exp##*/}_${inference_model%.*}.zip"
+    run_tts 10 --tts_exp "${final_exp}" --skip_packing false
+    # tts.sh does not know of this file; in the archive, ESPnet finds it by its name
+    [ -z "${bpemodel}" ] || python3 -c "import sys, zipfile
+zipfile.ZipFile(sys.argv[1], 'a').write(sys.argv[2])" "${packed}" "${bpemodel}"
+    python3 -m espnet_prune.bin.check_packed "${packed}" \
+        --data_dir "${dumpdir}/raw/${test_sets%% *}" \
+        --wav_dir "${final_exp}/${inference_tag}/${test_sets%% *}/wav" \
+        ${inference_config:+--config "${inference_config}"}
+fi
+
+if runs 13; then
+    run_tts 11 --tts_exp "${final_exp}"
+fi
+
+if runs 9 || runs 11; then
+    log "Results:"
+    for file in "${final_exp}"/report/*; do
+        [ ! -e "${file}" ] || echo "    ${file}"
+    done
+    for vocoder in ${vocoders}; do
+        for dset in ${test_sets}; do
+            wavs="${final_exp}/$(decoded_tag "${vocoder}")/${dset}/wav"
+            [ ! -d "${wavs}" ] || echo "    ${wavs}: $(find "${wavs}" -name '*.wav' | wc -l) wav files"
+        done
+    done
+fi
+log "Successfully finished. [elapsed=${SECONDS}s]"

@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# Main job: every part of the project on ten real recordings, in minutes, on a CPU.
+# Speaks in the voices of the two test speakers, who are not in the training data.
+
+set -e
+set -u
+set -o pipefail
+
+cd "$(dirname "$(readlink -f "$0")")"
+../../setup.sh
+
+./prune_tts.sh \
+    --ngpu 0 \
+    --nj 2 \
+    --inference_nj 2 \
+    --lang en \
+    --fs 22050 \
+    --n_fft 1024 \
+    --n_shift 256 \
+    --fmin 0 \
+    --fmax 8000 \
+    --token_type phn \
+    --g2p espeak_ng_english_us_vits \
+    --cleaner none \
+    --train_config conf/train.yaml \
+    --inference_config conf/decode.yaml \
+    --phase1_epochs 8 \
+    --write_collected_feats true \
+    --vocoders "none hifigan" \
+    --train_set train \
+    --valid_set dev \
+    --test_sets test \
+    --srctexts "data/train/text data/dev/text data/test/text" \
+    "$@"

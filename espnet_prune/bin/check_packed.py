@@ -1,0 +1,85 @@
+#!/usr/bin/env python3
+"""Check that a packed model says what the experiment said, sample by sample."""
+
+import argparse
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import yaml
+from espnet2.bin.tts_inference import Text2Speech
+from espnet2.fileio.read_text import read_2columns_text
+from espnet_model_zoo.downloader import ModelDownloader
+
+from espnet_prune.errors import UserError, run
+
+
+def check(packed: Path, data_dir: Path, wav_dir: Path, settings: dict) -> str:
+    """Load a packed model as its user would and compare its speech.
+
+    Args:
+        packed: zip of ESPnet's packing stage.
+        data_dir: folder with ``text`` (what to say) and ``wav.scp`` (references).
+        wav_dir: what the experiment said, ``ID.wav``, by Griffin-Lim.
+        settings: those of decoding, keyword arguments of ``Text2Speech``. They have to
+            fix the seed of each utterance.
+
+    Returns:
+        Name of the utterance that was compared.
+
+    Raises:
+        UserError: a file is missing, or the samples differ.
+
+    """
+    for needed in (packed, data_dir / "text", data_dir / "wav.scp"):
+        if not needed.exists():
+            raise UserError(f"there is no {needed}; run the stage that makes it first")
+    name, text = next(iter(read_2columns_text(data_dir / "text").items()))
+    reference = read_2columns_text(data_dir / "wav.scp")[name]
+    said = wav_dir / f"{name}.wav"
+    if not said.exists():
+        raise UserError(f"there is no {said}; run the decoding stage first")
+    with tempfile.TemporaryDirectory() as cache:
+        files = ModelDownloader(cache).unpack_local_file(str(packed))
+        text2speech = Text2Speech(**files, **settings)
+        speech, _ = soundfile.read(reference, dtype="float32")
+        wav = text2speech(text, speech=speech)["wav"].numpy()
+        again = Path(cache) / said.name
+        soundfile.write(again, wav, text2speech.fs, "PCM_16")
+        samples, before = (soundfile.read(f, dtype="int16")[0] for f in (again, said))
+    if not np.array_equal(samples, before):
+        raise UserError(
+            f"{packed} does not say {name} as {said} does; decode with always_fix_seed:"
+            " true, and pack the model that was decoded"
+        )
+    return name
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """Return the parser of this command."""
+    parser = argparse.ArgumentParser(
+        description="Load a packed model by ESPnet's Text2Speech and compare what it "
+        "says, bit for bit, with what its experiment said.",
+    )
+    parser.add_argument("packed", type=Path, help="zip of the packing stage")
+    parser.add_argument(
+        "--data_dir", type=Path, required=True, help="text and reference wav.scp"
+    )
+    parser.add_argument(
+        "--wav_dir", type=Path, required=True, help="speech of the decoding stage"
+    )
+    parser.add_argument("--config", type=Path, help="YAML with the options of decoding")
+    return parser
+
+
+def main(cmd=None) -> None:
+    """Check one utterance."""
+    args = get_parser().parse_args(cmd)
+    settings = yaml.safe_load(args.config.read_text()) if args.config else {}
+    name = check(args.packed, args.data_dir, args.wav_dir, settings)
+    print(f"{args.packed}: loads, and says {name} bit for bit as before")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,93 @@
+#!/usr/bin/env python3
+"""Check a training configuration and plan its phases, for ``prune_tts.sh``."""
+
+import argparse
+import shlex
+from typing import Optional
+
+from espnet_prune.errors import UserError, run
+from espnet_prune.phases import parse_pruning
+from espnet_prune.task import PruneTTSTask, check_settings
+
+PHASE1_SHARE = 40 / 300  # of all steps, in the paper
+
+
+def plan(
+    config: Optional[str],
+    train_args: str = "",
+    phase1_epochs: Optional[int] = None,
+    teacher_dumpdir: str = "",
+) -> dict:
+    """Return the kind of pruning and the epochs of each phase.
+
+    Args:
+        config: file with the options of training; ``max_epoch`` counts both phases.
+        train_args: options that override it, as one string.
+        phase1_epochs: epochs of phase 1; the paper's share of all if not given.
+        teacher_dumpdir: folder of the durations that come with the data, if any.
+
+    Raises:
+        UserError: a setting that cannot work.
+
+    """
+    options = ["--config", str(config)] if config else []
+    args = PruneTTSTask.get_parser().parse_args(options + shlex.split(train_args))
+    data = ["text", "speech"] + (["durations"] if teacher_dumpdir else [])
+    args.train_data_path_and_name_and_type = [("", name, "") for name in data]
+    check_settings(args)
+    pruning = args.tts_conf.get("pruning") or "none"
+    if args.tts != "stylespeech" or pruning != "differentiable":
+        if phase1_epochs is not None:
+            raise UserError(
+                f"--phase1_epochs is for pruning: differentiable, but this is {args.tts}"
+                f" with pruning: {pruning}, which trains in one phase"
+            )
+        return dict(pruning=pruning, epochs=args.max_epoch)
+    conf = parse_pruning(pruning, args.tts_conf.get("pruning_conf"))
+    soft = conf.inference_mask == "soft"
+    if phase1_epochs is None:
+        share = 1 if soft else PHASE1_SHARE
+        phase1_epochs = max(1, round(share * args.max_epoch))
+    phase2_epochs = args.max_epoch - phase1_epochs
+    if phase1_epochs < 1 or phase2_epochs < 0 or (phase2_epochs == 0 and not soft):
+        raise UserError(
+            f"--phase1_epochs {phase1_epochs} of max_epoch {args.max_epoch} leaves no "
+            "epoch for one of the phases: choose a number between 1 and "
+            f"{args.max_epoch - 1} (a single soft phase is pruning_conf.inference_mask:"
+            " soft)"
+        )
+    return dict(
+        pruning=pruning, phase1_epochs=phase1_epochs, phase2_epochs=phase2_epochs
+    )
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """Return the parser of this command."""
+    parser = argparse.ArgumentParser(
+        description="Check a training configuration and print, as shell assignments, "
+        "how many epochs each phase gets.",
+    )
+    parser.add_argument("--train_config", help="YAML file with options of training")
+    parser.add_argument("--train_args", default="", help="options that override it")
+    parser.add_argument(
+        "--teacher_dumpdir", default="", help="folder of given durations, if any"
+    )
+    parser.add_argument(
+        "--phase1_epochs",
+        type=int,
+        help="epochs of phase 1 (default: 40/300 of all, as in the paper)",
+    )
+    return parser
+
+
+def main(cmd=None) -> None:
+    """Print the plan."""
+    args = get_parser().parse_args(cmd)
+    for name, value in plan(
+        args.train_config, args.train_args, args.phase1_epochs, args.teacher_dumpdir
+    ).items():
+        print(f"{name}={value}")
+
+
+if __name__ == "__main__":
+    run(main)

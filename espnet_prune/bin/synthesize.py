@@ -1,0 +1,213 @@
+#!/usr/bin/env python3
+"""Say texts in the voice of a recording.
+
+python -m espnet_prune.bin.synthesize --model EXP --reference ref.wav "text" -o out.wav
+python -m espnet_prune.bin.synthesize --model EXP --reference ref.wav \\
+    --text_file texts.txt -o out_folder
+"""
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+from typing import Dict, List
+
+import soundfile
+from tqdm import tqdm
+
+from espnet_prune.errors import UserError, run
+from espnet_prune.files import replace_when_written
+
+FORMATS = {".wav": "WAV", ".flac": "FLAC"}
+
+
+def read_texts(source: str, kaldi: bool = False) -> Dict[str, str]:
+    """Read what to say, one text a line; empty lines are passed over.
+
+    Args:
+        source: A text file, or ``-`` for the standard input.
+        kaldi: Lines are ``ID text``; otherwise texts are numbered.
+
+    Returns:
+        Name of each text and the text, in order.
+
+    Raises:
+        UserError: The file cannot be read or holds no text, or a name cannot be that
+            of a file or comes twice.
+    """
+    where = "the standard input" if source == "-" else source
+    try:
+        if source == "-":
+            content = sys.stdin.read()
+        else:
+            content = Path(source).read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"cannot read {where} ({error}): give a text file in UTF-8, or -"
+        ) from error
+    lines = [line.strip() for line in content.splitlines() if line.strip()]
+    if not lines:
+        raise UserError(f"{where} holds no text: write one text a line")
+    if not kaldi:
+        digits = max(4, len(str(len(lines))))
+        return {f"{n:0{digits}d}": line for n, line in enumerate(lines, 1)}
+    texts: Dict[str, str] = {}
+    for number, line in enumerate(lines, 1):
+        name, *text = line.split(maxsplit=1)
+        fault = None
+        if not text:
+            fault = f"has no text behind {name}"
+        elif "/" in name or name.startswith("."):
+            fault = f"has the ID {name}, which cannot name a file"
+        elif name in texts:
+            fault = f"has the ID {name} a second time"
+        if fault is not None:
+            raise UserError(f"text {number} of {where} {fault}: write `ID text`")
+        texts[name] = text[0]
+    return texts
+
+
+def output_files(texts: Dict[str, str], output: Path, one: bool) -> List[Path]:
+    """Name the file of each text and refuse those that cannot be written.
+
+    Args:
+        texts: As :func:`read_texts` gives them.
+        output: An audio file for ``one`` text, else a folder.
+        one: Whether the text was given on the command line.
+
+    Raises:
+        UserError: ``output`` is the wrong kind of thing, or its folder is missing.
+    """
+    if one:
+        if output.suffix.lower() not in FORMATS or output.is_dir():
+            raise UserError(
+                f"the output {output} is no audio file: name one that ends in "
+                f"{' or '.join(FORMATS)}"
+            )
+        if not output.parent.is_dir():
+            raise UserError(f"the folder {output.parent} is missing: make it first")
+        return [output]
+    if output.exists() and not output.is_dir():
+        raise UserError(f"the output {output} is a file: many texts need a folder")
+    return [output / f"{name}.wav" for name in texts]
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """Return the parser of this command."""
+    parser = argparse.ArgumentParser(
+        description="Say texts in the voice of a recording, by a model that was "
+        "trained with espnet_prune.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("text", nargs="?", help="What to say, of any length")
+    parser.add_argument(
+        "--text_file",
+        metavar="FILE",
+        help="What to say, one text a line, in UTF-8; - reads the standard input",
+    )
+    parser.add_argument(
+        "--kaldi",
+        action="store_true",
+        help="Lines of the text file are `ID text`, and ID names the output",
+    )
+    parser.add_argument(
+        "--model",
+        required=True,
+        help="Experiment folder, packed model, or a tag of the model zoo",
+    )
+    parser.add_argument(
+        "--model_file",
+        metavar="FILE",
+        help="Weights in the experiment folder, if not train.loss.ave.pth",
+    )
+    parser.add_argument(
+        "--reference",
+        required=True,
+        action="append",
+        metavar="FILE",
+        help="Recording of the voice, at any rate. Given several times, the voice is "
+        "the mean of the recordings",
+    )
+    parser.add_argument(
+        "--trim_reference",
+        action="store_true",
+        help="Cut silence off both ends of the recordings",
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        required=True,
+        help="Audio file (.wav or .flac) for one text, folder for a text file",
+    )
+    parser.add_argument(
+        "--vocoder",
+        default="griffin_lim",
+        help="griffin_lim, hifigan, hifigan_ljspeech, a HiFi-GAN folder or file, or a "
+        "ParallelWaveGAN .pkl",
+    )
+    parser.add_argument(
+        "--speed", type=float, default=1.0, help="2 speaks twice as fast"
+    )
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
+    parser.add_argument(
+        "--batch_size", type=int, default=8, help="Texts that are said at once"
+    )
+    return parser
+
+
+def main(cmd=None) -> None:
+    """Check everything, then speak."""
+    args = get_parser().parse_args(cmd)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    if (args.text is None) == (args.text_file is None):
+        raise UserError("give either a text or --text_file")
+    for name in ("speed", "batch_size"):
+        if not getattr(args, name) > 0:
+            raise UserError(
+                f"--{name} is {getattr(args, name)}: choose a value above 0"
+            )
+    one = args.text_file is None
+    texts = {"": args.text} if one else read_texts(args.text_file, args.kaldi)
+    files = output_files(texts, args.output, one)
+
+    # after the quick checks: it takes seconds to import
+    from espnet_prune.synthesis import Text2Speech
+
+    text2speech = Text2Speech.from_pretrained(
+        args.model,
+        model_file=args.model_file,
+        vocoder_file=None if args.vocoder == "griffin_lim" else args.vocoder,
+        device=args.device,
+    )
+    tokens = [text2speech.tokenize(text) for text in texts.values()]
+    style = text2speech.style_vector(args.reference, trim=args.trim_reference)
+
+    seconds = 0.0
+    with tqdm(total=len(files), unit="text", disable=one) as progress:
+        for start in range(0, len(files), args.batch_size):
+            chosen = slice(start, start + args.batch_size)
+            said = text2speech.batch(
+                tokens[chosen],
+                style_vectors=[style],
+                alpha=1 / args.speed,
+                batch_size=args.batch_size,
+            )
+            for file, output in zip(files[chosen], said):
+                file.parent.mkdir(parents=True, exist_ok=True)
+                write_wave(file, output["wav"].cpu().numpy(), text2speech.fs)
+                seconds += len(output["wav"]) / text2speech.fs
+                progress.update()
+    print(f"{args.output}: {seconds:.1f} s of speech from {len(files)} text(s)")
+
+
+def write_wave(file: Path, wave, fs: int) -> None:
+    """Write a wave (T_wav,) as 16 bit samples; the file is whole or absent."""
+    with replace_when_written(file) as partial:
+        soundfile.write(
+            partial, wave, fs, "PCM_16", format=FORMATS[file.suffix.lower()]
+        )
+
+
+if __name__ == "__main__":
+    run(main)

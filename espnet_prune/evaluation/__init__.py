@@ -1,0 +1,1 @@
+"""Results: what training recorded, and the tables and figures made from it."""

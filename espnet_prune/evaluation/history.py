@@ -1,0 +1,292 @@
+"""What training recorded: an experiment folder's statistics as plain rows.
+
+ESPnet keeps the statistics of every finished epoch in ``checkpoint.pth``. A model
+that was trained in two phases has two experiment folders; here the epochs of the
+second follow those of the first on one time axis.
+
+A row is a dictionary:
+
+    phase   1 or 2; None for a model that is trained in one go (vanilla, dense)
+    epoch   epoch on the joint axis; run_epoch is the same inside its own folder
+    step    optimiser steps taken at the end of that epoch, on the joint axis
+    split   "train": means over the steps of the epoch, while the model moved;
+            "valid": the model as it stood at the end of the epoch
+    seconds time the epoch took
+
+and every statistic of the model under the name it was reported with, such as
+``mel_loss`` or ``kept_share_2`` (decoder layer 2, layers count from 1).
+"""
+
+import dataclasses
+import math
+import pickle
+import re
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Sequence, Union
+from zipfile import BadZipFile
+
+import torch
+import yaml
+
+from espnet_prune.errors import UserError
+from espnet_prune.phases import parse_pruning
+
+Row = Dict[str, Any]
+
+# ESPnet's bookkeeping inside an epoch's statistics; not statistics of the model.
+_BOOKKEEPING = ("time", "total_count")
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """One experiment folder.
+
+    Attributes:
+        folder: Where it lies.
+        pruning: "none", "vanilla" or "differentiable".
+        phase: 1 or 2 under differentiable pruning, otherwise None.
+        sparsity_ratio: R, the value that phase 1 pulls the mean of the soft mask
+            towards; None where nothing is learned.
+        temperature: T of the soft mask; None where nothing is learned.
+        threshold_scale: theta = scale x parameter; None where nothing is learned.
+        rows: Statistics, see the text of this module; epochs count from 1.
+
+    """
+
+    folder: Path
+    pruning: str
+    phase: Optional[int]
+    sparsity_ratio: Optional[float]
+    temperature: Optional[float]
+    threshold_scale: Optional[float]
+    rows: List[Row]
+
+
+def read_experiment(folder: Union[str, Path]) -> Experiment:
+    """Read the settings and the statistics of one experiment folder.
+
+    Args:
+        folder: Folder that ESPnet's training wrote: config.yaml, checkpoint.pth.
+
+    Raises:
+        UserError: If it is no such folder, or no epoch has been finished in it.
+
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UserError(
+            f"{folder} is no folder; give the experiment folder that training wrote"
+        )
+    config = _read_config(folder)
+    rows = _epoch_rows(_read_reporter(folder), config.get("accum_grad", 1))
+    if not rows:
+        raise UserError(
+            f"no epoch has been finished in {folder}; train at least one epoch first"
+        )
+    tts_conf = config.get("tts_conf") or {}
+    pruning = tts_conf.get("pruning") or "none"
+    conf = parse_pruning(pruning, tts_conf.get("pruning_conf"))
+    learned = pruning == "differentiable"
+    phase = conf.phase if learned else None
+    return Experiment(
+        folder=folder,
+        pruning=pruning,
+        phase=phase,
+        sparsity_ratio=conf.sparsity_ratio if learned else None,
+        temperature=conf.temperature if learned else None,
+        threshold_scale=conf.threshold_scale if learned else None,
+        rows=[{"phase": phase, **row} for row in rows],
+    )
+
+
+def read_experiments(folders: Sequence[Union[str, Path]]) -> List[Experiment]:
+    """Read one experiment folder, or the two of the two phases in their order.
+
+    Raises:
+        UserError: See ``read_experiment``; also if two folders are not phase 1 and
+            the phase 2 that was started from it.
+
+    """
+    experiments = [read_experiment(folder) for folder in folders]
+    if len(experiments) > 2:
+        raise UserError(
+            f"{len(experiments)} folders were given; give one, or phase 1 and phase 2"
+        )
+    if len(experiments) == 2 and [e.phase for e in experiments] != [1, 2]:
+        found = " and ".join(
+            f"{e.folder} (phase {e.phase})" if e.phase else f"{e.folder} ({e.pruning})"
+            for e in experiments
+        )
+        raise UserError(
+            f"two folders must be phase 1, then phase 2 of one model; given: {found}"
+        )
+    if len(experiments) == 2:
+        _require_same_thresholds(*experiments)
+    return experiments
+
+
+def join(experiments: Sequence[Experiment]) -> List[Row]:
+    """Put the epochs of several experiments behind one another on one time axis."""
+    joined: List[Row] = []
+    for experiment in experiments:
+        epoch = max((row["epoch"] for row in joined), default=0)
+        step = max((row["step"] for row in joined), default=0)
+        joined += [
+            {**row, "epoch": row["epoch"] + epoch, "step": row["step"] + step}
+            for row in experiment.rows
+        ]
+    return joined
+
+
+def decoder_layers(rows: Sequence[Row]) -> List[int]:
+    """List the numbers of the decoder layers that report a threshold."""
+    numbers = {
+        int(name.removeprefix("threshold_"))
+        for row in rows
+        for name in row
+        if re.fullmatch(r"threshold_\d+", name)
+    }
+    return sorted(numbers)
+
+
+def threshold_rows(experiments: Sequence[Experiment]) -> List[Row]:
+    """Tabulate every decoder layer as it stood after the last epoch of each phase.
+
+    The numbers are those of the validation set, so that they belong to the model
+    that the phase ended with; R is repeated in every row because none of the other
+    columns is R.
+
+    Returns:
+        Rows of phase, epoch, step, layer, sparsity_ratio (R), threshold_scale,
+        threshold (theta), mean_soft_mask, kept_share and kept_mass (of the hard
+        mask); None where there is no such number.
+
+    Raises:
+        UserError: If an experiment is not one of a pruned model.
+
+    """
+    table = []
+    for number, experiment in enumerate(experiments, 1):
+        _valid_rows(experiment)  # refuse an experiment without any
+        joined = join(experiments[:number])
+        last = [row for row in joined if row["split"] == "valid"][-1]
+        layers = decoder_layers([last])
+        if experiment.pruning == "none" or not layers:
+            raise UserError(
+                f"{experiment.folder} has no thresholds to report: its model was "
+                f"trained with pruning: {experiment.pruning}; give the folder of a "
+                "model with pruning: vanilla or differentiable"
+            )
+        for layer in layers:
+            table.append(
+                {
+                    "phase": experiment.phase,
+                    "epoch": last["epoch"],
+                    "step": last["step"],
+                    "layer": layer,
+                    "sparsity_ratio": experiment.sparsity_ratio,
+                    "threshold_scale": experiment.threshold_scale,
+                    "threshold": last[f"threshold_{layer}"],
+                    "mean_soft_mask": last.get(f"soft_mean_{layer}"),
+                    "kept_share": last.get(f"kept_share_{layer}"),
+                    "kept_mass": last.get(f"kept_mass_{layer}"),
+                }
+            )
+    return table
+
+
+def _require_same_thresholds(phase1: Experiment, phase2: Experiment) -> None:
+    """Refuse a phase 2 of another phase 1: its thresholds would be those of phase 1."""
+    before, after = (rows[-1] for rows in map(_valid_rows, (phase1, phase2)))
+    same = decoder_layers([before]) == decoder_layers([after]) and all(
+        math.isclose(
+            before[f"threshold_{layer}"],
+            after[f"threshold_{layer}"],
+            rel_tol=1e-4,
+            abs_tol=1e-6,
+        )
+        for layer in decoder_layers([before])
+    )
+    if not same:
+        raise UserError(
+            f"phase 2 in {phase2.folder} has other thresholds than phase 1 in "
+            f"{phase1.folder} ended with; give the phase 1 that it was started from"
+        )
+
+
+def _valid_rows(experiment: Experiment) -> List[Row]:
+    rows = [row for row in experiment.rows if row["split"] == "valid"]
+    if not rows:
+        raise UserError(
+            f"{experiment.folder} holds no statistics of a validation set; train with "
+            "one"
+        )
+    return rows
+
+
+def _read_config(folder: Path) -> Dict[str, Any]:
+    path = folder / "config.yaml"
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(
+            f"{folder} holds no config.yaml; give the experiment folder that "
+            "training wrote"
+        ) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not readable YAML ({error}); mend it") from None
+    if not isinstance(config, dict):
+        raise UserError(f"{path} is no training configuration; give another folder")
+    return config
+
+
+def _read_reporter(folder: Path) -> Dict[int, Dict[str, Dict[str, Any]]]:
+    """Read epoch -> split -> name -> value out of checkpoint.pth."""
+    path = folder / "checkpoint.pth"
+    try:
+        # Mapped, not read: the checkpoint carries model and optimiser as well.
+        states = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+        return states["reporter"]["stats"]
+    except FileNotFoundError:
+        raise UserError(
+            f"{folder} holds no checkpoint.pth; train at least one epoch there first"
+        ) from None
+    except (
+        BadZipFile,
+        EOFError,
+        KeyError,
+        OSError,
+        RuntimeError,
+        TypeError,
+        pickle.UnpicklingError,
+    ):
+        raise UserError(
+            f"{path} is not a checkpoint of ESPnet's trainer, or is damaged; "
+            "train again or restore it"
+        ) from None
+
+
+def _epoch_rows(
+    stats: Dict[int, Dict[str, Dict[str, Any]]], accum_grad: int
+) -> List[Row]:
+    rows = []
+    batches_before = 0
+    step = 0
+    for epoch in sorted(stats):
+        # ESPnet counts batches over all epochs; the remainder of an epoch that does
+        # not fill an accumulation takes no optimiser step.
+        batches = stats[epoch].get("train", {}).get("total_count", batches_before)
+        step += (batches - batches_before) // accum_grad
+        batches_before = batches
+        for split in ("train", "valid"):
+            if split not in stats[epoch]:
+                continue
+            values = stats[epoch][split]
+            row = {"run_epoch": epoch, "epoch": epoch, "step": step, "split": split}
+            row.update(
+                {name: v for name, v in values.items() if name not in _BOOKKEEPING}
+            )
+            # ESPnet wraps a duration so that the checkpoint loads without pickle.
+            row["seconds"] = values["time"]["__timedelta_seconds__"]
+            rows.append(row)
+    return rows

@@ -1,0 +1,379 @@
+"""Figures of training and of attention, for a screen and for a paper.
+
+Every function returns a figure that nobody else holds; ``save`` writes it as PNG.
+Rows are those of ``history``.
+"""
+
+import contextlib
+from pathlib import Path
+from typing import Callable, Dict, Iterator, List, NamedTuple, Sequence, Union
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm, Normalize
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from espnet_prune.attention import AttentionMaps
+from espnet_prune.evaluation.history import Row, decoder_layers
+from espnet_prune.evaluation.tables import percent
+from espnet_prune.files import replace_when_written
+
+AXES = {"step": "training step", "epoch": "epoch"}
+DPI = 200
+MAX_PIXELS = 4000  # on either side of a PNG; beyond it viewers and papers give up
+MAX_CELLS = 256  # on either side of one attention map, about its size in pixels
+HEADS_PER_BAND = 8  # attention maps side by side before the next line begins
+
+# Okabe and Ito's colours, distinct for colour-blind readers too.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+_DASHES = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (5, 2, 1, 2)))
+_MARKERS = "osD^vP"
+_STYLE = {
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "0.9",
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "lines.linewidth": 1.6,
+    "lines.markersize": 3.5,
+}
+
+
+class AttentionPanel(NamedTuple):
+    """The attention of one model in the synthesis of one utterance.
+
+    Attributes:
+        title: Which model it is.
+        layers: Maps of each decoder layer, for a batch of one utterance.
+        thresholds: Theta of each decoder layer; None of a dense one.
+
+    """
+
+    title: str
+    layers: Sequence[AttentionMaps]
+    thresholds: Sequence[float]
+
+
+def plot_thresholds(rows: Sequence[Row], axis: str = "step") -> Figure:
+    """Draw theta of every decoder layer against time.
+
+    Args:
+        rows: History of one experiment, or of two joined.
+        axis: "step" or "epoch".
+
+    """
+    with _figure(6.0, 3.4) as figure:
+        ax = figure.subplots()
+        _draw_layers(ax, rows, "threshold", axis)
+        ax.set_ylabel(r"threshold $\theta$ (multiples of 1/N)")
+        ax.legend(title="decoder layer", ncols=2)
+    return figure
+
+
+def plot_kept(rows: Sequence[Row], axis: str = "step") -> Figure:
+    """Draw kept share and kept mass of the hard mask, per decoder layer.
+
+    Both are of the hard mask in phase 1 too: there they tell what the switch will do.
+    """
+    with _figure(9.0, 3.4) as figure:
+        left, right = figure.subplots(1, 2, sharex=True)
+        for ax, name, label in (
+            (left, "kept_share", "kept share of connections (hard mask)"),
+            (right, "kept_mass", "kept attention mass (hard mask)"),
+        ):
+            _draw_layers(ax, rows, name, axis)
+            ax.set_ylabel(label)
+            ax.set_ylim(-0.03, 1.03)
+            ax.yaxis.set_major_formatter(PercentFormatter(1.0))
+        left.legend(title="decoder layer", ncols=2)
+    return figure
+
+
+def plot_soft_mean(
+    rows: Sequence[Row], sparsity_ratio: float, axis: str = "step"
+) -> Figure:
+    """Draw the mean soft mask of every decoder layer against its target R.
+
+    Args:
+        rows: History of phase 1.
+        sparsity_ratio: R.
+        axis: "step" or "epoch".
+
+    """
+    with _figure(6.0, 3.4) as figure:
+        ax = figure.subplots()
+        _draw_layers(ax, rows, "soft_mean", axis)
+        ax.axhline(sparsity_ratio, color="0.2", linewidth=1)
+        ax.annotate(
+            f" R = {sparsity_ratio:g}",
+            (1.0, sparsity_ratio),
+            xycoords=("axes fraction", "data"),
+            va="center",
+            color="0.2",
+        )
+        ax.set_ylabel("mean of the soft mask")
+        ax.legend(title="decoder layer", ncols=2)
+    return figure
+
+
+def plot_losses(rows: Sequence[Row], axis: str = "step") -> Figure:
+    """Draw every loss term, of training and validation, across the phase switch."""
+    names = sorted(
+        {name for row in rows for name in row if name.endswith("loss")},
+        key=lambda name: (name != "loss", name != "mel_loss", name),
+    )
+    columns = min(3, len(names))
+    lines = -(-len(names) // columns)
+    with _figure(3.3 * columns, 2.5 * lines) as figure:
+        grid = figure.subplots(lines, columns, sharex=True, squeeze=False)
+        for ax in grid.flat[len(names) :]:
+            ax.remove()
+        for ax, name in zip(grid.flat, names):
+            for number, split in enumerate(("train", "valid")):
+                _draw(ax, rows, split, name, axis, number, label=split)
+            _mark_phases(ax, rows, axis, label=False)
+            ax.set_title("total loss" if name == "loss" else name.replace("_", " "))
+        for column in range(columns):
+            below = [ax for ax in grid[:, column] if ax.figure is not None]
+            below[-1].set_xlabel(AXES[axis])
+            below[-1].tick_params(labelbottom=True)
+        grid.flat[0].legend()
+    return figure
+
+
+def plot_attention(panels: Sequence[AttentionPanel], title: str) -> Figure:
+    """Draw attention maps before and after the mask, like figure 3 of the paper.
+
+    Columns are the heads of the decoder layers. Under a hard mask the rows are the
+    probabilities before and after it, and what was pruned is white; a soft mask
+    prunes nothing to zero and gets a row of its own. Weights are shown as multiples
+    of 1/N, the unit of theta, on one logarithmic scale for the whole figure.
+
+    Args:
+        panels: One model, or several below one another.
+        title: What was said, for the head of the figure.
+
+    """
+    bands = [band for panel in panels for band in _bands(panel)]
+    heads = max(sum(maps.dense.size(1) for _, maps in band.layers) for band in bands)
+    heights = [1.1 + 1.55 * len(band.rows) for band in bands]
+    largest = max(
+        float(maps.dense.max()) * maps.dense.size(-1)
+        for panel in panels
+        for maps in panel.layers
+    )
+    weights = LogNorm(0.1, max(10.0, largest))
+    with _figure(1.4 + 1.5 * heads, 0.3 + sum(heights)) as figure:
+        # The head is a part of its own: the layout makes no room for a title above
+        # nested parts.
+        head, *parts = figure.subfigures(
+            1 + len(bands), 1, height_ratios=[0.3, *heights]
+        )
+        head.suptitle(_plain(title), fontsize=11)
+        for part, band in zip(parts, bands):
+            _draw_band(part, band, weights, heads)
+    return figure
+
+
+def save(figure: Figure, path: Union[str, Path]) -> None:
+    """Write a figure as PNG, in no more than ``MAX_PIXELS`` on either side."""
+    dpi = min(DPI, *(MAX_PIXELS / inches for inches in figure.get_size_inches()))
+    with replace_when_written(path) as partial:
+        figure.savefig(partial, format="png", dpi=dpi)
+
+
+@contextlib.contextmanager
+def _figure(width: float, height: float) -> Iterator[Figure]:
+    """Hand out a figure of so many inches, in the style of this module."""
+    with matplotlib.rc_context(_STYLE):
+        yield Figure(figsize=(width, height), layout="constrained")
+
+
+def _draw_layers(ax: Axes, rows: Sequence[Row], name: str, axis: str) -> None:
+    for number, layer in enumerate(decoder_layers(rows)):
+        _draw(ax, rows, "valid", f"{name}_{layer}", axis, number, label=str(layer))
+    _mark_phases(ax, rows, axis)
+    ax.set_xlabel(AXES[axis])
+
+
+def _draw(
+    ax: Axes,
+    rows: Sequence[Row],
+    split: str,
+    name: str,
+    axis: str,
+    number: int,
+    label: str,
+) -> None:
+    """Draw one statistic as line ``number`` of its axes, broken between phases."""
+    colour = _COLOURS[number % len(_COLOURS)]
+    for phase in sorted({row["phase"] for row in rows}, key=lambda p: p or 0):
+        points = [
+            (row[axis], row[name])
+            for row in rows
+            if row["phase"] == phase and row["split"] == split and name in row
+        ]
+        if not points:
+            continue
+        ax.plot(
+            *zip(*points),
+            color=colour,
+            linestyle=_DASHES[number % len(_DASHES)],  # lines that coincide stay seen
+            marker=_MARKERS[number % len(_MARKERS)] if len(points) <= 30 else None,
+            label=label,
+        )
+        label = None  # one entry in the legend, not one a phase
+    ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+
+
+def _mark_phases(ax: Axes, rows: Sequence[Row], axis: str, label: bool = True) -> None:
+    """Mark the switch from soft to hard masks, where there is one."""
+    if {1, 2} - {row["phase"] for row in rows}:
+        return
+    switch = max(row[axis] for row in rows if row["phase"] == 1)
+    ax.axvline(switch, color="0.4", linewidth=1, linestyle=":")
+    if label:
+        for text, side in (
+            ("phase 1: soft mask ", "right"),
+            (" phase 2: hard", "left"),
+        ):
+            ax.annotate(
+                text,
+                (switch, 1.0),
+                xycoords=("data", "axes fraction"),
+                ha=side,
+                va="bottom",
+                color="0.3",
+                fontsize=8,
+            )
+
+
+class _Band(NamedTuple):
+    """Decoder layers that are drawn side by side.
+
+    ``layers`` holds (number of the layer, its maps), ``rows`` what is drawn of them.
+    """
+
+    title: str
+    layers: List
+    thresholds: Sequence[float]
+    rows: Dict[str, Callable[[AttentionMaps], np.ndarray]]
+
+
+def _bands(panel: AttentionPanel) -> Iterator[_Band]:
+    """Split the layers of a model so that each line of figures stays legible."""
+    before = {"dense": lambda maps: _per_head(maps.dense, maps)}
+    after = lambda maps: _per_head(maps.pruned, maps)  # noqa: E731
+    if panel.thresholds[0] is None:
+        rows = before
+    elif panel.layers[0].mask.dtype.is_floating_point:
+        soft = {"soft mask": lambda maps: _per_head(maps.mask, maps)}
+        rows = {**before, **soft, "masked": after}
+    else:
+        rows = {**before, "pruned": after}
+    frames = panel.layers[0].dense.size(-1)
+    title = f"{panel.title}, N = {frames} frames"
+    cells = _block(frames)
+    if cells > 1:
+        title += f" (a dot is the mean of {cells} x {cells} weights)"
+    size = max(1, HEADS_PER_BAND // panel.layers[0].dense.size(1))
+    numbered = list(enumerate(panel.layers, 1))
+    for start in range(0, len(numbered), size):
+        part = slice(start, start + size)
+        yield _Band(title, numbered[part], panel.thresholds[part], rows)
+        title = f"{panel.title}, continued"
+
+
+def _draw_band(part: SubFigure, band: _Band, weights: Normalize, heads: int) -> None:
+    """Draw the layers of one band in the first columns of ``heads``."""
+    part.suptitle(_plain(band.title), fontsize=10)
+    grid = part.subplots(len(band.rows), heads, squeeze=False)
+    columns = [
+        (number, head, maps, threshold)
+        for (number, maps), threshold in zip(band.layers, band.thresholds)
+        for head in range(maps.dense.size(1))
+    ]
+    for ax in grid[:, len(columns) :].flat:
+        ax.remove()
+    grid = grid[:, : len(columns)]
+    for line, (name, values_of) in zip(grid, band.rows.items()):
+        soft = name == "soft mask"
+        for ax, (number, head, maps, threshold) in zip(line, columns):
+            image = _draw_map(ax, values_of(maps)[head], name, weights)
+            if ax is not line[0]:
+                ax.tick_params(labelleft=False)
+            if name == "dense":
+                heading = f"layer {number}, head {head + 1}"
+                if threshold is not None:
+                    heading += f"\n" rf"$\theta$ = {threshold:.3g}"
+                ax.set_title(heading)
+            elif name != "masked":
+                mean = float(_per_head(maps.mask, maps)[head].mean())
+                ax.set_title(f"mean {mean:.2g}" if soft else f"{percent(mean)} kept")
+        line[0].set_ylabel(f"{name}\nquery frame")
+        bar = part.colorbar(image, ax=list(line), pad=0.01, aspect=14)
+        bar.set_label("mask" if soft else "weight x N", fontsize=8)
+    for ax in grid[:-1].flat:
+        ax.tick_params(labelbottom=False)
+    for ax in grid[-1]:
+        ax.set_xlabel("key frame")
+
+
+def _draw_map(ax: Axes, values: np.ndarray, name: str, weights: Normalize):
+    """Draw one (T, T) map, a query a row; what is zero is left white.
+
+    Where several weights share a dot, its colour is the mean of those that are not
+    zero, and it is the paler the fewer they are, so that a sparse map looks sparse.
+    """
+    frames = values.shape[-1]
+    soft = name == "soft mask"
+    if not soft:
+        values = values * frames
+    there = _mean_of_blocks((values != 0) if name == "pruned" else np.ones_like(values))
+    dots = _mean_of_blocks(values) / np.where(there > 0, there, 1)
+    side = len(dots) * _block(frames)
+    image = ax.imshow(
+        dots if soft else dots.clip(min=weights.vmin),
+        norm=Normalize(0.0, 1.0) if soft else weights,
+        cmap="gray" if soft else "viridis",
+        alpha=np.sqrt(there),
+        extent=(0, side, side, 0),
+        interpolation="nearest",
+    )
+    ax.set(xlim=(0, frames), ylim=(frames, 0))
+    for each in (ax.xaxis, ax.yaxis):
+        each.set_major_locator(MaxNLocator(3, integer=True))
+    ax.grid(False)
+    ax.spines[:].set_visible(True)
+    return image
+
+
+def _plain(text: str) -> str:
+    """Keep matplotlib from reading formulas into a text."""
+    return text.replace("$", r"\$")
+
+
+def _per_head(values, maps: AttentionMaps) -> np.ndarray:
+    """Turn (1, H or 1, T, T) into (H, T, T)."""
+    return values[:1].expand_as(maps.dense[:1])[0].detach().float().cpu().numpy()
+
+
+def _block(frames: int) -> int:
+    """Frames that share one cell on either side of a map."""
+    return -(-frames // MAX_CELLS)
+
+
+def _mean_of_blocks(values: np.ndarray) -> np.ndarray:
+    """Shrink a map (T, T) to the means of blocks; those at the edges are smaller."""
+    frames, block = len(values), _block(len(values))
+    starts = np.arange(0, frames, block)
+    sums = np.add.reduceat(
+        np.add.reduceat(values * 1.0, starts, axis=0), starts, axis=1
+    )
+    sizes = np.minimum(block, frames - starts)
+    return sums / (sizes[:, None] * sizes)

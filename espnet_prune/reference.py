@@ -1,0 +1,246 @@
+"""Reference speech: any recording of a voice, checked and brought to the model's rate.
+
+The model hears a reference as training let it hear the target utterance: the whole
+recording, pauses and all, at its own level. So nothing is trimmed or levelled unless
+asked; what the model was never trained on (silence, a tenth of a second, samples out
+of range) is refused, and what merely hurts is warned about.
+"""
+
+import logging
+import math
+from pathlib import Path
+from typing import Optional, Tuple, Union
+
+import librosa
+import numpy as np
+import soundfile
+import torch
+import torchaudio
+
+from espnet_prune.errors import UserError
+
+Source = Union[str, Path, np.ndarray, torch.Tensor]
+
+# Half a second is about two syllables; it is 31 frames at 16 kHz and hop 256, where
+# the style encoder's two convolutions of width 5 see 9. VCTK-style references have
+# at least 2 s, shorter ones give a voice that depends on what is said in them.
+MIN_SECONDS = 0.5
+ADVISED_SECONDS = 2.0
+# Training utterances end at 20 s in ESPnet's recipes, and the style encoder's
+# self-attention takes memory with the square of the length.
+MAX_SECONDS = 30.0
+MIN_RATE = 4000
+
+# Quiet read speech lies near -40 dBFS, a muted microphone below -60 dBFS. A tenth of
+# a second must be louder than this: a click is not.
+SILENCE_DBFS = -50.0
+MIN_LOUD_SECONDS = 0.1
+# Pauses in speech lie at least this far below its loudest frame.
+PAUSE_DB = 40.0
+# Share of samples at the peak. Speech has a few in a million.
+CLIPPED_WARNING = 0.001
+CLIPPED_ERROR = 0.1
+
+# A decoded mp3 may go beyond 1, but not this far: those are integers.
+LARGEST_FLOAT = 10.0
+INTEGER_SCALE = {
+    np.dtype(np.uint8): (128, 128),
+    np.dtype(np.int16): (0, 2**15),
+    np.dtype(np.int32): (0, 2**31),
+}
+
+
+def load_reference(
+    source: Source,
+    fs: int,
+    reference_fs: Optional[int] = None,
+    min_seconds: float = MIN_SECONDS,
+    max_seconds: float = MAX_SECONDS,
+    trim: bool = False,
+) -> torch.Tensor:
+    """Load, check and convert one reference recording.
+
+    Args:
+        source: An audio file that libsndfile reads, at any rate, with any number of
+            channels; or samples (T,), (T, channels) or (channels, T) as floats within
+            [-1, 1] or 8 bit unsigned, 16 bit or 32 bit integers.
+        fs: Sampling rate of the model in Hz.
+        reference_fs: Sampling rate of the samples in Hz, by default ``fs``. A file
+            has its own.
+        min_seconds: Shorter references are refused.
+        max_seconds: Of longer references the beginning is used.
+        trim: Cut silence off both ends. Off by default: training references are
+            whole utterances.
+
+    Returns:
+        Mono speech at ``fs``, float32, within [-1, 1] (T,).
+
+    Raises:
+        UserError: The reference is missing, unreadable, empty, too short, silent,
+            mostly clipped, or holds samples that are no audio.
+    """
+    name, samples, rate = _read(source, fs, reference_fs, max_seconds)
+    if not np.isfinite(samples).all():
+        bad = int((~np.isfinite(samples)).sum())
+        raise UserError(
+            f"reference {name} has {bad} samples that are NaN or infinite: export the "
+            "recording again"
+        )
+    _check_length(name, len(samples) / rate, min_seconds)
+    peak = np.abs(samples).max()
+    if peak > LARGEST_FLOAT:
+        raise UserError(
+            f"reference {name} has floats up to {peak:.0f}, wanted within [-1, 1]: "
+            "divide 16 bit samples by 32768"
+        )
+    clipped = _clipped_share(samples)
+    channels = samples.shape[1]
+    samples = samples.mean(axis=1)
+    if trim:
+        samples, _ = librosa.effects.trim(samples, top_db=PAUSE_DB)
+        _check_length(f"{name} without silence", len(samples) / rate, min_seconds)
+    _check_loudness(name, samples, rate, channels)
+    _check_clipping(name, clipped)
+    if len(samples) / rate < ADVISED_SECONDS:
+        logging.warning(
+            f"reference {name} lasts {len(samples) / rate:.1f} s: the voice comes out "
+            f"better from {ADVISED_SECONDS:.0f} s and more"
+        )
+    if rate < 0.7 * fs:
+        logging.warning(
+            f"reference {name} was sampled at {rate} Hz and the model speaks at {fs} "
+            "Hz: its upper band is empty, a recording at a higher rate is heard better"
+        )
+    speech = torch.from_numpy(np.ascontiguousarray(samples))
+    speech = _resample(speech, rate, fs)
+    return speech / max(1.0, float(speech.abs().max()))
+
+
+def _read(
+    source: Source, fs: int, reference_fs: Optional[int], max_seconds: float
+) -> Tuple[str, np.ndarray, int]:
+    """Return the reference's name, its float32 samples (T, channels) and rate."""
+    if isinstance(source, (str, Path)):
+        name = str(source)
+        if not Path(source).is_file():
+            fault = "no file" if Path(source).exists() else "missing"
+            raise UserError(f"reference {name} is {fault}: name a recording")
+        try:
+            with soundfile.SoundFile(name) as file:
+                rate, total = file.samplerate, file.frames
+                samples = file.read(
+                    math.ceil(max_seconds * rate), dtype="float32", always_2d=True
+                )
+        except (soundfile.LibsndfileError, OSError) as error:
+            raise UserError(
+                f"reference {name} cannot be read as audio ({error}): convert it to "
+                "wav or flac"
+            ) from error
+    elif isinstance(source, (np.ndarray, torch.Tensor)):
+        name = f"array of shape {tuple(source.shape)}"
+        rate = fs if reference_fs is None else reference_fs
+        samples = _as_float(name, source)
+        total = len(samples)
+        samples = samples[: math.ceil(max_seconds * rate)]
+    else:
+        raise UserError(
+            f"a reference should be a file or samples, found {type(source).__name__}: "
+            "give a path, a numpy array or a tensor"
+        )
+    if rate < MIN_RATE:
+        raise UserError(
+            f"reference {name} has the sampling rate {rate} Hz, wanted at least "
+            f"{MIN_RATE} Hz: give the rate it was recorded at"
+        )
+    if total > len(samples) >= max_seconds * rate:
+        logging.warning(
+            f"reference {name} lasts {total / rate:.1f} s: only its first "
+            f"{max_seconds:.0f} s are used"
+        )
+    return name, samples, rate
+
+
+def _as_float(name: str, source: Union[np.ndarray, torch.Tensor]) -> np.ndarray:
+    """Turn samples of any layout and type into float32 (T, channels)."""
+    if isinstance(source, torch.Tensor):
+        source = source.detach().cpu()
+        source = (source.float() if source.is_floating_point() else source).numpy()
+    if source.ndim == 1:
+        source = source[:, None]
+    if source.ndim != 2:
+        raise UserError(
+            f"reference {name} should have the shape (T,), (T, channels) or "
+            "(channels, T): give the samples of one recording"
+        )
+    if source.shape[0] < source.shape[1]:
+        source = source.T
+    if source.dtype in INTEGER_SCALE:
+        middle, scale = INTEGER_SCALE[source.dtype]
+        return ((source.astype(np.float64) - middle) / scale).astype(np.float32)
+    if not np.issubdtype(source.dtype, np.floating):
+        raise UserError(
+            f"reference {name} has samples of type {source.dtype}, whose full scale is "
+            "unknown: give floats within [-1, 1] or int16"
+        )
+    return source.astype(np.float32)
+
+
+def _check_length(name: str, seconds: float, wanted: float) -> None:
+    if seconds == 0:
+        raise UserError(f"reference {name} is empty: record some seconds of speech")
+    if seconds < wanted:
+        raise UserError(
+            f"reference {name} lasts {seconds:.2f} s, wanted at least {wanted} s: use "
+            "a longer recording"
+        )
+
+
+def _clipped_share(samples: np.ndarray) -> float:
+    """Give the share of samples at the peak, of the worst channel."""
+    peaks = np.abs(samples).max(axis=0)
+    at_peak = (np.abs(samples) >= 0.999 * peaks).mean(axis=0)
+    return float(at_peak[peaks > 0].max(initial=0.0))
+
+
+def _check_clipping(name: str, clipped: float) -> None:
+    if clipped > CLIPPED_ERROR:
+        raise UserError(
+            f"reference {name} is clipped: {100 * clipped:.0f} % of its samples are at "
+            "the peak; record it at a lower level"
+        )
+    if clipped > CLIPPED_WARNING:
+        logging.warning(
+            f"reference {name} is clipped: {100 * clipped:.1f} % of its samples are at "
+            "the peak; the voice will sound distorted"
+        )
+
+
+def _check_loudness(name: str, samples: np.ndarray, rate: int, channels: int) -> None:
+    """Judge silence by the level of 20 ms frames, without their direct current."""
+    width = rate // 50
+    frames = samples[: len(samples) // width * width].reshape(-1, width)
+    power = np.square(frames - samples.mean(), dtype=np.float64).mean(axis=1)
+    level = 10 * np.log10(power + 1e-20)
+    if (level > SILENCE_DBFS).sum() * 0.02 < MIN_LOUD_SECONDS:
+        mixed = f" after mixing its {channels} channels" if channels > 1 else ""
+        raise UserError(
+            f"reference {name} is silent{mixed}: its level reaches {level.max():.0f} "
+            f"dBFS, wanted {MIN_LOUD_SECONDS} s of speech above {SILENCE_DBFS:.0f} "
+            "dBFS; record it louder"
+        )
+    pauses = (level < level.max() - PAUSE_DB).mean()
+    if pauses > 0.5:
+        logging.warning(
+            f"reference {name} is silent for {100 * pauses:.0f} % of its length: the "
+            "voice comes out better without long pauses (trim=True cuts both ends)"
+        )
+
+
+def _resample(speech: torch.Tensor, rate: int, fs: int) -> torch.Tensor:
+    # The filter has (rate / gcd) * (fs / gcd) taps: gigabytes for a rate such as
+    # 44099 Hz. Taking that for 44100 Hz moves the pitch by less than 0.2 %.
+    if rate != fs and max(rate, fs) // math.gcd(rate, fs) > 2000:
+        rate = 25 * round(rate / 25)
+    if rate == fs:
+        return speech
+    return torchaudio.functional.resample(speech, rate, fs)

