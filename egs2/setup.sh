@@ -70,7 +70,9 @@ interpreter_of() { # <command>
 candidates() {
     local name folder
     # -a: behind a shim that finds nothing there may be one that works.
-    for name in python3.12 python3.13 python3 python; do type -aP "${name}" || true; done
+    for name in python3.12 python3.13 python3 python; do
+        type -aP "${name}" || true
+    done
     for folder in "$(pyenv root 2> /dev/null || true)" "${PYENV_ROOT:-}" ~/.pyenv; do
         [ -z "${folder}" ] || ls -d "${folder}"/versions/3.1[23]*/bin/python3 || true
     done
@@ -125,7 +127,8 @@ venv_is_ready() {
     if [ "${had}" = recipe,test ]; then extras=${had}; fi
     [ -n "${python}" ] || return 1
     [ "${named:-${python}}" = "${python}" ] || return 1
-    [ "$(describe_venv "${extras}" "${python}")" = "$(cat "${venv}/.done")" ] || return 1
+    [ "$(cat "${venv}/.done")" = "$(describe_venv "${extras}" "${python}")" ] ||
+        return 1
     # The interpreter that it was made from may be gone.
     "${venv}/bin/python3" -c '' 2> /dev/null
 }
@@ -141,7 +144,8 @@ espnet_version() {
 describe_tree() { echo "espnet $(espnet_version), layout ${tree_layout}, in ${root}"; }
 
 tree_is_ready() {
-    [ -n "${ESPNET_ROOT:-}" ] || [ "$(describe_tree)" = "$(cat "${tree}/.done" 2> /dev/null)" ]
+    [ -n "${ESPNET_ROOT:-}" ] ||
+        [ "$(cat "${tree}/.done" 2> /dev/null)" = "$(describe_tree)" ]
 }
 
 all_is_ready() { [ -e "${tools}/env.sh" ] && venv_is_ready && tree_is_ready; }
@@ -204,12 +208,14 @@ make_venv() {
     # Whoever chooses another build or version of torch does not want ours.
     case "${PRUNE_PIP_ARGS:-}" in *torch*) torch= ;; esac
     say "installing espnet_prune[${extras}] and torch: gigabytes, some minutes"
+    # Compiling what is never imported would take a minute.
     # shellcheck disable=SC2086  # lists of words
-    pip install ${PRUNE_PIP_ARGS:-} ${torch} --editable "${root}[${extras}]" ||
+    pip install --no-compile ${PRUNE_PIP_ARGS:-} ${torch} \
+        --editable "${root}[${extras}]" ||
         die_of_pip "install espnet_prune[${extras}]"
     pip check || die "packages do not fit together: $(tail -n 1 "${log}")"
     quietly "${venv}/bin/python3" -c \
-        "import espnet2.tasks.tts, phonemizer, pyworld, resampy, soundfile, torchaudio" ||
+        "import espnet2.tasks.tts, phonemizer, pyworld, resampy, torchaudio" ||
         die "installed, but cannot be imported: $(tail -n 1 "${log}"); see ${log}"
     describe_venv "${extras}" "${python}" > "${venv}/.done"
 }
@@ -246,7 +252,7 @@ EOF
     mkdir -p "$1/tools/sph2pipe"
     cat > "$1/tools/sph2pipe/sph2pipe" << 'EOF'
 #!/usr/bin/env python3
-"""Stands in for sph2pipe as ESPnet's recipes call it: -f wav -p -c 1 FILE, to stdout."""
+"""Stands in for `sph2pipe -f wav -p -c 1 FILE`, as ESPnet's recipes call it."""
 import io
 import sys
 
@@ -283,7 +289,8 @@ unset PYTHONHOME PYTHONPATH
 export PIP_USER=0
 
 named=$(named_python)
-if [ -n "${ESPNET_ROOT:-}" ] && [ ! -e "${ESPNET_ROOT}/egs2/TEMPLATE/tts1/tts.sh" ]; then
+if [ -n "${ESPNET_ROOT:-}" ] &&
+    [ ! -e "${ESPNET_ROOT}/egs2/TEMPLATE/tts1/tts.sh" ]; then
     die "ESPNET_ROOT=${ESPNET_ROOT} has no egs2/TEMPLATE/tts1/tts.sh;" \
         "name an ESPnet clone, or unset it to have one unpacked"
 fi

@@ -14,6 +14,7 @@ from espnet_prune.text import use_bundled_espeak
 __all__ = [
     "PruneTTSTask",
     "StyleSpeech",
+    "Text2Speech",
     "UserError",
     "record_attention",
     "register",
@@ -21,3 +22,12 @@ __all__ = [
 
 register("stylespeech", StyleSpeech)
 use_bundled_espeak()
+
+
+def __getattr__(name):
+    # on first use only: it imports ESPnet's decoding, which training has no use for
+    if name == "Text2Speech":
+        from espnet_prune.synthesis import Text2Speech
+
+        return Text2Speech
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -232,7 +232,8 @@ def _check_loudness(name: str, samples: np.ndarray, rate: int, channels: int) ->
     if pauses > 0.5:
         logging.warning(
             f"reference {name} is silent for {100 * pauses:.0f} % of its length: the "
-            "voice comes out better without long pauses (trim=True cuts both ends)"
+            "voice comes out better without pauses (trim=True or --trim_reference cuts "
+            "both ends)"
         )
 
 

@@ -95,11 +95,13 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
         for file, what in ((train_config, "configuration"), (model_file, "weights")):
             if file is None or not Path(file).is_file():
                 raise UserError(
-                    f"the model's {what} {file or ''} is missing: give the experiment "
+                    f"the model's {what} is missing ({file}): give the experiment "
                     "folder, a packed model or a tag to from_pretrained"
                 )
-        use_bundled_espeak()
         named = is_vocoder_name(vocoder_file)
+        if not named and vocoder_file is not None and not Path(vocoder_file).is_file():
+            raise UserError(f"vocoder {vocoder_file} is missing: name another")
+        use_bundled_espeak()
         with paths_made_absolute(Path(train_config)) as config:
             try:
                 super().__init__(
@@ -111,6 +113,11 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
                     device=device,
                     **options,
                 )
+            except ImportError as error:
+                raise UserError(
+                    f"loading {train_config} needs a package ({first_line(error)}): "
+                    "install it by pip"
+                ) from error
             except FileNotFoundError as error:
                 raise UserError(
                     f"{error.filename}, which {train_config} names, is missing: go to "
@@ -139,9 +146,7 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
 
     def _check_weights(self, model_file: Union[Path, str]) -> None:
         """Refuse weights that lack some of the model's; ESPnet leaves those random."""
-        given = torch.load(
-            model_file, map_location="cpu", weights_only=True, mmap=True
-        ).keys()
+        given = torch.load(model_file, map_location="cpu", weights_only=True)
         missing = [name for name in self.model.state_dict() if name not in given]
         if missing:
             raise UserError(
@@ -205,7 +210,14 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
         converter = self.preprocess_fn.token_id_converter
         parts, unknown = [], {}
         for part in split_text(text, max_characters):
-            ids = self.preprocess_fn("<text>", dict(text=part))["text"]
+            try:
+                ids = self.preprocess_fn("<text>", dict(text=part))["text"]
+            except (ImportError, RuntimeError) as error:
+                # cleaners and phonemizers say so when a text first reaches them
+                raise UserError(
+                    f"the text front end of this model fails on '{_shortened(part)}': "
+                    f"{first_line(error)}"
+                ) from error
             if converter.unk_id in ids:
                 tokens = self.preprocess_fn.tokenizer.text2tokens(
                     self.preprocess_fn.text_cleaner(part)

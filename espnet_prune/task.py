@@ -12,7 +12,7 @@ from typing import Type
 
 import torch
 from espnet2.tasks.tts import TTSTask, tts_choices
-from espnet2.train.distributed_utils import get_rank
+from espnet2.train.distributed_utils import get_node_rank, get_rank
 from espnet2.train.reporter import Reporter
 from espnet2.train.trainer import Trainer
 from espnet2.tts.abs_tts import AbsTTS
@@ -23,6 +23,12 @@ import espnet_prune
 from espnet_prune.errors import UserError
 from espnet_prune.files import replace_when_written
 from espnet_prune.phases import prepare_phase2
+from espnet_prune.vocoder import (
+    build_vocoder,
+    describe_features,
+    is_vocoder_name,
+    reproducible,
+)
 
 _ESPNET_NAMES = frozenset(tts_choices.classes)
 
@@ -131,8 +137,8 @@ class PruneTTSTask(TTSTask):
             "--phase1_dir",
             type=str_or_none,
             default=None,
-            help="Phase 2 only (--tts_conf pruning_conf.phase=2): the experiment folder "
-            "of phase 1 to go on from",
+            help="Phase 2 only (--tts_conf pruning_conf.phase=2): experiment folder of "
+            "the phase 1 to go on from",
         )
 
     @classmethod
@@ -149,7 +155,10 @@ class PruneTTSTask(TTSTask):
             cls.check_required_command_args(args)
             check_settings(args)
             if _phase(args) == 2 and not (args.collect_stats or args.dry_run):
-                rank = get_rank(args.dist_rank, args.dist_launcher)
+                spawns = args.multiprocessing_distributed  # one process a node is here
+                rank = (get_node_rank if spawns else get_rank)(
+                    args.dist_rank, args.dist_launcher
+                )
                 prepare_phase2(args.phase1_dir, args.output_dir, rank in (None, 0))
                 args.resume = True  # it starts from the checkpoint prepared here
         super().main(args=args)
@@ -165,15 +174,17 @@ class PruneTTSTask(TTSTask):
     def build_vocoder_from_file(
         cls, vocoder_config_file=None, vocoder_file=None, model=None, device="cpu"
     ):
-        """Build a vocoder; ``hifigan`` names the one inside the package's extra."""
-        from espnet_prune.vocoder import build_vocoder, is_vocoder_name
+        """Build a vocoder; the names of ``espnet_prune.vocoder`` are understood.
 
-        if vocoder_file is not None and is_vocoder_name(str(vocoder_file)):
-            return build_vocoder(
-                str(vocoder_file), model.feats_extract.get_parameters(), device
+        Griffin-Lim starts from the same phases each time.
+        """
+        if is_vocoder_name(vocoder_file):
+            parameters = describe_features(model.feats_extract)
+            return build_vocoder(vocoder_file, parameters, device)
+        return reproducible(
+            super().build_vocoder_from_file(
+                vocoder_config_file, vocoder_file, model, device
             )
-        return super().build_vocoder_from_file(
-            vocoder_config_file, vocoder_file, model, device
         )
 
 

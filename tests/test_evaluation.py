@@ -317,8 +317,8 @@ def test_hard_masks_are_shown_before_and_after():
     assert 0.1 < kept.mean() < 0.9
     assert np.array_equal(after.get_alpha() == 0, ~kept)
     assert np.allclose(after.get_array()[kept], weights[kept])
-    assert titles_of(figure)[0] == "layer 1, head 1\n$\\theta$ = 1"
-    assert titles_of(figure)[3] == "layer 2, head 2\n$\\theta$ = 3"
+    assert titles_of(figure)[0] == "layer 1, head 1\n$\\theta$ = 1.00"
+    assert titles_of(figure)[3] == "layer 2, head 2\n$\\theta$ = 3.00"
     assert (
         titles_of(figure)[7]
         == f"{tables.percent(sparse.mask[0, 1].float().mean())} kept"

@@ -198,6 +198,22 @@ def test_unknown_tokens_are_named(text2speech, caplog):
     assert not caplog.records
 
 
+def test_text_front_end_that_is_not_installed(
+    experiment, text2speech, tmp_path, monkeypatch
+):
+    phonemes = write_recipe(tmp_path, token_type="phn", g2p="espeak_ng_english_us_vits")
+    monkeypatch.setitem(sys.modules, "phonemizer.backend", None)
+    message = refused(Text2Speech.from_pretrained, phonemes)
+    assert "config.yaml needs a package (" in message and "phonemizer" in message
+
+    def not_installed(text):
+        raise RuntimeError("tacotron_cleaner is not installed\nmore")
+
+    monkeypatch.setattr(text2speech.preprocess_fn, "text_cleaner", not_installed)
+    message = refused(text2speech, "hello", speech=LOW)
+    assert "fails on 'hello': tacotron_cleaner is not installed" in message
+
+
 def test_long_text_is_said_in_parts_by_one_voice(text2speech):
     parts = split_text(LONG)
     assert len(parts) == 2
@@ -332,6 +348,9 @@ def test_vocoder_that_does_not_fit_is_refused(experiment):
     assert "vocoder 'wavenet' is neither" in refused(
         load, experiment, vocoder_file="wavenet"
     )
+    assert "vocoder none.pkl is missing" in refused(
+        load, experiment, vocoder_file="none.pkl"
+    )
     assert "should start with parallel_wavegan/" in refused(
         load, experiment, vocoder_tag="hifigan"
     )
@@ -340,7 +359,9 @@ def test_vocoder_that_does_not_fit_is_refused(experiment):
 def test_models_that_cannot_be_loaded(tmp_path, experiment):
     load = Text2Speech.from_pretrained
     weights = experiment / "train.loss.ave.pth"
-    assert "weights  is missing" in refused(Text2Speech, experiment / "config.yaml")
+    assert "weights is missing (None)" in refused(
+        Text2Speech, experiment / "config.yaml"
+    )
     assert "device cuda:99 cannot be used" in refused(
         load, experiment, device="cuda:99"
     )

@@ -39,8 +39,8 @@ def plan(
     if args.tts != "stylespeech" or pruning != "differentiable":
         if phase1_epochs is not None:
             raise UserError(
-                f"--phase1_epochs is for pruning: differentiable, but this is {args.tts}"
-                f" with pruning: {pruning}, which trains in one phase"
+                f"--phase1_epochs is for pruning: differentiable, but {args.tts}"
+                f" with pruning: {pruning} trains in one phase; leave it out"
             )
         return dict(pruning=pruning, epochs=args.max_epoch)
     conf = parse_pruning(pruning, args.tts_conf.get("pruning_conf"))

@@ -17,8 +17,7 @@ from espnet2.fileio.read_text import read_2columns_text
 
 from espnet_prune.attention import record_attention
 from espnet_prune.errors import UserError, run
-from espnet_prune.evaluation import plots
-from espnet_prune.evaluation.tables import make_output_dir
+from espnet_prune.evaluation import plots, tables
 from espnet_prune.model import StyleSpeech
 from espnet_prune.reference import load_reference
 
@@ -141,11 +140,16 @@ def main(cmd: Optional[Sequence[str]] = None) -> None:
     ]
     title = f"{key}: {textwrap.shorten(text, 80, placeholder=' ...')}"
     figure = plots.plot_attention(panels, title)
-    path = make_output_dir(args.output_dir) / f"attention_{key.replace('/', '_')}.png"
+    path = (
+        tables.make_output_dir(args.output_dir)
+        / f"attention_{key.replace('/', '_')}.png"
+    )
     plots.save(figure, path)
     for panel in panels:
         frames = panel.layers[0].dense.size(-1)
-        thetas = " ".join("-" if t is None else f"{t:.3g}" for t in panel.thresholds)
+        thetas = " ".join(
+            "-" if t is None else tables.number(t) for t in panel.thresholds
+        )
         print(f"{panel.title}, N = {frames} frames, theta of the layers: {thetas}")
     print(f"Written: {path}")
 

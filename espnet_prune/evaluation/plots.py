@@ -16,8 +16,8 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from espnet_prune.attention import AttentionMaps
+from espnet_prune.evaluation import tables
 from espnet_prune.evaluation.history import Row, decoder_layers
-from espnet_prune.evaluation.tables import percent
 from espnet_prune.files import replace_when_written
 
 AXES = {"step": "training step", "epoch": "epoch"}
@@ -310,11 +310,13 @@ def _draw_band(part: SubFigure, band: _Band, weights: Normalize, heads: int) -> 
             if name == "dense":
                 heading = f"layer {number}, head {head + 1}"
                 if threshold is not None:
-                    heading += f"\n" rf"$\theta$ = {threshold:.3g}"
+                    heading += f"\n" rf"$\theta$ = {tables.number(threshold)}"
                 ax.set_title(heading)
             elif name != "masked":
                 mean = float(_per_head(maps.mask, maps)[head].mean())
-                ax.set_title(f"mean {mean:.2g}" if soft else f"{percent(mean)} kept")
+                ax.set_title(
+                    f"mean {mean:.2g}" if soft else f"{tables.percent(mean)} kept"
+                )
         line[0].set_ylabel(f"{name}\nquery frame")
         bar = part.colorbar(image, ax=list(line), pad=0.01, aspect=14)
         bar.set_label("mask" if soft else "weight x N", fontsize=8)

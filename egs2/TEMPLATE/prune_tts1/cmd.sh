@@ -6,7 +6,7 @@
 #
 # Each names one of ESPnet's job starters, all used alike:
 #   <cmd>.pl [options] JOB=1:<jobs> <log with JOB> <command with JOB>
-# Options they share: --gpu N, --mem 4G, --num-threads N, --max-jobs-run N, --config FILE.
+# They share --gpu N, --mem 4G, --num-threads N, --max-jobs-run N, --config FILE.
 
 # local, stdout, sge, slurm, pbs or ssh; e.g. "cmd_backend=slurm ./run.sh"
 cmd_backend=${cmd_backend:-local}

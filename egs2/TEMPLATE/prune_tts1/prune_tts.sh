@@ -272,10 +272,12 @@ if runs 12 && ! "${skip_packing}"; then
     # tts.sh does not know of this file; in the archive, ESPnet finds it by its name
     [ -z "${bpemodel}" ] || python3 -c "import sys, zipfile
 zipfile.ZipFile(sys.argv[1], 'a').write(sys.argv[2])" "${packed}" "${bpemodel}"
+    vocoder="${vocoders##* }"
+    dset="${test_sets%% *}"
     python3 -m espnet_prune.bin.check_packed "${packed}" \
-        --data_dir "${dumpdir}/raw/${test_sets%% *}" \
-        --wav_dir "${final_exp}/${inference_tag}/${test_sets%% *}/wav" \
-        ${inference_config:+--config "${inference_config}"}
+        --data_dir "${dumpdir}/raw/${dset}" \
+        --wav_dir "${final_exp}/$(decoded_tag "${vocoder}")/${dset}/wav" \
+        --vocoder_file "${vocoder}" ${inference_config:+--config "${inference_config}"}
 fi
 
 if runs 13; then

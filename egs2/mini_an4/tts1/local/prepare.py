@@ -98,7 +98,7 @@ def write_kaldi(folder: Path, rows: List[Dict[str, str]]) -> None:
 
 
 def row(speaker: str, said: Recording, heard: Recording) -> Dict[str, str]:
-    """Describe ``speaker`` saying the text of ``said`` beside the audio of ``heard``."""
+    """Describe ``speaker`` saying the words of ``said``, with the audio ``heard``."""
     return {
         "utterance": f"{speaker}-{said.name}",
         "text": said.words,

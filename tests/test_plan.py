@@ -1,0 +1,66 @@
+"""What prune_tts.sh learns about a training before it starts anything."""
+
+from pathlib import Path
+
+import pytest
+
+from espnet_prune.bin.plan import main, plan
+from espnet_prune.errors import UserError
+
+CONF = Path(__file__).parents[1] / "conf"
+DEBUG = CONF / "train_debug.yaml"  # 20 epochs, learned durations
+
+
+def test_paper_gives_phase1_40_of_300_epochs():
+    """The schedule of Sec. 3.2: steps 1 to 40,000, then up to 300,000."""
+    found = plan(CONF / "train.yaml", teacher_dumpdir="alignments")
+    assert found == dict(pruning="differentiable", phase1_epochs=40, phase2_epochs=260)
+
+
+def test_user_chooses_the_switch():
+    assert plan(DEBUG, phase1_epochs=8)["phase2_epochs"] == 12
+    assert plan(DEBUG, "--max_epoch 30", 8)["phase2_epochs"] == 22
+
+
+@pytest.mark.parametrize("pruning", ["none", "vanilla"])
+def test_one_phase_without_learned_thresholds(pruning):
+    found = plan(DEBUG, f"--tts_conf pruning={pruning}")
+    assert found == dict(pruning=pruning, epochs=20)
+    with pytest.raises(UserError, match="one phase"):
+        plan(DEBUG, f"--tts_conf pruning={pruning}", phase1_epochs=5)
+
+
+def test_soft_masks_to_the_end():
+    """The ablation "w/o SM_hard" has no phase 2."""
+    found = plan(DEBUG, "--tts_conf pruning_conf.inference_mask=soft")
+    assert (found["phase1_epochs"], found["phase2_epochs"]) == (20, 0)
+
+
+@pytest.mark.parametrize("epochs", [0, 20, 21])
+def test_no_epoch_for_a_phase_is_refused(epochs):
+    with pytest.raises(UserError, match="between 1 and 19"):
+        plan(DEBUG, phase1_epochs=epochs)
+
+
+@pytest.mark.parametrize(
+    "train_args, fault",
+    [
+        ("--tts_conf pruning=dense", "none, vanilla, differentiable"),
+        ("--tts_conf pruning_conf.sparcity_ratio=0.4", "did you mean sparsity_ratio"),
+        ("--tts_conf durations=given", "--teacher_dumpdir"),
+        ("--pitch_extract none", "pitch_extract: dio"),
+        ("--pitch_extract_conf use_token_averaged_f0=true", "set it to False"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_anything_runs(train_args, fault):
+    with pytest.raises(UserError, match=fault):
+        plan(DEBUG, train_args)
+
+
+def test_prints_shell_assignments(capsys):
+    main(["--train_config", str(DEBUG), "--phase1_epochs", "8"])
+    assert capsys.readouterr().out.splitlines() == [
+        "pruning=differentiable",
+        "phase1_epochs=8",
+        "phase2_epochs=12",
+    ]
