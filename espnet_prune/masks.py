@@ -154,7 +154,8 @@ def kept_share(hard: torch.Tensor, pairs: torch.Tensor) -> torch.Tensor:
         A scalar between 0 and 1: per utterance and head, then their mean.
 
     """
-    return _mean_over_pairs(hard, pairs).mean()
+    kept = (hard & pairs).sum(dim=(-2, -1))
+    return (kept / pairs.sum(dim=(-2, -1)).clamp(min=1)).mean()
 
 
 def kept_mass(

@@ -22,10 +22,10 @@ def text(tmp_path):
 
 
 def test_espnet_reads_model_and_tokens(text, tmp_path):
-    main([str(text), "--nbpe", "30", "--output_dir", str(tmp_path / "bpe")])
+    main([str(text), "--nbpe", "20", "--output_dir", str(tmp_path / "bpe")])
     tokens = (tmp_path / "bpe" / "tokens.txt").read_text().splitlines()
     assert tokens[:2] == ["<blank>", "<unk>"] and tokens[-1] == "<sos/eos>"
-    assert len(tokens) == len(set(tokens)) == 30 - 1 + 3  # <unk> is one of the 30
+    assert len(tokens) == len(set(tokens)) == 20 - 1 + 3  # <unk> is one of the 20
     preprocess = CommonPreprocessor(
         train=False,
         token_type="bpe",
