@@ -125,7 +125,8 @@ def mean_soft_mask(soft: torch.Tensor, pairs: torch.Tensor) -> torch.Tensor:
         (H,), one mean a head.
 
     """
-    return _mean_over_pairs(soft, pairs).mean(dim=0)
+    total = (_upcast(soft) * pairs).sum(dim=(-2, -1))
+    return (total / pairs.sum(dim=(-2, -1)).clamp(min=1)).mean(dim=0)
 
 
 def sparsity_loss(means: torch.Tensor, sparsity_ratio: float) -> torch.Tensor:
@@ -177,12 +178,6 @@ def kept_mass(
     return (
         kept / attn.sum(dim=(-2, -1)).clamp(min=torch.finfo(attn.dtype).tiny)
     ).mean()
-
-
-def _mean_over_pairs(values: torch.Tensor, pairs: torch.Tensor) -> torch.Tensor:
-    """Mean of (B, H, T, T) over the valid pairs of each utterance, (B, H)."""
-    total = (_upcast(values) * pairs).sum(dim=(-2, -1))
-    return total / pairs.sum(dim=(-2, -1)).clamp(min=1)
 
 
 def _upcast(values: torch.Tensor) -> torch.Tensor:
