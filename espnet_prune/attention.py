@@ -6,15 +6,20 @@ them: probabilities in, masked probabilities out. The arithmetic is in ``masks``
 """
 
 import contextlib
+import io
 from typing import Iterator, List, NamedTuple, Optional
 
 import torch
-from espnet2.legacy.nets.pytorch_backend.transformer.attention import (
-    MultiHeadedAttention,
-)
 
 from espnet_prune import masks
 from espnet_prune.phases import PruningConf
+
+# ESPnet prints that the optional flash_attn is missing, in front of every command's own
+# words; it computes no probabilities, so pruned attention has no use for it.
+with contextlib.redirect_stderr(io.StringIO()):
+    from espnet2.legacy.nets.pytorch_backend.transformer.attention import (
+        MultiHeadedAttention,
+    )
 
 ATTENTION_SCALES = ("head_width", "model_width")
 
