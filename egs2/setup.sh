@@ -208,10 +208,8 @@ make_venv() {
     # Whoever chooses another build or version of torch does not want ours.
     case "${PRUNE_PIP_ARGS:-}" in *torch*) torch= ;; esac
     say "installing espnet_prune[${extras}] and torch: gigabytes, some minutes"
-    # Compiling what is never imported would take a minute.
     # shellcheck disable=SC2086  # lists of words
-    pip install --no-compile ${PRUNE_PIP_ARGS:-} ${torch} \
-        --editable "${root}[${extras}]" ||
+    pip install ${PRUNE_PIP_ARGS:-} ${torch} --editable "${root}[${extras}]" ||
         die_of_pip "install espnet_prune[${extras}]"
     pip check || die "packages do not fit together: $(tail -n 1 "${log}")"
     quietly "${venv}/bin/python3" -c \

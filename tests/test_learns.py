@@ -198,7 +198,7 @@ def test_thresholds_grow_with_the_sparsity_loss_alone(an4):
         ends[weight] = thresholds(trace[-1])
     assert min(ends[1.0]) > 0.1
     assert max(abs(theta) for theta in ends[0.0]) < 0.05
-    assert min(ends[1.0]) > 4 * max(abs(theta) for theta in ends[0.0])
+    assert min(ends[1.0]) > 3 * max(abs(theta) for theta in ends[0.0])
 
 
 def test_lower_ratio_ends_with_higher_thresholds(an4, dp):

@@ -275,9 +275,7 @@ def test_constant_frames_stay_finite(name, durations):
     loss.backward()
     assert torch.isfinite(loss)
     assert all(
-        torch.isfinite(p.grad).all()
-        for p in model.parameters()
-        if p.grad is not None
+        torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None
     )
 
 
@@ -290,9 +288,7 @@ def test_a_decoder_that_prunes_everything_stays_finite():
     assert float(stats["kept_share_1"]) == float(stats["kept_mass_2"]) == 0
     assert torch.isfinite(loss)
     assert all(
-        torch.isfinite(p.grad).all()
-        for p in model.parameters()
-        if p.grad is not None
+        torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None
     )
 
 

@@ -149,9 +149,7 @@ def test_style_of_repeated_frames_is_independent_of_their_order_at_kernel_one():
     # The mean over time and self-attention do not know the order of frames; the gated
     # convolutions do. With kernel 1 the whole encoder does not.
     torch.manual_seed(0)
-    encoder = MelStyleEncoder(
-        6, units=8, style_dim=3, kernel_size=1, dropout_rate=0.0
-    )
+    encoder = MelStyleEncoder(6, units=8, style_dim=3, kernel_size=1, dropout_rate=0.0)
     x = torch.randn(1, 7, 6)
     valid = torch.ones(1, 7, 1, dtype=torch.bool)
     torch.testing.assert_close(encoder(x, valid), encoder(x.flip(1), valid))

