@@ -83,6 +83,8 @@ class PruningMixin:
         **kwargs,
     ):
         super().__init__(*args, **kwargs)
+        # ESPnet's fused kernels give no probabilities to prune
+        self.use_sdpa = self.use_flash_attn = False
         self.pruning = pruning
         self.pruning_conf = pruning_conf
         self.attention_scale = attention_scale
@@ -221,7 +223,11 @@ def synthesising(module: torch.nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def record_attention(module: torch.nn.Module) -> Iterator[List[AttentionMaps]]:
-    """Collect the ``AttentionMaps`` of every layer that runs within the context."""
+    """Collect the ``AttentionMaps`` of every layer that runs within the context.
+
+    They come in the order in which layers run; pass ``model.tts.decoder`` for the
+    decoder's alone.
+    """
     attentions = pruned_attentions(module)
     record: List[AttentionMaps] = []
     for attention in attentions:

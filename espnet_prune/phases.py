@@ -154,6 +154,7 @@ def parse_pruning(
 def prepare_phase2(
     phase1_dir: Optional[Union[str, Path]],
     output_dir: Union[str, Path],
+    tts_conf: Optional[Dict[str, Any]] = None,
     writes: bool = True,
 ) -> None:
     """Make the checkpoint that the first epoch of phase 2 resumes from.
@@ -167,11 +168,12 @@ def prepare_phase2(
         phase1_dir: experiment folder of phase 1; may be None for a phase 2 that has
             begun.
         output_dir: experiment folder of phase 2.
+        tts_conf: settings of phase 2, to be compared with those of phase 1.
         writes: check only if false, as all but the first of several processes do.
 
     Raises:
-        UserError: no usable phase 1 in ``phase1_dir``; or ``output_dir`` was started
-            from another phase 1.
+        UserError: no usable phase 1 in ``phase1_dir``, or one of another model; or
+            ``output_dir`` was started from another phase 1.
 
     """
     checkpoint = Path(output_dir) / "checkpoint.pth"
@@ -217,7 +219,12 @@ def prepare_phase2(
             f"{source} has no thresholds: phase 2 follows a phase 1 with "
             "`pruning: differentiable`"
         )
-    _require_finished(phase1_dir, states["reporter"]["epoch"])
+    config_file = Path(phase1_dir) / "config.yaml"
+    if config_file.exists():
+        config = yaml.safe_load(config_file.read_text(encoding="utf-8"))
+        _require_finished(phase1_dir, config, states["reporter"]["epoch"])
+        if tts_conf is not None:
+            _require_same_model(phase1_dir, config["tts_conf"], tts_conf)
     if not writes:
         return
     record.parent.mkdir(parents=True, exist_ok=True)
@@ -256,17 +263,46 @@ def _require_number(name: str, value: Any) -> None:
         raise UserError(f"pruning_conf.{name} is {value!r}: give a number")
 
 
-def _require_finished(phase1_dir: Union[str, Path], epoch: int) -> None:
+def _require_finished(
+    phase1_dir: Union[str, Path], config: Dict[str, Any], epoch: int
+) -> None:
     """Refuse a phase 1 that was interrupted; early stopping counts as finished."""
-    config_file = Path(phase1_dir) / "config.yaml"
-    if not config_file.exists():
-        return
-    config = yaml.safe_load(config_file.read_text(encoding="utf-8"))
     if config.get("patience") is None and epoch < config.get("max_epoch", epoch):
         raise UserError(
             f"phase 1 in {phase1_dir} was interrupted after epoch {epoch} of "
             f"{config['max_epoch']}; run phase 1 again, it resumes where it stopped"
         )
+
+
+def _require_same_model(
+    phase1_dir: Union[str, Path], before: Dict[str, Any], now: Dict[str, Any]
+) -> None:
+    """Refuse other weights, or another meaning of theta, than in phase 1.
+
+    Rates of dropout and weights of losses may change between the phases.
+    """
+
+    def settings(conf):
+        conf = {
+            **conf,
+            **dataclasses.asdict(PruningConf(**(conf.get("pruning_conf") or {}))),
+        }
+        free = ("pruning_conf", "phase", "inference_mask", "sparsity_ratio")
+        free += ("temperature", "plugin_version", "stop_gradient_from")
+        return {
+            name: value
+            for name, value in conf.items()
+            if name not in free and not name.endswith(("_rate", "_weight"))
+        }
+
+    before, now = settings(before), settings(now)
+    for name in sorted(before.keys() | now.keys()):
+        if before.get(name) != now.get(name):
+            raise UserError(
+                f"phase 2 has {name} {now.get(name, 'by default')}, but phase 1 in "
+                f"{phase1_dir} had {before.get(name, 'the default')}: train both "
+                "phases with the same configuration"
+            )
 
 
 def _digest(path: Path) -> str:

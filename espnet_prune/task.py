@@ -159,7 +159,12 @@ class PruneTTSTask(TTSTask):
                 rank = (get_node_rank if spawns else get_rank)(
                     args.dist_rank, args.dist_launcher
                 )
-                prepare_phase2(args.phase1_dir, args.output_dir, rank in (None, 0))
+                prepare_phase2(
+                    args.phase1_dir,
+                    args.output_dir,
+                    args.tts_conf,
+                    writes=rank in (None, 0),
+                )
                 args.resume = True  # it starts from the checkpoint prepared here
         super().main(args=args)
 

@@ -18,6 +18,7 @@ from helpers import (
 
 import espnet_prune
 from espnet_prune import StyleSpeech, UserError, record_attention
+from espnet_prune.variance import sinusoid
 
 # Thresholds near one, where random attention loses some connections and keeps others.
 PRUNINGS = {
@@ -459,6 +460,32 @@ def test_recorded_maps_are_those_of_the_decoder():
         assert stats[f"kept_share_{layer}"] == pytest.approx(sum(shares) / 3, rel=1e-5)
 
 
+def test_prenets_and_positions_are_those_of_the_paper():
+    # Without blocks encoder and decoder are prenet, sinusoidal positions and a linear
+    # layer; the encoder's prenet has a residual, the decoder's has none.
+    model = tiny_stylespeech(elayers=0, dlayers=0)
+    tokens = torch.tensor([[3, 1, 4, 1, 5]])
+    valid = torch.ones(1, 5, 1, dtype=torch.bool)
+    style = torch.zeros(1, STYLE_DIM)
+    positions = sinusoid(torch.arange(5), 8)
+    mish = torch.nn.functional.mish
+
+    encoder = model.encoder
+    embedded = encoder.embed(tokens)
+    x = embedded.transpose(1, 2)
+    for conv in encoder.convs:
+        assert conv.kernel_size == (3,)
+        x = mish(conv(x))
+    prenet = encoder.linear(x.transpose(1, 2)) + embedded
+    expected = encoder.output(prenet + positions)
+    torch.testing.assert_close(encoder(tokens, style, valid), expected)
+
+    first, _, _, second = model.decoder.prenet
+    x = torch.randn(1, 5, 8)
+    expected = model.decoder.output(second(mish(first(x))) + positions)
+    torch.testing.assert_close(model.decoder(x, style, valid), expected)
+
+
 def test_attention_scale_reaches_the_layers():
     usual = tiny_stylespeech()
     other = tiny_stylespeech(attention_scale="model_width")
@@ -595,6 +622,29 @@ def test_bad_settings_name_the_fault_in_one_line(setting, message):
 def test_models_of_this_and_older_plugins_are_read():
     for version in (None, espnet_prune.__version__, "0.0.1"):
         tiny_stylespeech(plugin_version=version)
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        dict(sparsity_weight=0.1),
+        dict(combine_heads="or"),
+        dict(frame_count="padded"),
+        dict(sparsity_pairs="padded"),
+        dict(temperature=0.1),
+    ],
+)
+def test_choices_that_the_paper_leaves_open_are_settings(choice):
+    def loss(**conf):
+        conf = dict(phase=1, threshold_init=1.0, **conf)
+        model = tiny_stylespeech(pruning="differentiable", pruning_conf=conf)
+        value = model(**tiny_batch())[0]
+        value.backward()
+        assert model.decoder_attentions[0].theta.grad.abs() > 0
+        return value.item()
+
+    assert math.isfinite(loss(**choice))
+    assert loss(**choice) != loss()
 
 
 def test_yaml_no_means_none():

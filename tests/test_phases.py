@@ -379,6 +379,20 @@ def test_an_interrupted_phase_1_is_refused(corpus, tmp_path):
     assert not output.exists()
 
 
+@pytest.mark.parametrize(
+    "changes, name",
+    [
+        (dict(adim=16), "adim 16"),
+        (dict(pruning_conf=dict(phase=2)), "threshold_scale 1.0"),
+    ],
+)
+def test_phase_2_is_of_the_same_model(corpus, runs, tmp_path, changes, name):
+    """Other widths could not load; another scale would mean other thresholds."""
+    output = tmp_path / "phase2"
+    refused(corpus, output, name, phase1_dir=runs / "phase1", tts_conf=changes)
+    assert not output.exists()
+
+
 def test_a_folder_holds_one_phase_of_one_run(corpus, runs, tmp_path):
     train(corpus, tmp_path / "phase1", epochs=1)
     before = checkpoint(tmp_path / "phase1")

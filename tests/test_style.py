@@ -77,6 +77,18 @@ def test_feed_forward_is_two_convolutions_with_mish_between():
         torch.testing.assert_close(out[0, t], expected, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("kernel_sizes", [(9, 1), (3, 5)])
+def test_feed_forward_does_not_see_padding(kernel_sizes):
+    torch.manual_seed(0)
+    layer = ConvFeedForward(4, 8, kernel_sizes, 0.0)
+    x, valid = padded(4)
+    out = layer(x, valid)
+    for b, length in enumerate(LENGTHS):
+        one = torch.ones(1, length, 1, dtype=torch.bool)
+        alone = layer(x[b : b + 1, :length], one)
+        torch.testing.assert_close(out[b, :length], alone[0], atol=1e-5, rtol=1e-5)
+
+
 def test_fft_block_shapes_and_zero_padding():
     block = fft_block()
     x, valid = padded(8)
