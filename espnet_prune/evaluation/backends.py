@@ -279,7 +279,7 @@ class DistillMOS(Backend):
 class DNSMOS(Backend):
     """Predictor of noise; it does not rank text-to-speech."""
 
-    title = "DNSMOS P.835 OVRL"
+    title = "DNSMOS P.835 OVRL, a check for noise"
     packages = ("speechmos", "onnxruntime")
 
     @functools.cached_property

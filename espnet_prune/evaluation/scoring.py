@@ -2,11 +2,12 @@
 
 The scores of a system are kept as JSON lines, one an utterance:
 
-    {"utterance": "spk1_text1", "speaker": "spk1", "scores": {"cer_whisper":
-    {"value": 0.1, "edits": 2, ..., "of": "5d41402a", "version": "Whisper ..."}}}
+    {"utterance": "spk1_text1", "speaker": "spk1", "scores":
+    {"cer_whisper": {"value": 0.1, "edits": 2, ..., "of": "5d41402abc4b2a76"}}}
 
-``of`` stands for all that the value was computed from. A value whose files, text or
-packages have changed since is computed again, all others are taken as they are.
+``of`` stands for all that a value was computed from: files, text, packages. A value
+with another one is computed again, all others are taken as they are. Utterances that
+are not in the data, and metrics that are not asked for, stay as they are.
 """
 
 import contextlib
@@ -14,24 +15,38 @@ import functools
 import hashlib
 import importlib.metadata
 import json
-import logging
 import multiprocessing
 import os
 import signal
+import threading
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import (
+    Any,
+    Callable,
+    Dict,
+    Iterator,
+    List,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Tuple,
+)
 
+import librosa
 import numpy as np
 import soundfile
+import torch
 from espnet2.fileio.read_text import read_2columns_text
+from espnet2.tts.feats_extract.log_mel_fbank import LogMelFbank
 from tqdm import tqdm
 
 from espnet_prune.errors import UserError
 from espnet_prune.evaluation.backends import RATE, load_wave
 from espnet_prune.evaluation.scorers import METRICS, Utterance
 from espnet_prune.files import replace_when_written
+from espnet_prune.pretrained import first_line
 from espnet_prune.vocoder import PUBLISHED, build_vocoder, describe_features
 
 Record = Dict[str, Any]
@@ -54,11 +69,13 @@ class System(NamedTuple):
 
 
 class Job(NamedTuple):
-    """One utterance of one system and the metrics that it lacks."""
+    """One utterance of one system, and the metrics that it lacks with their stamps."""
 
-    system: System
+    system: str
     utterance: Utterance
-    metrics: Sequence[str]
+    wav: Path
+    vocoder: Optional[str]
+    stamps: Dict[str, str]
 
 
 # ---------------------------------------------------------------------- what is there
@@ -140,9 +157,9 @@ def _digest(path: Path) -> str:
     return hashlib.blake2b(path.read_bytes(), digest_size=8).hexdigest()
 
 
-def _inputs(system: System, utterance: Utterance) -> Dict[str, Any]:
-    """Give what ``Metric.uses`` may name, in a form that changes when it changes."""
-    return {
+def _stamps(system: System, utterance: Utterance, versions: Dict[str, str]):
+    """Give for each metric what changes whenever its value may have changed."""
+    inputs = {
         "wav": [_digest(system.wavs[utterance.name]), system.vocoder],
         "text": utterance.text,
         "reference": _digest(utterance.reference),
@@ -151,30 +168,70 @@ def _inputs(system: System, utterance: Utterance) -> Dict[str, Any]:
             for speaker, paths in utterance.voices.items()
         },
     }
+    stamps = {}
+    for name, version in versions.items():
+        used = [version, utterance.speaker, *(inputs[i] for i in METRICS[name].uses)]
+        text = json.dumps(used, sort_keys=True)
+        stamps[name] = hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+    return stamps
+
+
+class ScoreFile:
+    """The JSON lines of one system; of two lines for an utterance the last one counts.
+
+    Args:
+        path: File, which need not exist. A line that was cut off is left out.
+
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.records: Dict[str, Record] = {}
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        for line in lines:
+            with contextlib.suppress(ValueError):
+                record = json.loads(line)
+                self.records[record["utterance"]] = record
+
+    def scores(self, utterance: Utterance) -> Dict[str, Any]:
+        """Give the scores of an utterance by metric, to be read and changed."""
+        record = self.records.setdefault(
+            utterance.name, {"utterance": utterance.name, "scores": {}}
+        )
+        record["speaker"] = utterance.speaker
+        return record["scores"]
+
+    def append(self, utterance: Utterance) -> None:
+        """Write the line of one utterance, so that it is safe from now on."""
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.write(self._line(utterance.name))
+
+    def rewrite(self) -> None:
+        """Write the whole file, one line an utterance, in order."""
+        with replace_when_written(self.path) as partial:
+            scored = (key for key, r in self.records.items() if r["scores"])
+            lines = map(self._line, sorted(scored))
+            partial.write_text("".join(lines), encoding="utf-8")
+
+    def _line(self, name: str) -> str:
+        return json.dumps(self.records[name], ensure_ascii=False) + "\n"
 
 
 # --------------------------------------------------------------------- one utterance
 
 
-def score_job(job: Job) -> Record:
+def score_job(job: Job) -> Dict[str, Any]:
     """Score one utterance of one system by all metrics that it lacks."""
-    wave = _wave(job.system.wavs[job.utterance.name], job.system.vocoder)
-    scores = {
-        name: METRICS[name].score(wave, job.utterance) for name in job.metrics
-    }
+    wave = _wave(job.wav, job.vocoder)
     return {
-        "utterance": job.utterance.name,
-        "speaker": job.utterance.speaker,
-        "scores": scores,
+        name: {**METRICS[name].score(wave, job.utterance), "of": stamp}
+        for name, stamp in job.stamps.items()
     }
 
 
 def _wave(path: Path, vocoder: Optional[str]) -> np.ndarray:
     if vocoder is None:
         return load_wave(path)
-    import librosa
-    import torch
-
     feats_extract, model = _vocoder(vocoder)
     original = torch.from_numpy(load_wave(path, model.fs))
     wave = model(feats_extract(original[None])[0][0]).numpy()
@@ -183,36 +240,34 @@ def _wave(path: Path, vocoder: Optional[str]) -> np.ndarray:
 
 @functools.cache
 def _vocoder(name: str):
-    from espnet2.tts.feats_extract.log_mel_fbank import LogMelFbank
-
-    feats_extract = LogMelFbank(**PUBLISHED)
+    settings = dict(PUBLISHED)
+    feats_extract = LogMelFbank(hop_length=settings.pop("n_shift"), **settings)
     return feats_extract, build_vocoder(name, describe_features(feats_extract))
 
 
-def _fault(name: str) -> Optional[str]:
+def loading_fault(name: str) -> Optional[str]:
     """Say why the model of a metric cannot be loaded; None if it can."""
     try:
         METRICS[name].load()
     except Exception as error:  # whatever a package, a network or a file may raise
-        lines = str(error).strip().splitlines() or ["no reason given"]
-        return f"{type(error).__name__}: {lines[0]}"
+        return f"{type(error).__name__}: {first_line(error)}"
     return None
 
 
 # -------------------------------------------------------------------- all utterances
 
 
-class Scores(NamedTuple):
+class Results(NamedTuple):
     """The result of scoring.
 
     Attributes:
-        records: System -> utterance -> its JSON line.
+        scores: System -> metric -> utterance -> what ``Metric.score`` returned.
         versions: Metric -> its model and packages.
-        faults: Metric -> why there are no values of it.
+        faults: Metric -> why it has no values.
 
     """
 
-    records: Dict[str, Dict[str, Record]]
+    scores: Dict[str, Dict[str, Dict[str, Any]]]
     versions: Dict[str, str]
     faults: Dict[str, str]
 
@@ -223,7 +278,7 @@ def score_systems(
     metrics: Sequence[str],
     output_dir: Path,
     nj: int = 1,
-) -> Scores:
+) -> Results:
     """Score what has not been scored before.
 
     Args:
@@ -243,63 +298,97 @@ def score_systems(
             versions[name] = METRICS[name].version()
         except importlib.metadata.PackageNotFoundError as error:
             faults[name] = f"the package {error.name} is not installed"
-    records = {s.name: _read_records(output_dir / f"{s.name}.jsonl") for s in systems}
-    fingerprints: Dict[Tuple[str, str, str], str] = {}
+    files = {s.name: ScoreFile(output_dir / f"{s.name}.jsonl") for s in systems}
     jobs = []
     for system in systems:
-        done = records[system.name]
-        for name, utterance in data.items():
-            if name not in system.wavs:
-                done.pop(name, None)
-                continue
-            inputs = _inputs(system, utterance)
-            scores = done.get(name, {}).get("scores", {})
-            missing = []
-            for metric in metrics:
-                of = _fingerprint(inputs, metric)
-                fingerprints[system.name, name, metric] = of
-                score = scores.get(metric, {})
-                current = score.get("of"), score.get("version")
-                if current != (of, versions.get(metric)):
-                    scores.pop(metric, None)
-                    missing.append(metric)
-            wanted = [metric for metric in missing if metric not in faults]
-            if wanted:
-                jobs.append(Job(system, utterance, wanted))
-        _write_records(output_dir / f"{system.name}.jsonl", done)
+        for utterance in _said(system, data):
+            scores = files[system.name].scores(utterance)
+            stamps = _stamps(system, utterance, versions)
+            lacking = {
+                name: stamp
+                for name, stamp in stamps.items()
+                if scores.get(name, {}).get("of") != stamp
+            }
+            for name in lacking:
+                scores.pop(name, None)
+            if lacking:
+                wav = system.wavs[utterance.name]
+                jobs.append(Job(system.name, utterance, wav, system.vocoder, lacking))
+        files[system.name].rewrite()
 
-    needed = [name for name in metrics if any(name in job.metrics for job in jobs)]
-    with contextlib.ExitStack() as stack:
-        files = {
-            system.name: stack.enter_context(
-                open(output_dir / f"{system.name}.jsonl", "a", encoding="utf-8")
-            )
-            for system in systems
+    needed = [name for name in versions if any(name in job.stamps for job in jobs)]
+    with workers(min(nj, len(jobs))) as run:
+        found = run(loading_fault, needed)
+        faults.update((name, fault) for name, fault in found if fault is not None)
+        jobs = [_without(job, faults) for job in jobs]
+        jobs = [job for job in jobs if job.stamps]
+        scored = run(score_job, jobs)
+        for job, scores in tqdm(scored, "scoring", len(jobs), unit="utt"):
+            files[job.system].scores(job.utterance).update(scores)
+            files[job.system].append(job.utterance)
+    for file in files.values():
+        file.rewrite()
+    scores = {
+        system.name: {
+            name: {
+                utterance.name: files[system.name].scores(utterance)[name]
+                for utterance in _said(system, data)
+            }
+            for name in metrics
+            if name not in faults
         }
-        run = stack.enter_context(_workers(min(nj, len(jobs))))
-        for name, fault in run(_fault, needed):
-            if fault is not None:
-                faults[name] = fault
-        jobs = [
-            job._replace(metrics=[m for m in job.metrics if m not in faults])
-            for job in jobs
-        ]
-        jobs = [job for job in jobs if job.metrics]
-        progress = tqdm(total=len(jobs), unit="utt", disable=not jobs)
-        for job, record in stack.enter_context(
-            contextlib.closing(run(score_job, jobs))
-        ):
-            system, name = job.system.name, job.utterance.name
-            for metric, score in record["scores"].items():
-                score["of"] = fingerprints[system, name, metric]
-                score["version"] = versions[metric]
-            old = records[system].get(name, {}).get("scores", {})
-            record["scores"] = {**old, **record["scores"]}
-            records[system][name] = record
-            files[system].write(_line(record))
-            files[system].flush()
-            progress.update()
-        progress.close()
-    for system in systems:
-        _write_records(output_dir / f"{system.name}.jsonl", records[system.name])
-    return Scores(records, versions, faults)
+        for system in systems
+    }
+    return Results(scores, versions, faults)
+
+
+def _said(system: System, data: Dict[str, Utterance]) -> List[Utterance]:
+    return [data[name] for name in data if name in system.wavs]
+
+
+def _without(job: Job, faults: Dict[str, str]) -> Job:
+    stamps = {name: job.stamps[name] for name in job.stamps if name not in faults}
+    return job._replace(stamps=stamps)
+
+
+@contextlib.contextmanager
+def workers(nj: int) -> Iterator[Callable[..., Iterator[Tuple[Any, Any]]]]:
+    """Hand out ``run(function, items)``, which yields items with their results.
+
+    Args:
+        nj: Processes; with less than 2 the work is done in this one, in order.
+
+    """
+    if nj < 2:
+        yield lambda function, items: ((item, function(item)) for item in items)
+        return
+    # forked processes would hang in libraries that have started threads
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(nj, context, initializer=_start_worker)
+
+    def run(function, items):
+        futures = {pool.submit(function, item): item for item in items}
+        for future in as_completed(futures):
+            yield futures[future], future.result()
+
+    try:
+        yield run
+    except BrokenProcessPool:
+        raise UserError(
+            "a scoring process was killed, perhaps for want of memory; run it again "
+            "with a smaller --nj, what has been scored is kept"
+        ) from None
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _start_worker() -> None:
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends the work
+
+    def end_with_parent():
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    # otherwise it would wait for work for ever if the parent is killed
+    threading.Thread(target=end_with_parent, daemon=True).start()

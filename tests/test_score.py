@@ -1,0 +1,360 @@
+"""bin/score.py and scoring.py: from recordings to tables, and again after changes."""
+
+import csv
+import importlib.metadata
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from espnet_prune.bin import score
+from espnet_prune.bin.score import main
+from espnet_prune.errors import UserError
+from espnet_prune.evaluation import scorers, scoring
+from espnet_prune.evaluation.backends import Backend
+
+ROOT = Path(__file__).resolve().parents[1]
+SPEAKERS = ("ann", "bob", "cyd")
+TEXTS = ("one", "two")
+OUT_OF_A = "out/a.jsonl"
+OUTPUTS = ("a.jsonl", "b.jsonl", "scores.md", "scores.csv")
+NAMES = [f"{speaker}_{text}" for speaker in SPEAKERS for text in TEXTS]
+
+
+class Loudness(scorers.Metric):
+    """Takes the first sample for the quality of an utterance, and counts its work."""
+
+    measures = "the first sample"
+
+    def __init__(self, name, uses=("wav",), percent=False, broken=False):
+        super().__init__(name, Backend())
+        self.uses, self.percent, self.broken = uses, percent, broken
+        self.seen = []
+        self.interrupt_at = None
+
+    def version(self):
+        return "fake 1"
+
+    def load(self):
+        if self.broken:
+            raise OSError("no weights\nand more")
+
+    def score(self, wave, utterance):
+        if len(self.seen) == self.interrupt_at:
+            raise KeyboardInterrupt
+        self.seen.append(utterance.name)
+        value = round(float(wave[0]), 3)
+        return {"value": None if value == 0 else value}
+
+
+@pytest.fixture
+def metrics(monkeypatch):
+    """Make three fake metrics the only ones; the last one cannot be loaded."""
+    fakes = {
+        "mos_fake": Loudness("mos_fake"),
+        "cer_fake": Loudness("cer_fake", ("wav", "text"), percent=True),
+        "broken_fake": Loudness("broken_fake", broken=True),
+    }
+    monkeypatch.setattr(scoring, "METRICS", fakes)
+    monkeypatch.setattr(score, "METRICS", fakes)
+    return fakes
+
+
+def write_wave(path, value):
+    path.parent.mkdir(exist_ok=True)
+    soundfile.write(path, np.full(1600, value), 16000, "FLOAT")
+
+
+def write_system(folder, offset):
+    for number, name in enumerate(NAMES):
+        write_wave(folder / f"{name}.wav", 0.1 + 0.1 * number + offset)
+    return folder
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Make a test set of three speakers and two texts, and two systems."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for number, speaker in enumerate(SPEAKERS):
+        write_wave(tmp_path / "references" / f"{speaker}.wav", 0.2 + number / 10)
+    rows = [(name, *name.split("_")) for name in NAMES]
+    (folder / "text").write_text("".join(f"{n} say {t}\n" for n, _, t in rows))
+    (folder / "utt2spk").write_text("".join(f"{n} {s}\n" for n, s, _ in rows))
+    (folder / "wav.scp").write_text(
+        "".join(f"{n} {tmp_path}/references/{s}.wav\n" for n, s, _ in rows)
+    )
+    write_system(tmp_path / "a", 0.0)
+    write_system(tmp_path / "b", 0.05)
+    return folder
+
+
+def command(data, *systems, metrics=("mos_fake", "cer_fake"), more=()):
+    tmp_path = data.parent
+    arguments = ["--data_dir", str(data), "--output_dir", str(tmp_path / "out")]
+    for name in systems:
+        arguments += ["--system", f"{name}={tmp_path / name}"]
+    return [*arguments, "--nj", "1", "--metrics", *metrics, *more]
+
+
+def lines_of(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_tables_of_two_systems(data, metrics, capsys):
+    main(command(data, "a", "b"))
+    output = data.parent / "out"
+    screen = capsys.readouterr().out
+    page = (output / "scores.md").read_text()
+    assert page in screen
+    # 0.1 ... 0.6 of three speakers; each utterance of b is better by 0.05
+    (a,) = [line for line in page.splitlines() if line.startswith("|      a |")]
+    assert "| 0.35 [" in a and "| 35.00 [" in a
+    b, difference = [x for x in page.splitlines() if x.startswith("|      b |")]
+    assert "| 0.40 [" in b
+    assert "| +0.05 [+0.05, +0.05] p=0.25 |" in difference
+    assert "| +5.00 [+5.00, +5.00] p=0.25 |" in difference
+    assert "cer_fake (%)" in page and "the first sample; fake 1." in page
+
+    with open(output / "scores.csv", newline="") as file:
+        rows = {(row["system"], row["metric"]): row for row in csv.DictReader(file)}
+    assert len(rows) == 4
+    row = rows["b", "mos_fake"]
+    assert (row["utterances"], row["speakers"]) == ("6", "3")
+    assert float(row["value"]) == pytest.approx(0.4)
+    assert float(row["lower"]) < 0.4 < float(row["upper"])
+    assert float(row["difference"]) == pytest.approx(0.05)
+    assert rows["a", "mos_fake"]["difference"] == ""
+
+    lines = lines_of(output / "a.jsonl")
+    assert [line["utterance"] for line in lines] == sorted(NAMES)
+    assert lines[0]["speaker"] == "ann"
+    assert lines[0]["scores"]["mos_fake"]["value"] == pytest.approx(0.1)
+
+
+def test_nothing_is_scored_twice(data, metrics):
+    mos, cer = metrics["mos_fake"], metrics["cer_fake"]
+    main(command(data, "a", metrics=["mos_fake"]))
+    assert mos.seen == NAMES
+    main(command(data, "a", "b", metrics=["mos_fake"]))  # a system more
+    assert mos.seen == 2 * NAMES
+    main(command(data, "a", "b"))  # a metric more
+    assert mos.seen == 2 * NAMES and cer.seen == 2 * NAMES
+    before = {name: (data.parent / "out" / name).read_bytes() for name in OUTPUTS}
+    main(command(data, "a", "b"))
+    assert len(mos.seen) == len(cer.seen) == 12
+    after = {name: (data.parent / "out" / name).read_bytes() for name in OUTPUTS}
+    assert after == before
+
+
+def test_what_has_changed_is_scored_again(data, metrics):
+    mos, cer = metrics["mos_fake"], metrics["cer_fake"]
+    main(command(data, "a"))
+    mos.seen, cer.seen = [], []
+    scoring._digest.cache_clear()  # which lives as long as a command
+    write_wave(data.parent / "a" / "bob_one.wav", 0.9)
+    text = (data / "text").read_text().replace("cyd_two say two", "cyd_two say 2")
+    (data / "text").write_text(text)
+    main(command(data, "a"))
+    assert mos.seen == ["bob_one"]
+    assert cer.seen == ["bob_one", "cyd_two"]
+    scores = {r["utterance"]: r["scores"] for r in lines_of(data.parent / OUT_OF_A)}
+    assert scores["bob_one"]["mos_fake"]["value"] == pytest.approx(0.9)
+    mos.version = lambda: "fake 2"
+    main(command(data, "a"))
+    assert mos.seen[1:] == NAMES and len(cer.seen) == 2
+
+
+def test_an_interrupted_run_goes_on(data, metrics):
+    mos = metrics["mos_fake"]
+    mos.interrupt_at = 4
+    with pytest.raises(KeyboardInterrupt):
+        main(command(data, "a", metrics=["mos_fake"]))
+    path = data.parent / OUT_OF_A
+    assert [line["utterance"] for line in lines_of(path)] == NAMES[:4]
+    with open(path, "a") as file:
+        file.write('{"utterance": "cyd_on')  # as killed in the middle of a line
+    mos.interrupt_at = None
+    main(command(data, "a", metrics=["mos_fake"]))
+    assert mos.seen == NAMES
+    assert [len(line["scores"]) for line in lines_of(path)] == [1] * 6
+
+
+def test_a_missing_model_is_an_empty_column_with_its_reason(data, metrics, capsys):
+    def no_package():
+        raise importlib.metadata.PackageNotFoundError("fake-package")
+
+    metrics["cer_fake"].version = no_package
+    main(command(data, "a", "b", metrics=["cer_fake", "broken_fake", "mos_fake"]))
+    page = capsys.readouterr().out
+    (line,) = [line for line in page.splitlines() if line.startswith("|      a |")]
+    cells = [cell.strip() for cell in line.strip("|").split("|")]
+    assert cells[3:5] == ["-", "-"] and cells[5].startswith("0.35 [")
+    assert "cer_fake: empty, the package fake-package is not installed" in page
+    assert "broken_fake: empty, OSError: no weights;" in page
+    assert metrics["broken_fake"].seen == []
+    with pytest.raises(UserError, match="no metric has a value.*no weights"):
+        main(command(data, "a", metrics=["broken_fake"]))
+
+
+def test_utterances_without_a_value_are_counted(data, metrics, capsys):
+    write_wave(data.parent / "b" / "ann_one.wav", 0.0)
+    main(command(data, "a", "b", metrics=["mos_fake"]))
+    page = capsys.readouterr().out
+    assert "mos_fake of b leaves out 1 of 6 utterances" in page
+    # the difference is over the five that both have
+    assert "+0.05 [+0.05, +0.05]" in page
+    (row,) = [line for line in page.splitlines() if line.startswith("|      b |")][:1]
+    assert row.split("|")[2].strip() == "5"
+
+
+def test_ground_truth_has_a_row_and_is_no_baseline(data, metrics, capsys, caplog):
+    with open(data / "gt_wav.scp", "w") as file:
+        for name in NAMES[:4]:  # not every text needs a recording
+            file.write(f"{name} {data.parent / 'b' / name}.wav\n")
+    main(command(data, "a", metrics=["mos_fake"]))
+    page = capsys.readouterr().out
+    assert "Differences to a," in page
+    table = [line.split("|")[1:3] for line in page.splitlines() if line[:1] == "|"]
+    assert ["ground_truth", "4"] in [[c.strip() for c in cells] for cells in table]
+    assert caplog.text == ""
+    lines = (data / "wav.scp").read_text().splitlines()[:4]
+    (data / "gt_wav.scp").write_text("\n".join(lines) + "\n")
+    main(command(data, "a", metrics=["mos_fake"]))
+    assert "references themselves" in caplog.text
+
+
+def test_ground_truth_through_a_vocoder(data, metrics, monkeypatch, capsys):
+    class Halver:
+        fs = 22050
+
+        def __call__(self, feat):
+            assert feat.shape[1] == 80  # ESPnet's log-mel (T, 80)
+            return feat.new_full((len(feat) * 256,), 0.125)
+
+    vocoders = []
+
+    def build(name, features):
+        vocoders.append((name, features["fs"], features["log_base"]))
+        return Halver()
+
+    scoring._vocoder.cache_clear()
+    monkeypatch.setattr(scoring, "build_vocoder", build)
+    (data / "gt_wav.scp").write_text((data / "wav.scp").read_text())
+    main(command(data, "a", metrics=["mos_fake"], more=["--vocode_gt", "hifigan"]))
+    assert vocoders == [("hifigan", 22050, 10.0)]
+    lines = lines_of(data.parent / "out" / "ground_truth_hifigan.jsonl")
+    values = [line["scores"]["mos_fake"]["value"] for line in lines]
+    assert values == pytest.approx([0.125] * 6, abs=0.03)  # resampled
+    assert "ground_truth_hifigan" in capsys.readouterr().out
+    scoring._vocoder.cache_clear()
+
+
+def test_a_system_may_be_a_wav_scp_and_may_lack_utterances(data, metrics, caplog):
+    scp = data.parent / "some.scp"
+    scp.write_text(f"ann_one {data.parent}/a/ann_one.wav\n")
+    main(command(data, "a", more=["--system", f"some={scp}"]))
+    assert "some lacks 5 of 6 utterances" in caplog.text
+    assert len(lines_of(data.parent / "out" / "some.jsonl")) == 1
+
+
+def spoil(data, fault):
+    """Make one fault; return the arguments and a part of the message."""
+    if fault == "no text":
+        (data / "text").unlink()
+        return command(data, "a"), "cannot read"
+    if fault == "no speaker":
+        (data / "utt2spk").write_text("ann_one ann\n")
+        return command(data, "a"), "utt2spk lacks ann_two"
+    if fault == "empty text":
+        (data / "text").write_text("ann_one\n")
+        return command(data, "a"), "no text for ann_one"
+    if fault == "pipe":
+        (data / "wav.scp").write_text("ann_one flac -c -d x.flac |\n")
+        return command(data, "a"), "has a command for ann_one"
+    if fault == "no reference":
+        (data.parent / "references" / "cyd.wav").unlink()
+        return command(data, "a"), "cyd.wav, cyd_one"
+    if fault == "no audio":
+        (data.parent / "a" / "bob_two.wav").write_text("no audio")
+        return command(data, "a"), "bob_two in"
+    if fault == "no wavs":
+        (data.parent / "c").mkdir()
+        return command(data, "c"), "holds no .wav or .flac"
+    if fault == "other set":
+        write_wave(data.parent / "c" / "other.wav", 0.1)
+        return command(data, "c"), "c has no recording of any of the 6"
+    more = {
+        "no name": (["--system", "exp/a"], "is not NAME=WAVS"),
+        "twice": (["--system", f"a={data.parent / 'b'}"], "a comes a second time"),
+        "path": (["--system", f"x/y={data.parent / 'b'}"], "is not NAME=WAVS"),
+        "no ground truth": (["--vocode_gt", "hifigan"], "needs"),
+        "nj": (["--nj", "0"], "--nj is 0"),
+    }
+    return command(data, "a", more=more[fault][0]), more[fault][1]
+
+
+FAULTS = ["no text", "no speaker", "empty text", "pipe", "no reference", "no audio"]
+FAULTS += ["no wavs", "other set", "no name", "twice", "path", "no ground truth", "nj"]
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_bad_input_is_refused_before_anything_is_written(data, metrics, fault):
+    arguments, message = spoil(data, fault)
+    with pytest.raises(UserError) as error:
+        main(arguments)
+    assert message in str(error.value) and "\n" not in str(error.value)
+    assert not (data.parent / "out").exists()
+
+
+def test_the_command_ends_in_one_line(data):
+    done = subprocess.run(
+        [sys.executable, "-m", "espnet_prune.bin.score", "--output_dir", "/dev/null/x"]
+        + ["--data_dir", str(data), "--system", f"a={data.parent / 'a'}"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=300,
+    )
+    assert done.returncode == 2
+    (line,) = [x for x in done.stderr.splitlines() if "espnet_prune: error" in x]
+    assert "cannot make the folder" in line and "Traceback" not in done.stderr
+
+
+@pytest.mark.slow  # every process imports ESPnet
+def test_processes_do_all_the_work_and_a_killed_one_ends_in_one_line():
+    with pytest.raises(UserError, match="smaller --nj"):
+        with scoring.workers(2) as run:
+            assert dict(run(str, range(20))) == {n: str(n) for n in range(20)}
+            list(run(os._exit, [1]))
+
+
+@pytest.mark.slow
+def test_real_models_in_two_processes(data, capsys):
+    """Noise is no speech: the point is that all default columns are filled."""
+    missing = []
+    for name in scorers.DEFAULT:
+        try:
+            scorers.METRICS[name].version()
+        except importlib.metadata.PackageNotFoundError as error:
+            missing.append(error.name)
+    if missing:
+        pytest.skip(f"not installed: {', '.join(sorted(set(missing)))}")
+    generator = np.random.default_rng(0)
+    time = np.arange(24000) / 16000
+    for path in data.parent.glob("*/*.wav"):
+        buzz = sum(np.sin(2 * np.pi * 120 * k * time) / k for k in range(1, 20))
+        wave = 0.1 * buzz * (1 + np.sin(20 * time)) + generator.normal(0, 0.01, 24000)
+        soundfile.write(path, wave, 16000)
+    arguments = ["--data_dir", str(data), "--output_dir", str(data.parent / "out")]
+    arguments += ["--system", f"a={data.parent / 'a'}"]
+    main([*arguments, "--nj", "2"])
+    page = capsys.readouterr().out
+    assert "empty" not in page
+    for line in lines_of(data.parent / OUT_OF_A):
+        assert set(line["scores"]) == set(scorers.DEFAULT)
