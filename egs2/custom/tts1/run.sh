@@ -48,7 +48,7 @@ test_texts=
 num_texts=
 split_seed=
 # Options that both it and the pipeline have to know.
-nj=$(nproc)
+nj=$(env -u OMP_NUM_THREADS nproc)
 lang=en
 fs=22050
 n_shift=256

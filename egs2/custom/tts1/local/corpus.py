@@ -162,7 +162,7 @@ def _read_kaldi(folder: Path, base_dir: Path, needs_text: bool):
         candidates = [Path(os.path.abspath(base / value)) for base in bases]
         path = next((path for path in candidates if path.exists()), candidates[0])
         found.append((name, speakers[name], path, texts.get(name)))
-    for name in speakers.keys() | texts.keys():
+    for name in sorted(speakers.keys() | texts.keys()):
         if name not in paths:
             faults.append(Finding(name, "no recording", f"no line in {folder}/wav.scp"))
     return found, faults
@@ -194,9 +194,15 @@ def _read_tree(folder: Path):
     Folders inside a speaker's become part of the name.
     """
     found, faults = [], []
+    visited = set()
     for root, folders, files in os.walk(folder, followlinks=True):
-        folders.sort()
-        texts = {Path(name).stem: name for name in files if name.endswith(".txt")}
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        real = os.path.realpath(root)
+        if real in visited:  # links may go in circles
+            folders.clear()
+            continue
+        visited.add(real)
+        texts = {Path(f).stem: f for f in files if f.lower().endswith(".txt")}
         recorded = set()
         for file in sorted(files):
             path = Path(os.path.abspath(root)) / file
@@ -376,8 +382,9 @@ def _check_one(utterance: Utterance) -> Checked:
 
 
 def progress(iterable, total: int, label: str):
-    """Show a bar, or a line now and then where there is no terminal."""
-    return tqdm(iterable, total=total, desc=label, unit="file", mininterval=1, ncols=79)
+    """Show a bar; where there is no terminal, a line twice a minute."""
+    interval = 0.5 if sys.stderr.isatty() else 30
+    return tqdm(iterable, label, total, unit="file", mininterval=interval, ncols=79)
 
 
 def in_parallel(function, items: list, nj: int, label: str, start=None, arguments=()):

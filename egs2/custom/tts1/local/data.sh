@@ -6,5 +6,5 @@ set -euo pipefail
 
 . ./path.sh
 
-eval "set -- ${custom_data_opts:-} $(printf '%q ' "$@")"
+eval "set -- ${custom_data_opts:-} ${*@Q}"
 python3 local/prepare.py --data_dir data "$@"

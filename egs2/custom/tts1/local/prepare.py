@@ -627,8 +627,8 @@ def test_texts(args: argparse.Namespace) -> Path:
         english = args.lang.lower() in ("en", "english", "noinfo")
     if not english:
         raise UserError(
-            "the sentences that come with this recipe are English: give --test_texts, a "
-            "file with some twenty sentences of your language, one a line"
+            "the sentences that come with this recipe are English: give --test_texts, "
+            "a file with some twenty sentences of your language, one a line"
         )
     return Path(__file__).resolve().parent / "sentences.txt"
 
