@@ -16,6 +16,9 @@ from espnet2.gan_tts.jets.loss import ForwardSumLoss
 
 from espnet_prune.errors import UserError
 
+# ESPnet keeps the prior of every pair of lengths, about half a megabyte each.
+MOST_PRIORS = 1000
+
 
 class Alignment(NamedTuple):
     """What a text and its mel-spectrogram say of each other.
@@ -81,6 +84,8 @@ class DurationAligner(AlignmentModule):
                 f"{int(feats_lengths[i])} mel frames, so no alignment exists; remove "
                 "recordings that are too short for their text, or use a smaller n_shift"
             )
+        if len(self._cache) > MOST_PRIORS:
+            self._cache.clear()
         with torch.autocast(text.device.type, enabled=False):
             log_p = self(text.float(), feats.float(), text_lengths, feats_lengths)
             durations, binarization = viterbi_decode(log_p, text_lengths, feats_lengths)

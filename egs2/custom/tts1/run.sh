@@ -99,8 +99,8 @@ test_sets=test_unseen
 
 custom_data_opts=$(printf '%q ' --base_dir "${called_from}" --exp_dir "${expdir}")
 for name in train_data eval_data eval_speakers seen_speakers test_texts num_texts \
-    split_seed nj lang fs n_shift min_wav_duration max_wav_duration token_type g2p cleaner
-do
+    split_seed nj lang fs n_shift min_wav_duration max_wav_duration token_type g2p \
+    cleaner; do
     [ -z "${!name}" ] || custom_data_opts+=$(printf '%q ' "--${name}" "${!name}")
 done
 export custom_data_opts
