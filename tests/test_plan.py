@@ -8,7 +8,7 @@ from espnet_prune.bin.plan import main, plan
 from espnet_prune.errors import UserError
 
 CONF = Path(__file__).parents[1] / "conf"
-DEBUG = CONF / "train_debug.yaml"  # 20 epochs, learned durations
+DEBUG = CONF / "train_debug.yaml"  # 12 epochs, learned durations
 
 
 def test_paper_gives_phase1_40_of_300_epochs():
@@ -18,14 +18,14 @@ def test_paper_gives_phase1_40_of_300_epochs():
 
 
 def test_user_chooses_the_switch():
-    assert plan(DEBUG, phase1_epochs=8)["phase2_epochs"] == 12
+    assert plan(DEBUG, phase1_epochs=5)["phase2_epochs"] == 7
     assert plan(DEBUG, "--max_epoch 30", 8)["phase2_epochs"] == 22
 
 
 @pytest.mark.parametrize("pruning", ["none", "vanilla"])
 def test_one_phase_without_learned_thresholds(pruning):
     found = plan(DEBUG, f"--tts_conf pruning={pruning}")
-    assert found == dict(pruning=pruning, epochs=20)
+    assert found == dict(pruning=pruning, epochs=12)
     with pytest.raises(UserError, match="one phase"):
         plan(DEBUG, f"--tts_conf pruning={pruning}", phase1_epochs=5)
 
@@ -33,12 +33,12 @@ def test_one_phase_without_learned_thresholds(pruning):
 def test_soft_masks_to_the_end():
     """The ablation "w/o SM_hard" has no phase 2."""
     found = plan(DEBUG, "--tts_conf pruning_conf.inference_mask=soft")
-    assert (found["phase1_epochs"], found["phase2_epochs"]) == (20, 0)
+    assert (found["phase1_epochs"], found["phase2_epochs"]) == (12, 0)
 
 
-@pytest.mark.parametrize("epochs", [0, 20, 21])
+@pytest.mark.parametrize("epochs", [0, 12, 13])
 def test_no_epoch_for_a_phase_is_refused(epochs):
-    with pytest.raises(UserError, match="between 1 and 19"):
+    with pytest.raises(UserError, match="between 1 and 11"):
         plan(DEBUG, phase1_epochs=epochs)
 
 
@@ -58,9 +58,9 @@ def test_what_cannot_work_is_refused_before_anything_runs(train_args, fault):
 
 
 def test_prints_shell_assignments(capsys):
-    main(["--train_config", str(DEBUG), "--phase1_epochs", "8"])
+    main(["--train_config", str(DEBUG), "--phase1_epochs", "5"])
     assert capsys.readouterr().out.splitlines() == [
         "pruning=differentiable",
-        "phase1_epochs=8",
-        "phase2_epochs=12",
+        "phase1_epochs=5",
+        "phase2_epochs=7",
     ]

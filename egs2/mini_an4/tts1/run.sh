@@ -24,7 +24,7 @@ cd "$(dirname "$(readlink -f "$0")")"
     --cleaner none \
     --train_config conf/train.yaml \
     --inference_config conf/decode.yaml \
-    --phase1_epochs 8 \
+    --phase1_epochs 5 \
     --write_collected_feats true \
     --vocoders "none hifigan" \
     --train_set train \
