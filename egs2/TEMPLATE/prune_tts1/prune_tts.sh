@@ -287,6 +287,8 @@ fi
 
 if runs 9 || runs 11; then
     log "Results:"
+    [ ! -e "${final_exp}/report/thresholds.md" ] \
+        || grep '^|' "${final_exp}/report/thresholds.md"
     for file in "${final_exp}"/report/*; do
         [ ! -e "${file}" ] || echo "    ${file}"
     done
