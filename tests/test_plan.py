@@ -22,17 +22,17 @@ def test_user_chooses_the_switch():
     assert plan(DEBUG, "--max_epoch 30", 8)["phase2_epochs"] == 22
 
 
-@pytest.mark.parametrize("pruning", ["none", "vanilla"])
-def test_one_phase_without_learned_thresholds(pruning):
-    found = plan(DEBUG, f"--tts_conf pruning={pruning}")
-    assert found == dict(pruning=pruning, epochs=12)
-    with pytest.raises(UserError, match="one phase"):
-        plan(DEBUG, f"--tts_conf pruning={pruning}", phase1_epochs=5)
+@pytest.mark.parametrize("phase1_epochs", [None, 5])
+def test_one_phase_whatever_the_recipe_says_of_two(phase1_epochs):
+    """One line of YAML changes the system; the recipe's switch is then without effect.
 
-
-def test_soft_masks_to_the_end():
-    """The ablation "w/o SM_hard" has no phase 2."""
-    found = plan(DEBUG, "--tts_conf pruning_conf.inference_mask=soft")
+    "w/o SM_hard" keeps its soft masks to the end.
+    """
+    for pruning in ("none", "vanilla"):
+        found = plan(DEBUG, f"--tts_conf pruning={pruning}", phase1_epochs)
+        assert found == dict(pruning=pruning, epochs=12)
+    soft = "--tts_conf pruning_conf.inference_mask=soft"
+    found = plan(DEBUG, soft, phase1_epochs)
     assert (found["phase1_epochs"], found["phase2_epochs"]) == (12, 0)
 
 

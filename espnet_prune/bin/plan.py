@@ -23,7 +23,8 @@ def plan(
     Args:
         config: file with the options of training; ``max_epoch`` counts both phases.
         train_args: options that override it, as one string.
-        phase1_epochs: epochs of phase 1; the paper's share of all if not given.
+        phase1_epochs: epochs of phase 1, the paper's share of all if not given. Of no
+            effect on models of one phase: none, vanilla, and soft masks to the end.
         teacher_dumpdir: folder of the durations that come with the data, if any.
 
     Raises:
@@ -37,25 +38,20 @@ def plan(
     check_settings(args)
     pruning = args.tts_conf.get("pruning") or "none"
     if args.tts != "stylespeech" or pruning != "differentiable":
-        if phase1_epochs is not None:
-            raise UserError(
-                f"--phase1_epochs is for pruning: differentiable, but {args.tts}"
-                f" with pruning: {pruning} trains in one phase; leave it out"
-            )
         return dict(pruning=pruning, epochs=args.max_epoch)
     conf = parse_pruning(pruning, args.tts_conf.get("pruning_conf"))
-    soft = conf.inference_mask == "soft"
-    if phase1_epochs is None:
-        share = 1 if soft else PHASE1_SHARE
-        phase1_epochs = max(1, round(share * args.max_epoch))
-    phase2_epochs = args.max_epoch - phase1_epochs
-    if phase1_epochs < 1 or phase2_epochs < 0 or (phase2_epochs == 0 and not soft):
+    if conf.inference_mask == "soft":
+        phase1_epochs = args.max_epoch
+    elif phase1_epochs is None:
+        phase1_epochs = max(1, round(PHASE1_SHARE * args.max_epoch))
+    elif not 1 <= phase1_epochs < args.max_epoch:
         raise UserError(
             f"--phase1_epochs {phase1_epochs} of max_epoch {args.max_epoch} leaves no "
             "epoch for one of the phases: choose a number between 1 and "
             f"{args.max_epoch - 1} (a single soft phase is pruning_conf.inference_mask:"
             " soft)"
         )
+    phase2_epochs = args.max_epoch - phase1_epochs
     return dict(
         pruning=pruning, phase1_epochs=phase1_epochs, phase2_epochs=phase2_epochs
     )

@@ -49,8 +49,8 @@ Takes every option of ESPnet's tts.sh and hands it on, and these:
     --stage          # First stage to run (default="${stage}").
     --stop_stage     # Last stage to run (default="${stop_stage}").
     --phase1_epochs  # Epochs of phase 1, out of the max_epoch of the training
-                     # configuration (default: 40/300 of them, as in the paper;
-                     # all with pruning_conf.inference_mask: soft).
+                     # configuration (default: 40/300 of them, as in the paper);
+                     # of no effect on models of one phase.
     --vocoders       # Vocoders to decode with, in a row: none (Griffin-Lim), hifigan,
                      # or the .pkl of a ParallelWaveGAN (default="${vocoders}").
     --nbpe           # Pieces of --token_type bpe, which tts.sh itself cannot make

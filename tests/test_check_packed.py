@@ -1,0 +1,53 @@
+"""A packed model has to say what its experiment said, to the last bit."""
+
+import pytest
+import soundfile
+from tiny_experiment import pack_experiment, voice, write_recipe
+
+from espnet_prune import Text2Speech
+from espnet_prune.bin.check_packed import main
+from espnet_prune.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory):
+    """A packed model, a test set, and what the model said before it was packed."""
+    recipe = tmp_path_factory.mktemp("recipe")
+    experiment = write_recipe(recipe)
+    for folder in ("data", "wav"):
+        (recipe / folder).mkdir()
+    soundfile.write(recipe / "reference.wav", voice(), 16000)
+    (recipe / "data" / "text").write_text("spk-1 ab\n")
+    (recipe / "data" / "wav.scp").write_text(f"spk-1 {recipe}/reference.wav\n")
+    text2speech = Text2Speech.from_pretrained(experiment)
+    speech, _ = soundfile.read(recipe / "reference.wav", dtype="float32")
+    wav = text2speech("ab", speech=speech)["wav"].numpy()
+    soundfile.write(recipe / "wav" / "spk-1.wav", wav, text2speech.fs, "PCM_16")
+    return recipe, pack_experiment(recipe, experiment)
+
+
+def check(recipe, packed, wav_dir):
+    main([str(packed), "--data_dir", str(recipe / "data"), "--wav_dir", str(wav_dir)])
+
+
+def test_same_samples(job, capsys):
+    recipe, packed = job
+    check(recipe, packed, recipe / "wav")
+    assert "says spk-1 bit for bit as before" in capsys.readouterr().out
+
+
+def test_one_other_sample_is_heard(job, tmp_path):
+    recipe, packed = job
+    samples, fs = soundfile.read(recipe / "wav" / "spk-1.wav", dtype="int16")
+    samples[len(samples) // 2] += 1
+    soundfile.write(tmp_path / "spk-1.wav", samples, fs, "PCM_16")
+    with pytest.raises(UserError, match="does not say spk-1"):
+        check(recipe, packed, tmp_path)
+
+
+def test_missing_files_are_named(job, tmp_path):
+    recipe, packed = job
+    with pytest.raises(UserError, match="run the decoding stage first"):
+        check(recipe, packed, tmp_path)
+    with pytest.raises(UserError, match="there is no .*no.zip"):
+        check(recipe, tmp_path / "no.zip", tmp_path)
