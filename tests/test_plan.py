@@ -38,8 +38,10 @@ def test_one_phase_whatever_the_recipe_says_of_two(phase1_epochs):
 
 @pytest.mark.parametrize("epochs", [0, 12, 13])
 def test_no_epoch_for_a_phase_is_refused(epochs):
-    with pytest.raises(UserError, match="between 1 and 11"):
+    with pytest.raises(UserError, match="between 1 and max_epoch"):
         plan(DEBUG, phase1_epochs=epochs)
+    with pytest.raises(UserError, match="between 1 and max_epoch"):
+        plan(DEBUG, "--max_epoch 1")
 
 
 @pytest.mark.parametrize(

@@ -41,19 +41,19 @@ def plan(
         return dict(pruning=pruning, epochs=args.max_epoch)
     conf = parse_pruning(pruning, args.tts_conf.get("pruning_conf"))
     if conf.inference_mask == "soft":
-        phase1_epochs = args.max_epoch
-    elif phase1_epochs is None:
+        return dict(pruning=pruning, phase1_epochs=args.max_epoch, phase2_epochs=0)
+    if phase1_epochs is None:
         phase1_epochs = max(1, round(PHASE1_SHARE * args.max_epoch))
-    elif not 1 <= phase1_epochs < args.max_epoch:
+    if not 1 <= phase1_epochs < args.max_epoch:
         raise UserError(
-            f"--phase1_epochs {phase1_epochs} of max_epoch {args.max_epoch} leaves no "
-            "epoch for one of the phases: choose a number between 1 and "
-            f"{args.max_epoch - 1} (a single soft phase is pruning_conf.inference_mask:"
-            " soft)"
+            f"{phase1_epochs} epochs of phase 1 out of max_epoch {args.max_epoch} leave "
+            "none for one of the phases: choose --phase1_epochs between 1 and max_epoch "
+            "- 1 (a single soft phase is pruning_conf.inference_mask: soft)"
         )
-    phase2_epochs = args.max_epoch - phase1_epochs
     return dict(
-        pruning=pruning, phase1_epochs=phase1_epochs, phase2_epochs=phase2_epochs
+        pruning=pruning,
+        phase1_epochs=phase1_epochs,
+        phase2_epochs=args.max_epoch - phase1_epochs,
     )
 
 

@@ -52,7 +52,7 @@ Takes every option of ESPnet's tts.sh and hands it on, and these:
                      # configuration (default: 40/300 of them, as in the paper);
                      # of no effect on models of one phase.
     --vocoders       # Vocoders to decode with, in a row: none (Griffin-Lim), hifigan,
-                     # or the .pkl of a ParallelWaveGAN (default="${vocoders}").
+                     # the folder of a HiFi-GAN, or the .pkl of a ParallelWaveGAN (default="${vocoders}").
     --nbpe           # Pieces of --token_type bpe, which tts.sh itself cannot make
                      # (default="${nbpe}").
     --skip_packing   # Skip stage 12 (default="${skip_packing}").
