@@ -46,9 +46,9 @@ def plan(
         phase1_epochs = max(1, round(PHASE1_SHARE * args.max_epoch))
     if not 1 <= phase1_epochs < args.max_epoch:
         raise UserError(
-            f"{phase1_epochs} epochs of phase 1 out of max_epoch {args.max_epoch} leave "
-            "none for one of the phases: choose --phase1_epochs between 1 and max_epoch "
-            "- 1 (a single soft phase is pruning_conf.inference_mask: soft)"
+            f"{phase1_epochs} epochs of phase 1 out of max_epoch {args.max_epoch} "
+            "leave none for one of the phases: choose --phase1_epochs between 1 and "
+            "max_epoch - 1 (a single soft phase is pruning_conf.inference_mask: soft)"
         )
     return dict(
         pruning=pruning,
