@@ -18,6 +18,7 @@ from espnet_prune.evaluation.history import (
     join,
     read_experiment,
     read_experiments,
+    read_models,
     threshold_rows,
 )
 
@@ -144,26 +145,38 @@ def test_unusable_folders_are_refused_in_one_line(tmp_path, harm, message):
         read_experiment(folder)
 
 
-def test_folders_that_do_not_belong_together_are_refused(tmp_path):
-    first, second = two_phases(tmp_path)
+def test_several_models_are_told_apart(tmp_path):
+    first, second = two_phases(tmp_path / "a")
+    other = two_phases(tmp_path / "b")
     dense = write_experiment(tmp_path / "dense", [()], pruning="none")
+    models = read_models([first, second, dense, str(other[1])])
+    found = [[e.folder for e in model] for model in models]
+    assert found == [[first, second], [dense], [other[1]]]
+    # a phase 2 goes with the phase 1 right before it only
+    models = read_models([first, dense, second])
+    assert [len(model) for model in models] == [1, 1, 1]
+    with pytest.raises(UserError, match=r"phase 2 of one .*one \(phase 1\) and .*none"):
+        read_experiments([first, dense])
+    with pytest.raises(UserError, match="no thresholds .*pruning: none; give"):
+        threshold_rows([read_experiment(dense)])
+
+
+def test_folders_in_a_wrong_order_are_refused(tmp_path):
+    first, second = two_phases(tmp_path)
     for folders, message in (
         ([tmp_path / "typo"], "typo is no folder; give the experiment folder"),
-        ([second, first], r"two \(phase 2\) and .*one \(phase 1\)"),
-        ([first, dense], r"one \(phase 1\) and .*dense \(none\)"),
-        ([first, second, second], "3 folders were given; give one, or phase 1 and"),
+        ([second, first], r"two is the phase 2 of .*one; give phase 1 first"),
+        ([first, second, first], "one is given twice; name it once"),
     ):
         with pytest.raises(UserError, match=message):
-            read_experiments(folders)
-    with pytest.raises(UserError, match="no thresholds .*pruning: none; give"):
-        threshold_rows(read_experiments([dense]))
+            read_models(folders)
 
 
 @pytest.mark.parametrize("thresholds", [(1.5, 2.4), (1.5,)])
 def test_phase_2_of_another_phase_1_is_refused(tmp_path, thresholds):
     folders = two_phases(tmp_path, epochs=[thresholds])
     with pytest.raises(UserError, match="other thresholds than phase 1"):
-        read_experiments(folders)
+        read_models(folders)
 
 
 # ---- tables ----
@@ -269,6 +282,25 @@ def test_soft_mean_figure_shows_its_target(tmp_path):
     (ax,) = plots.plot_soft_mean(rows, 0.4).axes
     assert [y for _, y in lines_of(ax)["0.2"][0]] == [0.4, 0.4]
     assert "R = 0.4" in [text.get_text().strip() for text in ax.texts]
+
+
+def test_models_are_drawn_side_by_side(tmp_path):
+    models = {
+        "two phases": join(read_experiments(two_phases(tmp_path / "a"))),
+        "other_$": join(read_experiments(two_phases(tmp_path / "b")))[:4],
+    }
+    figure = plots.plot_models(models, "mel_loss", "epoch")
+    (ax,) = figure.axes
+    lines = [list(line.get_xdata()) for line in ax.lines]
+    assert lines == [[1, 2], [3, 4, 5], [1, 2]]  # a gap where the mask was switched
+    assert ax.lines[0].get_ydata()[1] == pytest.approx(1.25)
+    assert ax.lines[0].get_color() == ax.lines[1].get_color()
+    assert ax.lines[0].get_color() != ax.lines[2].get_color()
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [
+        "two phases",
+        r"other_\$",
+    ]
+    assert plots.to_png(figure, 50)[:4] == b"\x89PNG"
 
 
 def test_loss_figure_has_a_panel_for_each_term(tmp_path):

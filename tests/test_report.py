@@ -2,17 +2,21 @@
 
 import csv
 import json
-import subprocess
-import sys
+import re
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
+from browser import Browser
 from experiments import write_experiment
-from matplotlib.image import imread
+from matplotlib.image import imread, imsave
+from tiny_experiment import voice
 
+from espnet_prune import UserError
 from espnet_prune.bin.report import main
 
-ROOT = Path(__file__).resolve().parents[1]
 TABLES = ["thresholds.csv", "thresholds.json", "thresholds.md"]
 
 
@@ -31,7 +35,7 @@ def test_report_of_two_phases(folders, tmp_path, capsys):
     output = tmp_path / "deep" / "report"
     main([*folders, "--output_dir", str(output)])
     pictures = ["kept.png", "losses.png", "soft_mean.png", "thresholds.png"]
-    assert names_in(output) == sorted(TABLES + pictures)
+    assert names_in(output) == sorted([*TABLES, *pictures, "report.html"])
     for name in pictures:
         assert imread(output / name).std() > 0.05  # something is drawn
 
@@ -74,26 +78,134 @@ def test_report_of_vanilla_pruning_names_no_r(tmp_path, capsys):
     folder = write_experiment(tmp_path / "vp", [(1.0, 1.0)], pruning="vanilla")
     main([str(folder), "--output_dir", str(tmp_path / "report")])
     assert "theta fixed at 1, no R" in capsys.readouterr().out
-    names = names_in(tmp_path / "report")
-    assert names == sorted(TABLES + ["kept.png", "losses.png", "thresholds.png"])
+    pictures = ["kept.png", "losses.png", "thresholds.png"]
+    assert names_in(tmp_path / "report") == sorted([*TABLES, *pictures, "report.html"])
 
 
-def command(*arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "espnet_prune.bin.report", *arguments],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        timeout=300,
-    )
-
-
-def test_bad_input_ends_in_one_line_and_leaves_nothing(tmp_path):
-    dense = write_experiment(tmp_path / "dense", [(), ()], pruning="none")
+def test_bad_input_leaves_nothing(folders, tmp_path):
     output = tmp_path / "report"
-    done = command(str(dense), "--output_dir", str(output))
-    assert done.returncode == 2
-    (line,) = [line for line in done.stderr.splitlines() if "espnet_prune" in line]
-    assert line.startswith("espnet_prune: error: ") and "pruning: none; give" in line
-    assert "Traceback" not in done.stderr
-    assert done.stdout == "" and not output.exists()
+    (tmp_path / "exp_phase2" / "checkpoint.pth").unlink()
+    with pytest.raises(UserError, match="no checkpoint.pth"):
+        main([*folders, "--output_dir", str(output)])
+    assert not output.exists()
+
+
+@pytest.mark.parametrize(
+    "options, fault",
+    [
+        (["--scores", "EMPTY"], "holds no tables"),
+        (["--data_dir", "EMPTY"], "cannot read .*text"),
+        (["--samples", "-1"], "--samples is -1; choose"),
+    ],
+)
+def test_options_that_cannot_be_used(folders, tmp_path, options, fault):
+    (tmp_path / "empty").mkdir()
+    options = [option.replace("EMPTY", str(tmp_path / "empty")) for option in options]
+    with pytest.raises(UserError, match=fault):
+        main([*folders, "--output_dir", str(tmp_path / "report"), *options])
+    assert not (tmp_path / "report").exists()
+
+
+# ---- the page ----
+
+
+def decode(folder, name, utterances, seconds=0.4):
+    """Write speech as ESPnet's decoding does."""
+    wavs = folder / name / "test" / "wav"
+    wavs.mkdir(parents=True)
+    for number, utterance in enumerate(utterances):
+        wave = voice(seconds, pitch=100 + 20 * number)
+        soundfile.write(wavs / f"{utterance}.wav", wave, 16000)
+
+
+@pytest.fixture
+def several(folders, tmp_path):
+    """A baseline and a model of two phases, decoded, with scores and test data."""
+    baseline = write_experiment(tmp_path / "base<line>", [(), ()], pruning="none")
+    decode(baseline, "decode_hifigan", ["u1", "u2", "u3"])
+    final = Path(folders[1])
+    decode(final, "decode_griffin", ["u1", "u2", "u3", "u4"])
+    decode(final, "decode_hifigan", ["u2", "u3"])
+    (final / "report").mkdir()
+    noise = np.random.default_rng(0).random((50, 4000, 3))
+    imsave(final / "report" / "attention_u1.png", noise)
+    data = tmp_path / "data"
+    data.mkdir()
+    soundfile.write(data / "reference.wav", voice(0.4, fs=44100), 44100)
+    (data / "text").write_text("u2 Say <b>this</b> & that\nu3 Again\n")
+    (data / "wav.scp").write_text(f"u2 {data}/reference.wav\nu3 {data}/x.ark:15\n")
+    scores = tmp_path / "scores"
+    scores.mkdir()
+    (scores / "scores.md").write_text(
+        "# Scores on data\n\n| system | cer (%) |\n| ---: | ---: |\n"
+        "| baseline | 4.56 [4.0, 5.0] |\n\n- cer: edits\nof characters.\n"
+    )
+    return [str(baseline), *folders], data, scores
+
+
+def test_page_of_several_models_in_a_browser(several, tmp_path, capsys):
+    experiments, data, scores = several
+    output = tmp_path / "out"
+    options = ["--data_dir", str(data), "--scores", str(scores), "--samples", "3"]
+    main([*experiments, "--output_dir", str(output), *options])
+    assert names_in(output) == ["base<line>", "exp_phase2", "report.html"]
+    assert names_in(output / "base<line>") == ["losses.png"]
+    pictures = ["kept.png", "losses.png", "soft_mean.png", "thresholds.png"]
+    assert names_in(output / "exp_phase2") == sorted(TABLES + pictures)
+    shown = capsys.readouterr().out
+    assert "base<line>: no pruning" in shown and str(output / "report.html") in shown
+
+    sent = tmp_path / "elsewhere" / "report.html"  # to a colleague, alone
+    sent.parent.mkdir()
+    shutil.move(output / "report.html", sent)
+    browser = Browser(tmp_path / "browser")
+    try:
+        browser.open(sent)
+        images = "[...document.images]"
+        browser.until(f"{images}.every((image) => image.complete)")
+        widths = browser.evaluate(f"{images}.map((image) => image.naturalWidth)")
+        # of both models together, of the baseline, of the other one, its attention
+        assert len(widths) == 1 + 1 + 4 + 1
+        assert all(width >= 300 for width in widths) and max(widths) == 1600
+        assert browser.evaluate(f"{images}.every((image) => image.alt)")
+        sounds = "[...document.querySelectorAll('audio')]"
+        # u2 and u3 by three systems, u1 by two, and one reference
+        browser.until(f"{sounds}.every((audio) => audio.readyState >= 1)")
+        lengths = browser.evaluate(f"{sounds}.map((audio) => audio.duration)")
+        assert lengths == pytest.approx([0.4] * (3 + 3 + 2 + 1), abs=0.06)
+        labels = browser.evaluate(f"{sounds}.map((audio) => audio.ariaLabel)")
+        assert labels[:2] == ["u2, reference", "u2, base<line>: decode_hifigan"]
+        text = browser.text("main")
+        assert browser.faults == []
+    finally:
+        browser.close()
+    assert "Say <b>this</b> & that" in text
+    assert "4.56 [4.0, 5.0]" in text and "cer: edits of characters." in text
+    lines = [line.split("\t") for line in text.splitlines()]
+    assert ["base<line>", "none", "-", "2", "6"] == [
+        line[:5] for line in lines if line[0] == "base<line>"
+    ][0]
+    # phase, layer, theta, mean soft mask, kept share and mass
+    assert ["1", "2", "2", "2.50", "0.250", "12.5 %", "37.5 %"] in lines
+    settings = [line for line in lines if line[0].startswith("tts_conf")]
+    assert settings == [
+        ["tts_conf.pruning", "none", "differentiable", "differentiable"],
+        ["tts_conf.pruning_conf", "{}", "{}", "-"],
+        ["tts_conf.pruning_conf.phase", "-", "-", "2"],
+    ]
+    assert sent.stat().st_size < 1_000_000
+
+
+def test_page_is_all_that_a_model_without_speech_needs(folders, tmp_path):
+    output = tmp_path / "report"
+    main([folders[0], "--output_dir", str(output)])
+    text = (output / "report.html").read_text()
+    assert "Speech" not in text and "Settings that differ" not in text
+    assert text.count("<img") == 4
+    assert not re.search(r"""(src|href)=["'](?!data:)""", text)
+
+
+def test_models_in_folders_of_one_name(tmp_path, capsys):
+    folders = [write_experiment(tmp_path / x / "exp", [()], "none") for x in "ab"]
+    main([*map(str, folders), "--output_dir", str(tmp_path / "report")])
+    assert names_in(tmp_path / "report") == ["a_exp", "b_exp", "report.html"]

@@ -77,7 +77,7 @@ def read_experiment(folder: Union[str, Path]) -> Experiment:
         raise UserError(
             f"{folder} is no folder; give the experiment folder that training wrote"
         )
-    config = _read_config(folder)
+    config = read_config(folder)
     rows = _epoch_rows(_read_reporter(folder), config.get("accum_grad", 1))
     if not rows:
         raise UserError(
@@ -99,30 +99,56 @@ def read_experiment(folder: Union[str, Path]) -> Experiment:
     )
 
 
-def read_experiments(folders: Sequence[Union[str, Path]]) -> List[Experiment]:
-    """Read one experiment folder, or the two of the two phases in their order.
+def read_models(folders: Sequence[Union[str, Path]]) -> List[List[Experiment]]:
+    """Read experiment folders; phase 1 with the phase 2 behind it are one model.
 
     Raises:
-        UserError: See ``read_experiment``; also if two folders are not phase 1 and
-            the phase 2 that was started from it.
+        UserError: See ``read_experiment``; also if phase 2 was not started from the
+            phase 1 before it, if a folder comes twice, or phase 2 comes first.
 
     """
-    experiments = [read_experiment(folder) for folder in folders]
-    if len(experiments) > 2:
-        raise UserError(
-            f"{len(experiments)} folders were given; give one, or phase 1 and phase 2"
-        )
-    if len(experiments) == 2 and [e.phase for e in experiments] != [1, 2]:
+    models: List[List[Experiment]] = []
+    for experiment in map(read_experiment, folders):
+        before = models[-1] if models else []
+        if any(experiment.folder.samefile(e.folder) for m in models for e in m):
+            raise UserError(f"{experiment.folder} is given twice; name it once")
+        if [e.phase for e in before] == [1] and experiment.phase == 2:
+            if not same_thresholds(before[0], experiment):
+                raise UserError(
+                    f"phase 2 in {experiment.folder} has other thresholds than phase 1 "
+                    f"in {before[0].folder} ended with; give the phase 1 that it was "
+                    "started from"
+                )
+            before.append(experiment)
+            continue
+        if [e.phase for e in before] == [2] and experiment.phase == 1:
+            if same_thresholds(experiment, before[0]):
+                raise UserError(
+                    f"{before[0].folder} is the phase 2 of {experiment.folder}; give "
+                    "phase 1 first"
+                )
+        models.append([experiment])
+    return models
+
+
+def read_experiments(folders: Sequence[Union[str, Path]]) -> List[Experiment]:
+    """Read the one experiment folder of a model, or those of its two phases.
+
+    Raises:
+        UserError: See ``read_models``; also if the folders are of several models.
+
+    """
+    models = read_models(folders)
+    if len(models) > 1:
         found = " and ".join(
             f"{e.folder} (phase {e.phase})" if e.phase else f"{e.folder} ({e.pruning})"
-            for e in experiments
+            for model in models
+            for e in model
         )
         raise UserError(
-            f"two folders must be phase 1, then phase 2 of one model; given: {found}"
+            f"the folders must be phase 1, then phase 2 of one model; given: {found}"
         )
-    if len(experiments) == 2:
-        _require_same_thresholds(*experiments)
-    return experiments
+    return models[0]
 
 
 def join(experiments: Sequence[Experiment]) -> List[Row]:
@@ -195,10 +221,10 @@ def threshold_rows(experiments: Sequence[Experiment]) -> List[Row]:
     return table
 
 
-def _require_same_thresholds(phase1: Experiment, phase2: Experiment) -> None:
-    """Refuse a phase 2 of another phase 1: its thresholds would be those of phase 1."""
+def same_thresholds(phase1: Experiment, phase2: Experiment) -> bool:
+    """Whether phase 2 has the thresholds that phase 1 ended with, and kept fixed."""
     before, after = (rows[-1] for rows in map(_valid_rows, (phase1, phase2)))
-    same = decoder_layers([before]) == decoder_layers([after]) and all(
+    return decoder_layers([before]) == decoder_layers([after]) and all(
         math.isclose(
             before[f"threshold_{layer}"],
             after[f"threshold_{layer}"],
@@ -207,11 +233,6 @@ def _require_same_thresholds(phase1: Experiment, phase2: Experiment) -> None:
         )
         for layer in decoder_layers([before])
     )
-    if not same:
-        raise UserError(
-            f"phase 2 in {phase2.folder} has other thresholds than phase 1 in "
-            f"{phase1.folder} ended with; give the phase 1 that it was started from"
-        )
 
 
 def _valid_rows(experiment: Experiment) -> List[Row]:
@@ -224,7 +245,13 @@ def _valid_rows(experiment: Experiment) -> List[Row]:
     return rows
 
 
-def _read_config(folder: Path) -> Dict[str, Any]:
+def read_config(folder: Path) -> Dict[str, Any]:
+    """Read the settings of a training, ``config.yaml``.
+
+    Raises:
+        UserError: It is missing, or is no such file.
+
+    """
     path = folder / "config.yaml"
     try:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))

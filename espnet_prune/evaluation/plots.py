@@ -5,6 +5,7 @@ Rows are those of ``history``.
 """
 
 import contextlib
+import io
 from pathlib import Path
 from typing import Callable, Dict, Iterator, List, NamedTuple, Sequence, Union
 
@@ -146,6 +147,27 @@ def plot_losses(rows: Sequence[Row], axis: str = "step") -> Figure:
     return figure
 
 
+def plot_models(
+    models: Dict[str, Sequence[Row]], name: str, axis: str = "step"
+) -> Figure:
+    """Draw one statistic of the validation set, a line a model.
+
+    Args:
+        models: History of each model under its name.
+        name: Of the statistic.
+        axis: "step" or "epoch".
+
+    """
+    with _figure(9.0, 3.4) as figure:
+        ax = figure.subplots()
+        for number, (label, rows) in enumerate(models.items()):
+            _draw(ax, rows, "valid", name, axis, number, label=_plain(label))
+        ax.set_xlabel(AXES[axis])
+        ax.set_ylabel(f"{name.replace('_', ' ')} (validation)")
+        figure.legend(loc="outside lower center", fontsize=8)
+    return figure
+
+
 def plot_attention(panels: Sequence[AttentionPanel], title: str) -> Figure:
     """Draw attention maps before and after the mask, like figure 3 of the paper.
 
@@ -185,6 +207,13 @@ def save(figure: Figure, path: Union[str, Path]) -> None:
     dpi = min(DPI, *(MAX_PIXELS / inches for inches in figure.get_size_inches()))
     with replace_when_written(path) as partial:
         figure.savefig(partial, format="png", dpi=dpi)
+
+
+def to_png(figure: Figure, dpi: int) -> bytes:
+    """Draw a figure as PNG of ``dpi`` dots an inch."""
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=dpi)
+    return file.getvalue()
 
 
 @contextlib.contextmanager
