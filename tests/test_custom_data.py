@@ -43,6 +43,7 @@ def prepare(prepare_module, tmp_path, capsys):
             [
                 *("--train_data", str(train_data), "--data_dir", str(data_dir)),
                 *("--exp_dir", str(tmp_path / "exp"), "--token_type", "char"),
+                *("--fs", str(FS)),  # files are used as they are
                 *map(str, options),
             ]
         )
@@ -439,7 +440,7 @@ def test_what_deserves_a_look_is_used_and_listed(prepare, tree, tmp_path):
     write(tree / "s01" / "take0.wav", loud)
     write(tree / "s02" / "take0.wav", np.append(speech(2, 1), np.zeros(3 * FS)))
     with_text("much " * 30)(tree / "s03" / "take0.wav")
-    out = prepare(tree)
+    out = prepare(tree, "--fs", 22050)
     found = read_findings(tmp_path / "data", "warnings")
     for name, reason in (
         ("s01-take0", "somewhat clipped"),
@@ -659,6 +660,7 @@ def recipe(tmp_path):
     folder = tmp_path / "egs2" / "custom" / "tts1"
     folder.mkdir(parents=True)
     shutil.copy(RECIPE / "run.sh", folder)
+    (folder / "conf").symlink_to(RECIPE / "conf")
     for path, script in (
         (folder.parents[1] / "setup.sh", "exit 0"),
         (folder / "prune_tts.sh", 'echo "${custom_data_opts}"; printf "%q " "$@"'),
@@ -719,12 +721,37 @@ def test_run_sh_has_two_presets(recipe, tmp_path, preset, ngpu):
         (["data"], "unexpected argument data"),
         (["--train_data"], "has no value"),
         (["--preset", "large"], "choose small or full"),
+        (["--system", "best"], "choose one of baseline dp_r0.40 "),
+        (["--durations", "guessed"], "choose learned or aligned"),
+        (
+            ["--durations", "aligned", "--token_type", "char"],
+            "choose phn, or --durations learned",
+        ),
     ],
 )
 def test_run_sh_refuses_in_one_line(recipe, tmp_path, arguments, fault):
     ended = run_sh(recipe, *arguments, cwd=tmp_path)
     assert ended.returncode == 2
     assert fault in ended.stderr and ended.stderr.count("\n") == 1
+
+
+def test_run_sh_picks_a_system_and_aligned_durations(recipe, tmp_path):
+    _, pipeline = run_sh(
+        recipe,
+        *("--system", "vp", "--durations", "aligned", "--train_overlays", "mine.yaml"),
+        cwd=tmp_path,
+    )
+    assert pipeline["--train_overlays"].split() == [
+        "conf/systems/vp.yaml",
+        "conf/aligned.yaml",
+        "mine.yaml",
+    ]
+    assert pipeline["--teacher_dumpdir"] == "dump/durations"
+    # statistics of durations that are learned have pitch by frame
+    assert pipeline["--tts_stats_dir"] == "exp/tts_stats_aligned"
+    _, pipeline = run_sh(recipe, "--seen_speakers", "1", cwd=tmp_path)
+    assert "--teacher_dumpdir" not in pipeline
+    assert not pipeline["--train_overlays"].split()
 
 
 def test_run_sh_help_names_every_option_of_data_preparation(prepare_module):
@@ -736,6 +763,55 @@ def test_run_sh_help_names_every_option_of_data_preparation(prepare_module):
     pipeline = (RECIPE / "run.sh").read_text().split("./prune_tts.sh \\")[1]
     for name in own:
         assert f"--{name} " in shown or f"--{name} " in pipeline, name
+
+
+def test_references_are_resampled_once(prepare_module, tmp_path):
+    times = np.arange(16000) / 16000
+    samples = 0.5 * np.sin(2 * np.pi * 440 * times)
+    paths = {rate: tmp_path / f"at_{rate}.wav" for rate in (16000, 22050)}
+    for rate, path in paths.items():
+        soundfile.write(path, samples, rate)
+
+    def checked(rate):
+        one = prepare_module.Utterance(f"at_{rate}", "s", paths[rate], "text")
+        return prepare_module.Checked(one, rate=rate)
+
+    references = {"a": checked(16000), "b": checked(22050)}
+    folder = tmp_path / "references"
+    ready = prepare_module.resampled(references, folder, 22050)
+    assert ready["b"] == references["b"]  # is at the model's rate
+    speech, rate = soundfile.read(ready["a"].utterance.path)
+    assert rate == 22050 and len(speech) == 22050
+    spectrum = np.abs(np.fft.rfft(speech))
+    assert spectrum.argmax() == 440  # Hz: one second
+
+
+def test_data_sh_aligns_if_asked_to(tmp_path):
+    (tmp_path / "local").mkdir()
+    (tmp_path / "utils").mkdir()
+    shutil.copy(RECIPE / "local" / "data.sh", tmp_path / "local")
+    (tmp_path / "path.sh").touch()
+    (tmp_path / "bin").mkdir()
+    for path in (tmp_path / "bin" / "python3", tmp_path / "utils" / "fix_data_dir.sh"):
+        path.write_text('#!/bin/sh\necho "$(basename "$0") $*"\n')
+        path.chmod(0o755)
+    ended = subprocess.run(
+        ["bash", "local/data.sh"],
+        cwd=tmp_path,
+        env=dict(
+            os.environ,
+            PATH=f"{tmp_path / 'bin'}:{os.environ['PATH']}",
+            custom_align_opts="--g2p g --cleaner none --nj 3 ",
+        ),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert ended.stdout.splitlines()[1:] == [
+        "python3 -m espnet_prune.bin.align train dev --g2p g --cleaner none --nj 3",
+        "fix_data_dir.sh data/train",
+        "fix_data_dir.sh data/dev",
+    ]
 
 
 def test_data_sh_hands_on_names_with_spaces(tmp_path):

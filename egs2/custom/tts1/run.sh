@@ -17,6 +17,12 @@
 #   --preset small|full  conf/train_small.yaml, for a CPU or an hour of speech, or
 #                        conf/train_full.yaml, the paper's dimensions, for a GPU
 #                        (default: small)
+#   --system NAME        a file of conf/systems, one of the paper's: baseline, vp,
+#                        dp_r0.50, dp_r0.45, dp_r0.40, dp_r0.45_wo_hard,
+#                        dp_r0.45_wo_sparsity (default: as the preset, dp_r0.45)
+#   --durations learned|aligned
+#                        learned inside the model, or found beforehand by PocketSphinx,
+#                        for English phonemes only (default: learned)
 #
 # Everything else goes to prune_tts.sh, see prune_tts.sh --help; for instance --stage,
 # --ngpu, --token_type, --g2p, --lang, --fs, --max_wav_duration, --train_args. Files are
@@ -60,6 +66,10 @@ cleaner=none
 expdir=exp
 # Our own.
 preset=small
+system=
+durations=learned
+dumpdir=dump
+train_overlays=
 
 passed=()
 while [ $# -gt 0 ]; do
@@ -80,7 +90,7 @@ while [ $# -gt 0 ]; do
     case "${name}" in
         train_data|eval_data|eval_speakers|seen_speakers|test_texts|num_texts|\
         split_seed|nj|lang|fs|n_shift|min_wav_duration|max_wav_duration|token_type|g2p|\
-        cleaner|expdir|preset)
+        cleaner|expdir|preset|system|durations|dumpdir|train_overlays)
             printf -v "${name}" '%s' "${value}" ;;
         *)
             passed+=("--${name}" "${value}") ;;
@@ -91,6 +101,25 @@ case "${preset}" in
     small) ngpu=0 ;;
     full) ngpu=1 ;;
     *) fail "--preset is ${preset}: choose small or full" ;;
+esac
+overlays=
+if [ -n "${system}" ]; then
+    overlays="conf/systems/${system}.yaml"
+    [ -e "${overlays}" ] || fail "--system is ${system}: choose one of" \
+        "$(find conf/systems/ -name '*.yaml' | sed 's|.*/||; s|.yaml$||' | sort | xargs)"
+fi
+custom_align_opts=
+case "${durations}" in
+    learned) ;;
+    aligned)
+        [ "${token_type}" = phn ] || fail "--durations aligned needs phonemes, not" \
+            "--token_type ${token_type}: choose phn, or --durations learned"
+        overlays+=" conf/aligned.yaml"
+        passed=(--teacher_dumpdir "${dumpdir}/durations" \
+            --tts_stats_dir "${expdir}/tts_stats_aligned" "${passed[@]}")
+        custom_align_opts=$(printf '%q ' --g2p "${g2p}" --cleaner "${cleaner}" \
+            --nj "${nj}") ;;
+    *) fail "--durations is ${durations}: choose learned or aligned" ;;
 esac
 test_sets=test_unseen
 [ "${seen_speakers:-1}" = 0 ] || test_sets+=" test_seen"
@@ -103,7 +132,7 @@ for name in train_data eval_data eval_speakers seen_speakers test_texts num_text
     cleaner; do
     [ -z "${!name}" ] || custom_data_opts+=$(printf '%q ' "--${name}" "${!name}")
 done
-export custom_data_opts
+export custom_data_opts custom_align_opts
 
 ./prune_tts.sh \
     --ngpu "${ngpu}" \
@@ -121,7 +150,9 @@ export custom_data_opts
     --g2p "${g2p}" \
     --cleaner "${cleaner}" \
     --expdir "${expdir}" \
+    --dumpdir "${dumpdir}" \
     --train_config "conf/train_${preset}.yaml" \
+    --train_overlays "${overlays} ${train_overlays}" \
     --inference_config conf/decode.yaml \
     --write_collected_feats true \
     --vocoders hifigan \

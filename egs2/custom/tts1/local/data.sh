@@ -8,3 +8,11 @@ set -euo pipefail
 
 eval "set -- ${custom_data_opts:-} ${*@Q}"
 python3 local/prepare.py --data_dir data "$@"
+
+if [ -n "${custom_align_opts:-}" ]; then
+    eval "set -- ${custom_align_opts}"
+    python3 -m espnet_prune.bin.align train dev "$@"
+    for name in train dev; do
+        utils/fix_data_dir.sh "data/${name}"
+    done
+fi

@@ -18,6 +18,8 @@ from typing import Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 import soundfile
+import torch
+import torchaudio
 from corpus import (
     Checked,
     Checker,
@@ -400,6 +402,34 @@ def mixed_down(recordings: List[Checked], folder: Path, nj: int) -> Dict[str, Pa
     return {utterance.name: target for utterance, target in jobs}
 
 
+def resampled(
+    references: Dict[str, Checked], folder: Path, fs: int
+) -> Dict[str, Checked]:
+    """Write references at the model's rate, once.
+
+    ESPnet formats the reference of each sentence anew, and resampling takes longest.
+
+    Args:
+        references: by speaker, mono.
+        folder: for the files; emptied first.
+        fs: Hz.
+
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    ready = dict(references)
+    for speaker, one in references.items():
+        if one.rate == fs:
+            continue
+        speech, rate = soundfile.read(one.utterance.path, dtype="float32")
+        speech = torchaudio.functional.resample(torch.from_numpy(speech), rate, fs)
+        target = Path(folder.absolute(), f"{one.utterance.name}.flac")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        speech /= max(1.0, float(speech.abs().max()))
+        soundfile.write(target, speech.numpy(), fs, format="FLAC", subtype="PCM_16")
+        ready[speaker] = one._replace(utterance=one.utterance._replace(path=target))
+    return ready
+
+
 def require_fresh_models(data_dir: Path, exp_dir: Path, train: List[Row]) -> None:
     """Refuse to exchange the training data under models that exist.
 
@@ -411,7 +441,17 @@ def require_fresh_models(data_dir: Path, exp_dir: Path, train: List[Row]) -> Non
     models = sorted(exp_dir.glob("*/checkpoint.pth"))
     if not models or not text.exists():
         return
-    new = "".join(f"{row['utterance']} {row['text']}\n" for row in train)
+    # the aligner left these out
+    unaligned = data_dir / "train" / "unaligned.tsv"
+    gone = set()
+    if unaligned.exists():
+        lines = unaligned.read_text(encoding="utf-8").splitlines()
+        gone = {line.partition("\t")[0] for line in lines}
+    new = "".join(
+        f"{row['utterance']} {row['text']}\n"
+        for row in train
+        if row["utterance"] not in gone
+    )
     if text.read_text(encoding="utf-8") != new:
         raise UserError(
             f"{models[0].parent} was trained on other data than these: move {exp_dir} "
@@ -581,8 +621,10 @@ def prepare(args: argparse.Namespace) -> None:
     train, dev = ready(divided.train), ready(divided.dev)
     unseen = {name: ready(group) for name, group in divided.unseen.items()}
     seen = {name: ready(group) for name, group in seen.items()}
-    references = draw_references(unseen, args.split_seed)
-    seen_references = draw_references(seen, args.split_seed)
+    references, seen_references = (
+        resampled(draw_references(groups, args.split_seed), data_dir / folder, args.fs)
+        for groups, folder in ((unseen, "references"), (seen, "seen_references"))
+    )
     strangers = [one for group in unseen.values() for one in group]
     sets = {
         "train": recorded_rows(train),

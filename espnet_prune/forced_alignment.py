@@ -1,0 +1,211 @@
+"""Where each token of a text is spoken, by PocketSphinx's acoustic model of English.
+
+Its weights come inside its wheel, so no aligner has to be installed or trained. Tokens
+are those of ESPnet's g2p, whatever it is, as long as their phonemes are English: each
+is spelled in the 39 phones of the acoustic model, which decides how long the phones of
+a word take; what is no phone (stress, length) takes no time, and what stands between
+words (space, punctuation) takes the pause.
+"""
+
+from typing import List, NamedTuple, Optional, Sequence, Tuple
+
+import numpy as np
+
+from espnet_prune.errors import UserError
+
+RATE = 16000  # Hz, of the acoustic model
+FRAMES_A_SECOND = 100
+
+PHONES = frozenset(
+    "AA AE AH AO AW AY B CH D DH EH ER EY F G HH IH IY JH K L M N NG OW OY P R S SH T "
+    "TH UH UW V W Y Z ZH".split()
+)
+# What espeak-ng writes for English, letter by letter: diphthongs and affricates are two.
+IPA = dict(
+    pair.split(":")
+    for pair in (
+        "a:AA ɑ:AA ɒ:AA æ:AE ɐ:AH ə:AH ʌ:AH ɔ:AO o:AO e:EH ɛ:EH ɚ:ER ɜ:ER ɝ:ER "
+        "i:IY ɪ:IH ᵻ:IH u:UW ʊ:UH b:B d:D ɾ:D ð:DH f:F g:G ɡ:G h:HH x:K k:K l:L ɫ:L "
+        "m:M n:N ŋ:NG p:P r:R ɹ:R s:S ʃ:SH t:T ʔ:T θ:TH v:V w:W j:Y z:Z ʒ:ZH"
+    ).split()
+)
+# Stress, length, syllabic, tie, palatalised, nasal, aspirated, breaks.
+MARKS = frozenset("ˈˌː\u0329\u0361ʲ\u0303ʰ|‖")
+
+
+class AlignmentError(ValueError):
+    """One utterance cannot be aligned; the message says why."""
+
+
+class Spoken(NamedTuple):
+    """A word as the acoustic model spells it: its tokens and the phones of each."""
+
+    tokens: Tuple[int, ...]
+    phones: Tuple[Tuple[str, ...], ...]
+
+
+def phones_of(token: str) -> Optional[Tuple[str, ...]]:
+    """Spell a token in the acoustic model's phones.
+
+    Args:
+        token: ARPAbet with or without stress ("AH0"), or IPA ("ɜ", "oʊ", "ˈ").
+
+    Returns:
+        Its phones, none for a mark, or None for what stands between words.
+
+    Raises:
+        UserError: a letter that is no phoneme of English.
+
+    """
+    if token.rstrip("012") in PHONES:
+        return (token.rstrip("012"),)
+    if token == "<space>" or not any(c in MARKS or c.isalpha() for c in token):
+        return None
+    unknown = [c for c in token if c not in IPA and c not in MARKS]
+    if unknown:
+        raise UserError(
+            f"no English phone sounds like {unknown[0]!r} of the token {token!r}: "
+            "align English phonemes (g2p_en*, espeak_ng_english*), or learn the "
+            "durations"
+        )
+    return tuple(IPA[c] for c in token if c in IPA)
+
+
+def words_of(tokens: Sequence[str]) -> List[Spoken]:
+    """Cut tokens into words at what stands between them."""
+    words: List[Spoken] = []
+    word: List[Tuple[int, Tuple[str, ...]]] = []
+    for i, phones in enumerate([*map(phones_of, tokens), None]):
+        if phones:
+            word.append((i, phones))
+        elif phones is None and word:
+            words.append(Spoken(*map(tuple, zip(*word))))
+            word = []
+    return words
+
+
+class ForcedAligner:
+    """Find the times of tokens in recordings.
+
+    Raises:
+        UserError: PocketSphinx is not installed.
+
+    """
+
+    def __init__(self):
+        try:
+            import pocketsphinx
+        except ImportError as error:
+            raise UserError(
+                'alignment needs PocketSphinx: pip install "espnet_prune[align]"'
+            ) from error
+        self._decoder = pocketsphinx.Decoder(
+            hmm=pocketsphinx.get_model_path("en-us/en-us"),
+            dict="/dev/null",  # words are spelled utterance by utterance
+            lm=None,
+            cmn="batch",
+            bestpath=False,  # it leaves words too short for their phones
+            samprate=RATE,
+            loglevel="FATAL",
+        )
+        self._spelled = set()
+
+    def token_ends(self, tokens: Sequence[str], speech: np.ndarray) -> List[float]:
+        """Say where each token ends.
+
+        Args:
+            tokens: of ESPnet's tokenizer, without <eos> (T_text - 1,).
+            speech: mono, between -1 and 1, at ``RATE`` (samples,).
+
+        Returns:
+            Seconds, never decreasing (T_text,). The last is that of <eos>, which takes
+            the pause at the end, and is the length of the recording.
+
+        Raises:
+            AlignmentError: no word is spoken, or the text does not fit the speech.
+            UserError: the tokens are not English phonemes.
+
+        """
+        words = words_of(tokens)
+        if not words:
+            raise AlignmentError("no word in the text")
+        starts, ends = self._align(words, speech)
+        return spread(tokens, starts, ends, len(speech) / RATE)
+
+    def _align(self, words, speech):
+        """Return start and end in seconds of each token that has phones, by index."""
+        names = [self._spell(word) for word in words]
+        pcm = (np.clip(speech, -1, 1) * 32767).astype("<i2").tobytes()
+        try:
+            self._decoder.set_align_text(" ".join(names))
+            self._decode(pcm)
+            if self._decoder.hyp() is None:
+                raise AlignmentError("the text does not fit the recording")
+            self._decoder.set_alignment()  # a second pass finds the phones
+            self._decode(pcm)
+        except RuntimeError as error:
+            raise AlignmentError("the text does not fit the recording") from error
+        segments = [
+            segment
+            for word in self._decoder.get_alignment()
+            if word.name in self._spelled
+            for segment in word
+        ]
+        spelled = [
+            i
+            for word in words
+            for i, phones in zip(word.tokens, word.phones)
+            for _ in phones
+        ]
+        if len(segments) != len(spelled):
+            raise AlignmentError("the text does not fit the recording")
+        starts, ends = {}, {}
+        for i, segment in zip(spelled, segments):
+            starts.setdefault(i, segment.start / FRAMES_A_SECOND)
+            ends[i] = (segment.start + segment.duration) / FRAMES_A_SECOND
+        return starts, ends
+
+    def _spell(self, word: Spoken) -> str:
+        """Teach the decoder a word and return its name, which is its spelling."""
+        phones = [phone for spelling in word.phones for phone in spelling]
+        name = "-".join(phones)
+        if name not in self._spelled:
+            self._decoder.add_word(name, " ".join(phones), True)
+            self._spelled.add(name)
+        return name
+
+    def _decode(self, pcm: bytes) -> None:
+        self._decoder.reinit_feat()  # else it remembers the noise of other recordings
+        self._decoder.start_utt()
+        self._decoder.process_raw(pcm, full_utt=True)
+        self._decoder.end_utt()
+
+
+def spread(tokens, starts, ends, length: float) -> List[float]:
+    """Give every moment of a recording to a token.
+
+    Args:
+        tokens: (T_text - 1,).
+        starts, ends: seconds of the tokens that have phones, by index.
+        length: of the recording in seconds.
+
+    Returns:
+        Where each token and <eos> end (T_text,): phones where they end, marks at once,
+        and the pause goes to the first token that stands between the words.
+
+    """
+    result: List[float] = []
+    following = length
+    for i in reversed(range(len(tokens))):
+        following = starts.get(i, following)
+        if i in ends:
+            result.append(ends[i])
+        elif phones_of(tokens[i]) is None or i == 0:
+            result.append(following)
+        else:
+            result.append(None)  # a mark: where the token before it ends
+    result.reverse()
+    for i, end in enumerate(result):
+        if end is None:
+            result[i] = result[i - 1]
+    return [*(min(end, length) for end in result), length]

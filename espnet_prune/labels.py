@@ -1,0 +1,162 @@
+"""Forced-alignment labels as tokens and frame durations.
+
+Aligners say in seconds where each phone ends. A model trains on how many mel frames
+each token takes, a sum that must be exactly the number of frames. Times stay in seconds
+as long as they can, so that one set of labels serves every sampling rate and hop size.
+"""
+
+from pathlib import Path
+from typing import List, NamedTuple, Sequence, Tuple, Union
+
+import numpy as np
+
+from espnet_prune.errors import UserError
+
+PAUSE = "sp"  # our one token for what aligners call sil, sp or nothing
+PAUSE_LABELS = frozenset({"", "sil", "sp", "<eps>"})
+# Labels are written with two or three decimals.
+LARGEST_GAP = 0.005  # seconds between the end of an interval and the next start
+
+
+class Interval(NamedTuple):
+    """What is heard from ``start`` to ``end``, in seconds."""
+
+    start: float
+    end: float
+    label: str
+
+
+def frame_count(num_samples: int, hop_length: int) -> int:
+    """Count the frames of ESPnet's STFT, which pads so that frame k is centred on
+    sample k * hop_length.
+    """
+    return 1 + num_samples // hop_length
+
+
+def frame_durations(
+    ends: Sequence[float], fs: int, hop_length: int, num_frames: int
+) -> np.ndarray:
+    """Count the frames of each token.
+
+    Frame k is centred on sample k * hop_length (ESPnet pads the signal by half a
+    window) and belongs to the token within which that sample lies. Tokens shorter than
+    a hop may get none. The last token takes the frames up to the end, so the sum holds
+    whatever the rounding; whether the labels fit the recording at all is for the caller
+    to check.
+
+    Args:
+        ends: Where each token ends, in seconds, never decreasing (T_text,).
+        fs: Sampling rate of the features in Hz, not that of the labelled recording.
+        hop_length: Samples a frame.
+        num_frames: Frames of the utterance, ``frame_count(samples, hop_length)``.
+
+    Returns:
+        np.ndarray: Frames of each token, int64, never negative (T_text,); their sum is
+            ``num_frames``.
+
+    Raises:
+        UserError: There is no token, or an end is negative, no number, or before the
+            one in front of it.
+
+    """
+    ends = np.asarray(ends, dtype=np.float64)
+    if ends.ndim != 1 or len(ends) == 0:
+        raise UserError("the labels hold no interval: remove the utterance")
+    if not np.isfinite(ends).all() or ends[0] < 0 or (np.diff(ends) < 0).any():
+        raise UserError(
+            "the labels' times are not in order: align the utterance anew or remove it"
+        )
+    # Whole samples first: 0.48 s at 16 kHz is not exactly 7680.0 in floating point.
+    samples = np.rint(ends * fs).astype(np.int64)
+    boundaries = np.minimum(-(-samples // hop_length), num_frames)
+    boundaries[-1] = num_frames
+    return np.diff(boundaries, prepend=0)
+
+
+def read_labels(path: Union[str, Path]) -> List[Interval]:
+    """Read the phones of a ``.lab`` file or of a Praat TextGrid.
+
+    Args:
+        path: A file of lines START, END, LABEL between tabs, in seconds, or one that
+            ends in ``.TextGrid`` and has a tier ``phones``.
+
+    Raises:
+        UserError: The file cannot be read as such.
+
+    """
+    path = Path(path)
+    if path.suffix.lower() == ".textgrid":
+        return _read_textgrid(path)
+    intervals = []
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read the labels {path} ({error})") from error
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        fields = [field.strip() for field in line.split("\t")]
+        try:
+            start, end = map(float, fields[:2])
+            label = fields[2] if len(fields) > 2 else ""  # pauses may have none
+        except ValueError:
+            raise UserError(
+                f"line {number} of {path} is not START, END, LABEL between tabs: "
+                f"{line[:80]!r}"
+            ) from None
+        intervals.append(Interval(start, end, label))
+    return intervals
+
+
+def _read_textgrid(path: Path) -> List[Interval]:
+    try:
+        from praatio import textgrid
+    except ImportError as error:
+        raise UserError(
+            f"{path} needs a package to be read: pip install praatio"
+        ) from error
+    try:
+        grid = textgrid.openTextgrid(str(path), includeEmptyIntervals=True)
+        entries = grid.getTier("phones").entries
+    except Exception as error:  # whatever the library meets in a file
+        reason = " ".join(str(error).split())[:100] or type(error).__name__
+        raise UserError(
+            f"{path} is no TextGrid with a tier of phones ({reason})"
+        ) from error
+    return [Interval(entry.start, entry.end, entry.label) for entry in entries]
+
+
+def tokens_and_ends(
+    intervals: Sequence[Interval],
+) -> Tuple[List[str], List[float]]:
+    """Make tokens of intervals: each phone one, neighbouring pauses one together.
+
+    Args:
+        intervals: In order and without gaps, from time 0 on.
+
+    Returns:
+        Tokens (T_text,) and where each ends in seconds (T_text,).
+
+    Raises:
+        UserError: Nothing is spoken, or the intervals leave gaps or overlap.
+
+    """
+    tokens: List[str] = []
+    ends: List[float] = []
+    before = 0.0
+    for interval in intervals:
+        if abs(interval.start - before) > LARGEST_GAP or interval.end < interval.start:
+            raise UserError(
+                f"the labels jump from {before:g} s to {interval.start:g} s: align the "
+                "utterance anew or remove it"
+            )
+        before = interval.end
+        token = PAUSE if interval.label in PAUSE_LABELS else interval.label
+        if tokens and tokens[-1] == token == PAUSE:
+            ends[-1] = interval.end
+        else:
+            tokens.append(token)
+            ends.append(interval.end)
+    if not set(tokens) - {PAUSE}:
+        raise UserError("the labels hold no phone: remove the utterance")
+    return tokens, ends
