@@ -3,22 +3,26 @@
 ESPnet's attention classes (plain, relative position and its legacy form) all end in
 ``forward_attention(value, scores, mask)``. ``PruningMixin`` takes its place in any of
 them: probabilities in, masked probabilities out. The arithmetic is in ``masks``.
+``prune_self_attention`` does that to a model that has been built.
 """
 
 import contextlib
 import io
-from typing import Iterator, List, NamedTuple, Optional
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 import torch
 
 from espnet_prune import masks
-from espnet_prune.phases import PruningConf
+from espnet_prune.errors import UserError
+from espnet_prune.phases import PruningConf, parse_pruning, require_choice
 
 # ESPnet prints that the optional flash_attn is missing, in front of every command's own
 # words; it computes no probabilities, so pruned attention has no use for it.
 with contextlib.redirect_stderr(io.StringIO()):
     from espnet2.legacy.nets.pytorch_backend.transformer.attention import (
+        LegacyRelPositionMultiHeadedAttention,
         MultiHeadedAttention,
+        RelPositionMultiHeadedAttention,
     )
 
 ATTENTION_SCALES = ("head_width", "model_width")
@@ -83,7 +87,13 @@ class PruningMixin:
         **kwargs,
     ):
         super().__init__(*args, **kwargs)
+        self._set_up(pruning, pruning_conf, attention_scale)
+
+    def _set_up(self, pruning, pruning_conf, attention_scale):
+        """Add to an attention of ESPnet, new or trained, what pruning needs."""
         # ESPnet's fused kernels give no probabilities to prune
+        if self.use_flash_attn:  # and one of them has the dropout inside
+            self.dropout = torch.nn.Dropout(self.dropout_rate).train(self.training)
         self.use_sdpa = self.use_flash_attn = False
         self.pruning = pruning
         self.pruning_conf = pruning_conf
@@ -94,7 +104,7 @@ class PruningMixin:
         if pruning == "differentiable":
             initial = pruning_conf.threshold_init / pruning_conf.threshold_scale
             self.theta = torch.nn.Parameter(
-                torch.tensor(float(initial)),
+                torch.tensor(float(initial), device=self.linear_out.weight.device),
                 requires_grad=pruning_conf.trains_threshold(pruning),
             )
 
@@ -121,7 +131,8 @@ class PruningMixin:
 
         Args:
             value: (B, H, T, d_k).
-            scores: (B, H, T, T), divided by sqrt(d_k).
+            scores: (B, H, T, T), divided by sqrt(d_k). Decoders that keep their past
+                ask for the last queries only, (B, H, 1, T).
             mask: true where a key may be attended to, (B, 1, T) or (B, T, T); None
                 for all.
 
@@ -184,7 +195,8 @@ class PruningMixin:
                 hard = combine(masks.hard_mask(dense, self.threshold, counts))
         if not self.synthesising:
             # a query is valid where its own position is a key of some query
-            pairs = (mask & mask.any(dim=1)[:, :, None])[:, None]
+            queries = mask.any(dim=1)[:, -dense.size(-2) :]
+            pairs = (mask & queries[:, :, None])[:, None]
             soft_means = None
             if soft is not None:
                 padded = conf.sparsity_pairs == "padded"
@@ -203,9 +215,123 @@ class PrunedMultiHeadedAttention(PruningMixin, MultiHeadedAttention):
     """ESPnet's multi-head attention with pruned connections."""
 
 
+class PrunedRelPositionMultiHeadedAttention(
+    PruningMixin, RelPositionMultiHeadedAttention
+):
+    """ESPnet's attention with relative positions, with pruned connections."""
+
+
+class PrunedLegacyRelPositionMultiHeadedAttention(
+    PruningMixin, LegacyRelPositionMultiHeadedAttention
+):
+    """The older form of it, ESPnet's default in conformers, likewise."""
+
+
+_PRUNED = {
+    MultiHeadedAttention: PrunedMultiHeadedAttention,
+    RelPositionMultiHeadedAttention: PrunedRelPositionMultiHeadedAttention,
+    LegacyRelPositionMultiHeadedAttention: PrunedLegacyRelPositionMultiHeadedAttention,
+}
+
+
+def prune_self_attention(
+    module: torch.nn.Module,
+    pruning: str,
+    pruning_conf: Optional[Dict[str, Any]] = None,
+    names: Sequence[str] = ("self_attn",),
+    attention_scale: str = "head_width",
+) -> List[PruningMixin]:
+    """Prune the self-attention of any ESPnet model, in place; weights stay.
+
+    Which attention is self-attention is told by the attribute that its layer holds it
+    under: ESPnet's transformer and conformer layers, of encoders and of decoders, name
+    it ``self_attn``. Attention to another sequence (``src_attn`` of decoder layers,
+    style tokens) has other names and is left alone. Branchformers name theirs ``attn``.
+
+    Args:
+        module: a model or a part of it, for instance ``model.tts.decoder``.
+        pruning: none, vanilla or differentiable.
+        pruning_conf: keyword arguments of ``PruningConf``.
+        names: attributes that hold self-attention.
+        attention_scale: see ``PruningMixin``.
+
+    Returns:
+        The pruned attentions in the order of layers. Of differentiable pruning each
+        has a new parameter, ``theta``: give it to the optimiser.
+
+    Raises:
+        UserError: a setting that cannot work, nothing to prune, or self-attention of
+            a kind that cannot be pruned. ``module`` is then as it was.
+
+    """
+    conf = parse_pruning(pruning, pruning_conf)
+    require_choice("attention_scale", attention_scale, ATTENTION_SCALES)
+    found = {}  # without repeats: layers may share one
+    for path, layer in module.named_modules():
+        for name in names:
+            attention = getattr(layer, name, None)
+            if isinstance(attention, torch.nn.Module):
+                found[attention] = f"{path}.{name}".lstrip(".")
+    if not found:
+        raise UserError(
+            f"{type(module).__name__} has no layer with {' or '.join(names)}: give a "
+            "part of a model with self-attention, or the name that its layers use"
+        )
+    for attention, path in found.items():
+        if type(attention) not in _PRUNED:
+            what = type(attention).__name__
+            pruned = isinstance(attention, PruningMixin)
+            raise UserError(
+                f"{path} is a {what}, which "
+                + ("is pruned already" if pruned else "cannot be pruned")
+                + ": choose layers with ESPnet's MultiHeadedAttention, plain or with "
+                "relative positions"
+            )
+    for attention in found:
+        attention.__class__ = _PRUNED[type(attention)]
+        attention._set_up(pruning or "none", conf, attention_scale)
+    return list(found)
+
+
 def pruned_attentions(module: torch.nn.Module) -> List[PruningMixin]:
     """List the attention modules of a model that can prune, in order of layers."""
     return [m for m in module.modules() if isinstance(m, PruningMixin)]
+
+
+def pruning_terms(
+    parts: Dict[str, torch.nn.Module],
+) -> Tuple[torch.Tensor, Dict[str, torch.Tensor]]:
+    """Sum up what pruning adds to a loss and to its report, after a forward pass.
+
+    Args:
+        parts: encoder, decoder or a whole model by the prefix of its statistics.
+
+    Returns:
+        weight * L_sp, summed over parts; zero under hard masks.
+        L_sp of each part; threshold, kept share, kept mass and mean soft mask of each
+        of its layers, counted from 1.
+
+    """
+    loss = torch.zeros(())
+    stats = {}
+    for prefix, part in parts.items():
+        soft_means = []
+        for number, layer in enumerate(pruned_attentions(part), 1):
+            if layer.statistics is None:
+                continue
+            means, share, mass = layer.statistics
+            stats[f"{prefix}threshold_{number}"] = layer.threshold.detach()
+            stats[f"{prefix}kept_share_{number}"] = share
+            stats[f"{prefix}kept_mass_{number}"] = mass
+            if means is not None:
+                stats[f"{prefix}soft_mean_{number}"] = means.detach().mean()
+                soft_means.append(means)
+        if soft_means:
+            conf = layer.pruning_conf  # the same in all layers
+            value = masks.sparsity_loss(torch.stack(soft_means), conf.sparsity_ratio)
+            stats[f"{prefix}sparsity_loss"] = value.detach()
+            loss = loss + conf.sparsity_weight * value
+    return loss, stats
 
 
 @contextlib.contextmanager
@@ -240,10 +366,14 @@ def record_attention(module: torch.nn.Module) -> Iterator[List[AttentionMaps]]:
 
 
 def _probabilities(scores, mask):
-    """Softmax over the valid keys in float32, zero at the others."""
+    """Softmax over the valid keys in float32, zero at the others.
+
+    The lowest number added to a score hides a key as well as filling it in does, and
+    its gradient costs nothing: each pass over (B, H, T, T) counts.
+    """
     scores = scores.float() if scores.dtype != torch.float64 else scores
-    if mask is None:
-        return scores.softmax(dim=-1)
-    hidden = mask.unsqueeze(1).eq(0)
-    scores = scores.masked_fill(hidden, torch.finfo(scores.dtype).min)
-    return scores.softmax(dim=-1).masked_fill(hidden, 0.0)
+    if mask is not None:
+        lowest = torch.finfo(scores.dtype).min
+        bias = scores.new_zeros(mask.shape).masked_fill(mask.eq(0), lowest)
+        scores = scores + bias.unsqueeze(1)
+    return scores.softmax(dim=-1)

@@ -19,22 +19,18 @@ from espnet2.torch_utils.device_funcs import force_gatherable
 from espnet2.tts.abs_tts import AbsTTS
 from packaging.version import Version
 
-from espnet_prune import __version__, masks
+from espnet_prune import __version__
 from espnet_prune.alignment import DurationAligner, average_over_tokens
 from espnet_prune.attention import (
     ATTENTION_SCALES,
     PrunedMultiHeadedAttention,
     PruningMixin,
     pruned_attentions,
+    pruning_terms,
     synthesising,
 )
 from espnet_prune.errors import UserError
-from espnet_prune.phases import (
-    PruningConf,
-    did_you_mean,
-    parse_pruning,
-    require_choice,
-)
+from espnet_prune.phases import did_you_mean, parse_pruning, require_choice
 from espnet_prune.style import (
     ConvFeedForward,
     FFTBlock,
@@ -216,7 +212,7 @@ class StyleSpeech(AbsTTS):
         plugin_version: Optional[str] = None,
         **unknown,
     ):
-        _require_plugin(plugin_version)
+        require_plugin(plugin_version)
         if unknown:
             name = sorted(unknown)[0]
             known = list(inspect.signature(StyleSpeech).parameters)
@@ -399,14 +395,9 @@ class StyleSpeech(AbsTTS):
         loss = sum(self.loss_weights[name] * value for name, value in losses.items())
         stats = {f"{name}_loss": value.detach() for name, value in losses.items()}
 
-        for part, prefix in ((self.encoder, "encoder_"), (self.decoder, "")):
-            sparsity = self._sparsity_loss(part)
-            if sparsity is not None:
-                value, weight = sparsity
-                loss = loss + weight * value
-                stats[f"{prefix}sparsity_loss"] = value.detach()
-            stats.update(_pruning_statistics(part, prefix))
-        stats["loss"] = loss.detach()
+        sparsity, pruning = pruning_terms({"encoder_": self.encoder, "": self.decoder})
+        loss = loss + sparsity
+        stats.update(pruning, loss=loss.detach())
         return force_gatherable((loss, stats, text.size(0)), loss.device)
 
     def encode_style(
@@ -563,17 +554,7 @@ class StyleSpeech(AbsTTS):
                 "durations are missing: give them with the data (--teacher_dumpdir), "
                 "or set tts_conf.durations to learned"
             )
-        if durations.size(1) != int(token_lengths.max()):
-            raise UserError(
-                f"durations have {durations.size(1)} numbers for a text of "
-                f"{int(token_lengths.max())} tokens: give one a token and one for <eos>"
-            )
-        if not torch.equal(durations.sum(dim=1), feats_lengths.to(durations.device)):
-            raise UserError(
-                "durations of an utterance do not add up to its mel frames "
-                f"({durations.sum(dim=1).tolist()} against {feats_lengths.tolist()}): "
-                "make them with the same fs, n_shift and audio as the features"
-            )
+        require_durations(durations, token_lengths, feats_lengths)
         variances = {}
         for name, value in (("pitch", pitch), ("energy", energy)):
             if value is None:
@@ -619,17 +600,6 @@ class StyleSpeech(AbsTTS):
         x, lengths = regulate_length(x, durations)
         return self.decoder(x, style, _valid(lengths, x.device))
 
-    @staticmethod
-    def _sparsity_loss(part):
-        """Return L_sp of encoder or decoder and its weight; None under hard masks."""
-        attentions = pruned_attentions(part)
-        means = [a.statistics.soft_means for a in attentions if a.statistics]
-        if not means or means[0] is None:
-            return None
-        conf: PruningConf = attentions[0].pruning_conf
-        value = masks.sparsity_loss(torch.stack(means), conf.sparsity_ratio)
-        return value, conf.sparsity_weight
-
 
 def add_positions(x: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
     """Add sinusoidal positions to x (B, T, D), zero at padding."""
@@ -648,22 +618,24 @@ def _utterance_mean(values: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
     return (total / (valid.sum(dim=(1, 2)) * values.size(2))).mean()
 
 
-def _pruning_statistics(part: torch.nn.Module, prefix: str) -> Dict[str, torch.Tensor]:
-    """Report threshold, kept share and mass, and mean soft mask of each layer."""
-    stats = {}
-    for layer, attention in enumerate(pruned_attentions(part), 1):
-        if attention.statistics is None:
-            continue
-        soft_means, share, mass = attention.statistics
-        stats[f"{prefix}threshold_{layer}"] = attention.threshold.detach()
-        stats[f"{prefix}kept_share_{layer}"] = share
-        stats[f"{prefix}kept_mass_{layer}"] = mass
-        if soft_means is not None:
-            stats[f"{prefix}soft_mean_{layer}"] = soft_means.detach().mean()
-    return stats
+def require_durations(
+    durations: torch.Tensor, token_lengths: torch.Tensor, feats_lengths: torch.Tensor
+) -> None:
+    """Refuse durations (B, T_text) that belong to other texts or recordings."""
+    if durations.size(1) != int(token_lengths.max()):
+        raise UserError(
+            f"durations have {durations.size(1)} numbers for a text of "
+            f"{int(token_lengths.max())} tokens: give one a token and one for <eos>"
+        )
+    if not torch.equal(durations.sum(dim=1), feats_lengths.to(durations.device)):
+        raise UserError(
+            "durations of an utterance do not add up to its mel frames "
+            f"({durations.sum(dim=1).tolist()} against {feats_lengths.tolist()}): "
+            "make them with the same fs, n_shift and audio as the features"
+        )
 
 
-def _require_plugin(version: Optional[str]) -> None:
+def require_plugin(version: Optional[str]) -> None:
     """Refuse a model of a newer plugin, whose settings this one may not know."""
     if version is not None and Version(str(version)) > Version(__version__):
         raise UserError(

@@ -154,6 +154,7 @@ def parse_pruning(
 def prepare_phase2(
     phase1_dir: Optional[Union[str, Path]],
     output_dir: Union[str, Path],
+    tts: Optional[str] = None,
     tts_conf: Optional[Dict[str, Any]] = None,
     writes: bool = True,
 ) -> None:
@@ -168,7 +169,8 @@ def prepare_phase2(
         phase1_dir: experiment folder of phase 1; may be None for a phase 2 that has
             begun.
         output_dir: experiment folder of phase 2.
-        tts_conf: settings of phase 2, to be compared with those of phase 1.
+        tts: name of the model of phase 2, to be compared with that of phase 1.
+        tts_conf: its settings, likewise.
         writes: check only if false, as all but the first of several processes do.
 
     Raises:
@@ -224,7 +226,8 @@ def prepare_phase2(
         config = yaml.safe_load(config_file.read_text(encoding="utf-8"))
         _require_finished(phase1_dir, config, states["reporter"]["epoch"])
         if tts_conf is not None:
-            _require_same_model(phase1_dir, config["tts_conf"], tts_conf)
+            before = dict(config["tts_conf"], tts=config["tts"])
+            _require_same_model(phase1_dir, before, dict(tts_conf, tts=tts))
     if not writes:
         return
     record.parent.mkdir(parents=True, exist_ok=True)
@@ -292,11 +295,11 @@ def _require_same_model(
         return {
             name: value
             for name, value in conf.items()
-            if name not in free and not name.endswith(("_rate", "_weight"))
+            if name not in free and not name.endswith(("_rate", "_dropout", "_weight"))
         }
 
     before, now = settings(before), settings(now)
-    for name in sorted(before.keys() | now.keys()):
+    for name in sorted(before.keys() | now.keys(), key=lambda n: (n != "tts", n)):
         if before.get(name) != now.get(name):
             raise UserError(
                 f"phase 2 has {name} {now.get(name, 'by default')}, but phase 1 in "

@@ -9,13 +9,15 @@ of range) is refused, and what merely hurts is warned about.
 import logging
 import math
 from pathlib import Path
-from typing import Optional, Tuple, Union
+from typing import Any, Dict, Optional, Tuple, Union
 
 import librosa
 import numpy as np
 import soundfile
 import torch
 import torchaudio
+from espnet2.fileio.read_text import read_2columns_text
+from omniio import kaldi
 
 from espnet_prune.errors import UserError
 
@@ -114,6 +116,43 @@ def load_reference(
     speech = torch.from_numpy(np.ascontiguousarray(samples))
     speech = _resample(speech, rate, fs)
     return speech / max(1.0, float(speech.abs().max()))
+
+
+def read_speaker(
+    text2speech: Any, data_dir: Path, name: str, spembs: Optional[Path] = None
+) -> Dict[str, np.ndarray]:
+    """Read what a model is told of a speaker beside, or in place of, a reference.
+
+    Args:
+        text2speech: ESPnet's ``Text2Speech`` with the model.
+        data_dir: Kaldi folder with ``utt2sid`` and ``utt2lid`` as ESPnet makes them.
+        name: Utterance.
+        spembs: scp file of speaker embeddings.
+
+    Returns:
+        Those of ``sids``, ``lids`` and ``spembs`` that the model uses.
+
+    Raises:
+        UserError: The model needs one that is not there.
+    """
+    found = {}
+    for key, file in (("sids", "utt2sid"), ("lids", "utt2lid")):
+        if getattr(text2speech, f"use_{key}"):
+            numbers = data_dir / file
+            if not numbers.is_file():
+                raise UserError(
+                    f"{data_dir} holds no {file}, which this model needs: give the "
+                    "folder of dump/raw that was decoded"
+                )
+            found[key] = np.array([int(read_2columns_text(numbers)[name])])
+    if text2speech.use_spembs:
+        if spembs is None or not Path(spembs).is_file():
+            raise UserError(
+                f"there is no {spembs or 'speaker embedding'}, which this model needs: "
+                "give the scp file of embeddings by --spembs"
+            )
+        found["spembs"] = np.array(kaldi.load_scp(str(spembs))[name])
+    return found
 
 
 def _read(

@@ -135,6 +135,9 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
                 f"{train_config} describes a {self.train_args.tts}, which takes no "
                 "reference: use Text2Speech of ESPnet"
             )
+        self.clones = self.tts.use_gst and not (
+            self.use_sids or self.use_lids or self.use_spembs
+        )
         # ESPnet passes its speed factor to the models that it knows
         self.decode_conf.setdefault("alpha", options.get("speed_control_alpha", 1.0))
         parameters = describe_features(self.feats_extract)
@@ -281,9 +284,9 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
         text: Text,
         speech: Optional[References] = None,
         durations: Union[torch.Tensor, np.ndarray, None] = None,
-        spembs: None = None,
-        sids: None = None,
-        lids: None = None,
+        spembs: Union[torch.Tensor, np.ndarray, None] = None,
+        sids: Union[torch.Tensor, np.ndarray, None] = None,
+        lids: Union[torch.Tensor, np.ndarray, None] = None,
         decode_conf: Optional[Dict[str, Any]] = None,
         *,
         style_vector: Optional[torch.Tensor] = None,
@@ -297,9 +300,10 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
             speech: The voice: a file, samples (T,), or a list of those. With teacher
                 forcing it is the target utterance.
             durations: Frames of each token, with teacher forcing only.
-            spembs: Not taken by these models, nor are sids and lids.
-            sids: See spembs.
-            lids: See spembs.
+            spembs: Speaker embedding (D,), of a pruned_fastspeech2 that was trained
+                with it, as are ``sids`` and ``lids``.
+            sids: Number of the speaker (1,).
+            lids: Number of the language (1,).
             decode_conf: As ESPnet's; may hold ``alpha`` and ``style_vector``.
             style_vector: The voice in place of ``speech`` (style_dim,).
             reference_fs: Sampling rate of ``speech`` given as samples, in Hz.
@@ -324,6 +328,16 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
             style_vector = conf.get("style_vector")
         if alpha is None:
             alpha = conf["alpha"]
+        if not self.clones:
+            given = dict(speech=speech, spembs=spembs, sids=sids, lids=lids)
+            self._check_inputs(given, style_vector)
+            if speech is not None:
+                speech = load_reference(speech, self.reference_fs, reference_fs)
+            say, conf = super().__call__, dict(conf, alpha=alpha)
+            parts = self._parts(text)
+            return self._join(
+                [say(part, speech, None, spembs, sids, lids, conf) for part in parts]
+            )
         return self.batch(
             [text],
             None if speech is None else [speech],
@@ -360,6 +374,11 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
         """
         if isinstance(texts, str):
             raise UserError("batch() takes a list of texts, found one: put it in [ ]")
+        if not self.clones:
+            raise UserError(
+                "this model does not take its voice from a reference alone: say text "
+                "by text, with what it was trained with (speech, sids, lids, spembs)"
+            )
         parts = [self._parts(text) for text in texts]
         styles = self._styles(len(texts), references, style_vectors, reference_fs)
         if alpha is None:
@@ -371,6 +390,20 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
             batch_size,
         )
         return [self._join([next(said) for _ in text]) for text in parts]
+
+    def _check_inputs(self, given: Dict[str, Any], style_vector: Any) -> None:
+        """Refuse a call without what the model needs, or with what it cannot use."""
+        if style_vector is not None or given["speech"] is not None:
+            if not self.use_speech:
+                raise UserError(
+                    f"this {self.train_args.tts} takes no reference: leave speech and "
+                    "style_vector out, or train it with use_gst"
+                )
+        for name, value in given.items():
+            if value is None and getattr(self, f"use_{name}"):
+                raise UserError(
+                    f"this model needs {name}: give what it was trained with"
+                )
 
     def _parts(self, text: Text) -> List[torch.Tensor]:
         """Bring a text in any form to a list of token ids."""

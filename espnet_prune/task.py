@@ -162,6 +162,7 @@ class PruneTTSTask(TTSTask):
                 prepare_phase2(
                     args.phase1_dir,
                     args.output_dir,
+                    args.tts,
                     args.tts_conf,
                     writes=rank in (None, 0),
                 )
@@ -171,7 +172,7 @@ class PruneTTSTask(TTSTask):
     @classmethod
     def build_model(cls, args):
         """Build the model and note which version of the plugin made it."""
-        if _is_ours(args.tts):
+        if is_ours(args.tts):
             args.tts_conf.setdefault("plugin_version", espnet_prune.__version__)
         return super().build_model(args)
 
@@ -203,11 +204,11 @@ def check_settings(args: argparse.Namespace) -> None:
         UserError: one line that names the setting and the remedy.
 
     """
-    if not _is_ours(args.tts):
+    if not is_ours(args.tts):
         if args.phase1_dir is not None:
             raise UserError(
                 f"--phase1_dir is for pruned models, but tts is {args.tts}: set tts: "
-                "stylespeech or leave the option out"
+                "stylespeech or pruned_fastspeech2, or leave the option out"
             )
         return
     with torch.device("meta"):  # checks every setting without memory or time
@@ -220,8 +221,9 @@ def check_settings(args: argparse.Namespace) -> None:
     names = [entry[1] for entry in args.train_data_path_and_name_and_type]
     if model.durations == "given" and names and "durations" not in names:
         raise UserError(
-            "tts_conf.durations is given, but the data has none: name the folder of "
-            "durations by --teacher_dumpdir, or set tts_conf.durations to learned"
+            f"{args.tts} needs durations, but the data has none: name the folder of "
+            "durations by --teacher_dumpdir, or let stylespeech find them by "
+            "tts_conf.durations: learned"
         )
     for name, extractor, averaged in (
         ("pitch", "dio", "use_token_averaged_f0"),
@@ -229,7 +231,7 @@ def check_settings(args: argparse.Namespace) -> None:
     ):
         if getattr(args, f"{name}_extract") is None:
             raise UserError(
-                f"{name}_extract is not set, but stylespeech predicts {name}: set "
+                f"{name}_extract is not set, but {args.tts} predicts {name}: set "
                 f"{name}_extract: {extractor}"
             )
         conf = getattr(args, f"{name}_extract_conf")
@@ -240,14 +242,14 @@ def check_settings(args: argparse.Namespace) -> None:
             )
 
 
-def _is_ours(name: str) -> bool:
+def is_ours(name: str) -> bool:
     """Whether the plugin, not ESPnet, defines a model."""
     return name not in _ESPNET_NAMES and name in tts_choices.classes
 
 
 def _phase(args: argparse.Namespace) -> int:
     """Phase that the options ask for; 1 for a model without phases."""
-    conf = args.tts_conf if _is_ours(args.tts) else {}
+    conf = args.tts_conf if is_ours(args.tts) else {}
     if conf.get("pruning") != "differentiable":
         return 1
     return (conf.get("pruning_conf") or {}).get("phase", 1)

@@ -4,10 +4,13 @@
 no renormalisation, query by query and head by head.
 """
 
+import copy
 import math
 
 import pytest
 import torch
+from espnet2.asr.encoder.branchformer_encoder import BranchformerEncoder
+from espnet2.asr.encoder.conformer_encoder import ConformerEncoder
 from espnet2.legacy.nets.pytorch_backend.transformer.attention import (
     LegacyRelPositionMultiHeadedAttention,
     MultiHeadedAttention,
@@ -17,10 +20,14 @@ from espnet2.legacy.nets.pytorch_backend.transformer.embedding import (
     LegacyRelPositionalEncoding,
     RelPositionalEncoding,
 )
+from espnet2.tts.transformer import Transformer
 
+from espnet_prune import UserError, prune_self_attention
 from espnet_prune.attention import (
+    PrunedLegacyRelPositionMultiHeadedAttention,
     PrunedMultiHeadedAttention,
-    PruningMixin,
+    PrunedRelPositionMultiHeadedAttention,
+    pruned_attentions,
     record_attention,
     synthesising,
 )
@@ -28,14 +35,6 @@ from espnet_prune.phases import PruningConf
 
 LENGTHS = (6, 1, 9, 2)
 HEADS, WIDTH = 2, 8
-
-
-class PrunedRelPosition(PruningMixin, RelPositionMultiHeadedAttention):
-    """ESPnet's relative-position attention, pruned."""
-
-
-class PrunedLegacyRelPosition(PruningMixin, LegacyRelPositionMultiHeadedAttention):
-    """ESPnet's legacy relative-position attention, pruned."""
 
 
 def build(pruning="differentiable", dropout=0.0, scale="head_width", **conf):
@@ -360,12 +359,12 @@ def test_attention_scale():
     "pruned, plain, encoding",
     [
         (
-            PrunedRelPosition,
+            PrunedRelPositionMultiHeadedAttention,
             RelPositionMultiHeadedAttention,
             RelPositionalEncoding,
         ),
         (
-            PrunedLegacyRelPosition,
+            PrunedLegacyRelPositionMultiHeadedAttention,
             LegacyRelPositionMultiHeadedAttention,
             LegacyRelPositionalEncoding,
         ),
@@ -459,3 +458,212 @@ def test_record_stops_with_its_context():
         attention(x, x, x, mask)
     attention(x, x, x, mask)
     assert len(record) == 2
+
+
+# ---- any ESPnet model ----
+
+SMALL_TRANSFORMER = dict(
+    idim=12,
+    odim=4,
+    embed_dim=8,
+    eprenet_conv_layers=0,
+    dprenet_layers=1,
+    dprenet_dropout_rate=0.0,  # it drops out in synthesis too
+    dprenet_units=8,
+    elayers=2,
+    eunits=8,
+    adim=WIDTH,
+    aheads=HEADS,
+    dlayers=2,
+    dunits=8,
+    postnet_layers=0,
+)
+SMALL_ENCODER = dict(
+    input_size=WIDTH,
+    output_size=WIDTH,
+    attention_heads=HEADS,
+    num_blocks=3,
+    input_layer="linear",
+)
+
+
+def transformer_encoder():
+    """Transformer-TTS' encoder, and its input: tokens (B, T) and their mask."""
+    tokens = torch.arange(44).reshape(4, 11) % 11 + 1
+    return Transformer(**SMALL_TRANSFORMER).encoder, (tokens, padded_batch()[1])
+
+
+def conformer_encoder(rel_pos_type):
+    """A conformer of speech recognition, and its input."""
+    encoder = ConformerEncoder(**SMALL_ENCODER, rel_pos_type=rel_pos_type)
+    return encoder, (padded_batch(9)[0], torch.tensor(LENGTHS).clamp(min=3))
+
+
+def branchformer_encoder():
+    """Its layers name their attention otherwise."""
+    encoder = BranchformerEncoder(**SMALL_ENCODER, cgmlp_linear_units=16)
+    return encoder, (padded_batch(9)[0], torch.tensor(LENGTHS).clamp(min=3))
+
+
+MODELS = [
+    (transformer_encoder, MultiHeadedAttention, ("self_attn",)),
+    (
+        lambda: conformer_encoder("latest"),
+        RelPositionMultiHeadedAttention,
+        ("self_attn",),
+    ),
+    (
+        lambda: conformer_encoder("legacy"),
+        LegacyRelPositionMultiHeadedAttention,
+        ("self_attn",),
+    ),
+    (branchformer_encoder, RelPositionMultiHeadedAttention, ("attn",)),
+]
+
+
+@pytest.mark.parametrize("make, kind, names", MODELS)
+@pytest.mark.parametrize("pruning", ["none", "differentiable"])
+def test_a_pruned_model_at_threshold_0_is_the_one_it_was(make, kind, names, pruning):
+    torch.manual_seed(0)
+    model, inputs = make()
+    model.eval()
+    expected = model(*inputs)[0]
+    attentions = [m for m in model.modules() if isinstance(m, kind)]
+    weights = {k: v.clone() for k, v in model.state_dict().items()}
+    pruned = prune_self_attention(model, pruning, dict(phase=2), names)
+    assert pruned == attentions == pruned_attentions(model)  # the same, in their order
+    assert len(pruned) > 1
+    torch.testing.assert_close(model(*inputs)[0], expected, atol=1e-6, rtol=1e-6)
+    after = model.state_dict()
+    assert all(torch.equal(after[name], weights[name]) for name in weights)
+    assert len(after) - len(weights) == len(pruned) * (pruning == "differentiable")
+    assert not any(layer.training for layer in model.modules())
+
+
+@pytest.mark.parametrize("make, kind, names", MODELS)
+def test_a_pruned_model_prunes_every_layer_and_trains(make, kind, names):
+    torch.manual_seed(0)
+    model, inputs = make()
+    expected = model.eval()(*inputs)[0]
+    pruned = prune_self_attention(
+        model, "differentiable", dict(threshold_init=1), names
+    )
+    for attention in pruned:
+        attention.linear_q.weight.data *= 3
+    with synthesising(model), record_attention(model) as record:
+        out = model(*inputs)[0]
+    assert (out - expected).abs().max() > 1e-4
+    assert len(record) == len(pruned)
+    for maps in record:
+        assert maps.mask.dtype == torch.bool
+        assert maps.mask.any() and not maps.mask[maps.dense > 0].all()
+    optimiser = torch.optim.Adam(model.parameters(), lr=0.1)
+    model.train()(*inputs)
+    sum(attention.statistics.soft_means.sum() for attention in pruned).backward()
+    optimiser.step()
+    for attention in pruned:
+        assert attention.threshold > 1
+
+
+def autoregressive():
+    """Transformer-TTS with its pruned twin, and a batch of both sequences."""
+    torch.manual_seed(0)
+    dense = Transformer(**SMALL_TRANSFORMER).eval()
+    model = copy.deepcopy(dense)
+    memory = torch.randn(2, 5, WIDTH)
+    memory_mask = torch.ones(2, 1, 5, dtype=torch.bool)
+    mels = torch.randn(2, 7, 4)
+    lengths = torch.tensor([7, 4])
+    valid = (torch.arange(7) < lengths[:, None])[:, None]
+    causal = valid & torch.ones(7, 7, dtype=torch.bool).tril()
+    return dense.decoder, model.decoder, (mels, causal, memory, memory_mask)
+
+
+def test_decoders_are_pruned_in_self_attention_alone():
+    dense, decoder, inputs = autoregressive()
+    pruned = prune_self_attention(decoder, "vanilla")
+    assert pruned == [layer.self_attn for layer in decoder.decoders]
+    for layer in decoder.decoders:
+        assert type(layer.src_attn) is MultiHeadedAttention
+    with record_attention(decoder) as record:
+        out = decoder(*inputs)[0]
+    assert (out - dense(*inputs)[0]).abs().max() > 1e-4
+    for maps in record:  # 1/N of as many keys as the frame may attend to
+        for i in range(7):
+            kept = (maps.dense[0, :, i, : i + 1] >= 1 / (i + 1)).any(dim=0)
+            assert torch.equal(maps.mask[0, 0, i, : i + 1], kept)
+    # of the second utterance four frames count
+    share, mass = pruned[0].statistics[1:]
+    again = [part[1:, :4] if part.size(1) == 7 else part[1:] for part in inputs]
+    again[1] = again[1][..., :4]
+    decoder(*again)
+    second = pruned[0].statistics
+    first = [part[:1] for part in inputs]
+    decoder(*first)
+    first = pruned[0].statistics
+    torch.testing.assert_close(share, (first[1] + second[1]) / 2)
+    torch.testing.assert_close(mass, (first[2] + second[2]) / 2)
+
+
+def test_step_by_step_decoding_gives_the_same_frames():
+    _, decoder, (mels, _, memory, _) = autoregressive()
+    prune_self_attention(decoder, "differentiable", dict(phase=2, threshold_init=1))
+    causal = torch.ones(1, 7, 7, dtype=torch.bool).tril()
+    whole = decoder(mels[:1], causal, memory[:1], None)[0]
+    cache = None
+    for i in range(7):
+        frame, cache = decoder.forward_one_step(
+            mels[:1, : i + 1], causal[:, : i + 1, : i + 1], memory[:1], cache=cache
+        )
+        torch.testing.assert_close(frame, whole[:, i], atol=1e-5, rtol=1e-5)
+    share = decoder.decoders[0].self_attn.statistics.kept_share  # of the last frame
+    assert share * 7 * HEADS == pytest.approx(round(float(share) * 7 * HEADS), abs=1e-4)
+
+
+def test_layers_that_share_an_attention_share_its_threshold():
+    encoder, inputs = transformer_encoder()
+    encoder.encoders[1].self_attn = encoder.encoders[0].self_attn
+    (attention,) = prune_self_attention(encoder, "differentiable", dict(phase=2))
+    assert [name for name in encoder.state_dict() if "theta" in name] == [
+        "encoders.0.self_attn.theta",
+        "encoders.1.self_attn.theta",
+    ]
+    assert len([n for n, _ in encoder.named_parameters() if "theta" in n]) == 1
+
+
+def test_fused_kernels_are_left_and_their_dropout_kept():
+    layer = torch.nn.Module()
+    layer.self_attn = MultiHeadedAttention(HEADS, WIDTH, 0.5, use_flash_attn=True)
+    layer.other = MultiHeadedAttention(HEADS, WIDTH, 0.5, use_sdpa=True)
+    (attention,) = prune_self_attention(layer.eval(), "vanilla")
+    x, mask = padded_batch()
+    calm = attention(x, x, x, mask)
+    torch.testing.assert_close(attention(x, x, x, mask), calm)
+    layer.train()
+    assert not torch.allclose(attention(x, x, x, mask), calm)
+    assert layer.other.use_sdpa  # not self-attention by its name
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (dict(pruning="dense"), "pruning is 'dense'"),
+        (dict(pruning="vanilla", pruning_conf=dict(phases=1)), "did you mean phase"),
+        (dict(pruning="vanilla", names=("attn",)), "Encoder has no layer with attn"),
+        (dict(pruning="vanilla", attention_scale="none"), "attention_scale is 'none'"),
+    ],
+)
+def test_what_cannot_be_pruned_is_left_as_it_was(arguments, message):
+    encoder, _ = transformer_encoder()
+    before = str(encoder)
+    with pytest.raises(UserError, match=message) as error:
+        prune_self_attention(encoder, **arguments)
+    assert "\n" not in str(error.value)
+    encoder.encoders[1].self_attn = torch.nn.MultiheadAttention(WIDTH, HEADS)
+    with pytest.raises(UserError, match="1.self_attn is a MultiheadAttention, which"):
+        prune_self_attention(encoder, "vanilla")
+    encoder.encoders[1].self_attn = MultiHeadedAttention(HEADS, WIDTH, 0.1)
+    assert str(encoder) == before
+    prune_self_attention(encoder, "vanilla")
+    with pytest.raises(UserError, match="is pruned already"):
+        prune_self_attention(encoder, "vanilla")

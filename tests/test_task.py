@@ -225,7 +225,7 @@ def test_launcher_ends_bad_input_in_one_line_and_exit_code_2(tmp_path):
                 tts_conf=dict(durations="given"),
                 train_data_path_and_name_and_type=[["text", "text", "text"]],
             ),
-            "durations is given, but the data has none",
+            "stylespeech needs durations, but the data has none",
         ),
         (dict(phase1_dir="exp/phase1"), "--phase1_dir is given but the phase is 1"),
         (

@@ -16,6 +16,7 @@ from espnet_model_zoo.downloader import ModelDownloader
 
 from espnet_prune import PruneTTSTask
 from espnet_prune.errors import UserError, run
+from espnet_prune.reference import read_speaker
 
 
 def check(
@@ -24,6 +25,7 @@ def check(
     wav_dir: Path,
     settings: Dict[str, Any],
     vocoder: Optional[str] = None,
+    spembs: Optional[Path] = None,
 ) -> str:
     """Load a packed model as its user would and compare its speech.
 
@@ -33,6 +35,7 @@ def check(
         wav_dir: what the experiment said, ``ID.wav``.
         settings: those of decoding, keyword arguments of ``Text2Speech``.
         vocoder: the one of decoding, None for Griffin-Lim.
+        spembs: scp file of speaker embeddings, if the model uses them.
 
     Returns:
         Name of the utterance that was compared.
@@ -57,7 +60,8 @@ def check(
             None, vocoder, text2speech.model
         )
         speech, _ = soundfile.read(reference, dtype="float32")
-        wav = text2speech(text, speech=speech)["wav"].numpy()
+        speaker = read_speaker(text2speech, data_dir, name, spembs)
+        wav = text2speech(text, speech=speech, **speaker)["wav"].numpy()
         again = Path(cache) / said.name
         soundfile.write(again, wav, text2speech.fs, "PCM_16")
         samples, before = (soundfile.read(f, dtype="int16")[0] for f in (again, said))
@@ -88,6 +92,11 @@ def get_parser() -> argparse.ArgumentParser:
         type=str_or_none,
         help="vocoder of decoding (default: none, Griffin-Lim)",
     )
+    parser.add_argument(
+        "--spembs",
+        type=Path,
+        help="scp file of speaker embeddings, for models that use them",
+    )
     return parser
 
 
@@ -95,7 +104,14 @@ def main(cmd=None) -> None:
     """Check one utterance."""
     args = get_parser().parse_args(cmd)
     settings = yaml.safe_load(args.config.read_text()) if args.config else {}
-    name = check(args.packed, args.data_dir, args.wav_dir, settings, args.vocoder_file)
+    name = check(
+        args.packed,
+        args.data_dir,
+        args.wav_dir,
+        settings,
+        args.vocoder_file,
+        args.spembs,
+    )
     print(f"{args.packed}: loads, and says {name} bit for bit as before")
 
 

@@ -7,7 +7,7 @@ from typing import Optional
 
 from espnet_prune.errors import UserError, run
 from espnet_prune.phases import parse_pruning
-from espnet_prune.task import PruneTTSTask, check_settings
+from espnet_prune.task import PruneTTSTask, check_settings, is_ours
 
 PHASE1_SHARE = 40 / 300  # of all steps, in the paper
 
@@ -37,7 +37,7 @@ def plan(
     args.train_data_path_and_name_and_type = [("", name, "") for name in data]
     check_settings(args)
     pruning = args.tts_conf.get("pruning") or "none"
-    if args.tts != "stylespeech" or pruning != "differentiable":
+    if not is_ours(args.tts) or pruning != "differentiable":
         return dict(pruning=pruning, epochs=args.max_epoch)
     conf = parse_pruning(pruning, args.tts_conf.get("pruning_conf"))
     if conf.inference_mask == "soft":

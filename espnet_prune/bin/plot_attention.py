@@ -18,8 +18,7 @@ from espnet2.fileio.read_text import read_2columns_text
 from espnet_prune.attention import record_attention
 from espnet_prune.errors import UserError, run
 from espnet_prune.evaluation import plots, tables
-from espnet_prune.model import StyleSpeech
-from espnet_prune.reference import load_reference
+from espnet_prune.reference import load_reference, read_speaker
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -41,6 +40,9 @@ def get_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--key", help="Utterance of the data folder; its first one if not given"
+    )
+    parser.add_argument(
+        "--spembs", help="scp file of speaker embeddings, for models that use them"
     )
     parser.add_argument(
         "--output_dir", required=True, help="Folder to write attention_KEY.png to"
@@ -80,19 +82,24 @@ def read_utterance(data_dir: Path, key: Optional[str] = None) -> Tuple[str, str,
 
 
 def record_panel(
-    experiment: Path, inference_model: str, text: str, reference: str
+    experiment: Path,
+    inference_model: str,
+    data_dir: Path,
+    key: str,
+    spembs: Optional[str] = None,
 ) -> plots.AttentionPanel:
     """Synthesise one utterance and keep the attention of the decoder.
 
     Args:
         experiment: Folder of the model.
         inference_model: Its file there.
-        text: What to say.
-        reference: Audio file, at any rate.
+        data_dir: Kaldi folder with what to say and in whose voice.
+        key: Utterance of it.
+        spembs: scp file of speaker embeddings, if the model uses them.
 
     Raises:
-        UserError: The model is missing or is no StyleSpeech; see also
-            ``load_reference``.
+        UserError: The model is missing or none of this plugin; see also
+            ``load_reference`` and ``read_speaker``.
 
     """
     config, model_file = experiment / "config.yaml", experiment / inference_model
@@ -104,14 +111,18 @@ def record_panel(
             )
     text2speech = Text2Speech(config, model_file)
     text2speech.vocoder = None  # the mel is enough
-    if not isinstance(text2speech.tts, StyleSpeech):
+    if not hasattr(text2speech.tts, "decoder_attentions"):
         raise UserError(
             f"the model in {experiment} is {type(text2speech.tts).__name__}; give one "
-            "trained with tts: stylespeech"
+            "trained with tts: stylespeech or pruned_fastspeech2"
         )
-    speech = load_reference(reference, text2speech.feats_extract.get_parameters()["fs"])
+    _, text, reference = read_utterance(data_dir, key)
+    voice = read_speaker(text2speech, data_dir, key, spembs)
+    if text2speech.use_speech:
+        fs = text2speech.feats_extract.get_parameters()["fs"]
+        voice["speech"] = load_reference(reference, fs)
     with record_attention(text2speech.tts.decoder) as layers:
-        text2speech(text, speech=speech)
+        text2speech(text, **voice)
     attentions = text2speech.tts.decoder_attentions
     first = attentions[0]
     if first.pruning == "none":
@@ -133,9 +144,10 @@ def record_panel(
 def main(cmd: Optional[Sequence[str]] = None) -> None:
     """Synthesise with every model, draw and write the figure."""
     args = get_parser().parse_args(cmd)
-    key, text, reference = read_utterance(Path(args.data_dir), args.key)
+    data_dir = Path(args.data_dir)
+    key, text, _ = read_utterance(data_dir, args.key)
     panels = [
-        record_panel(Path(experiment), args.inference_model, text, reference)
+        record_panel(Path(experiment), args.inference_model, data_dir, key, args.spembs)
         for experiment in args.experiments
     ]
     title = f"{key}: {textwrap.shorten(text, 80, placeholder=' ...')}"

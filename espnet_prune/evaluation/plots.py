@@ -28,9 +28,9 @@ MAX_CELLS = 256  # on either side of one attention map, about its size in pixels
 HEADS_PER_BAND = 8  # attention maps side by side before the next line begins
 
 # Okabe and Ito's colours, distinct for colour-blind readers too.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-_DASHES = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (5, 2, 1, 2)))
-_MARKERS = "osD^vP"
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+DASHES = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (5, 2, 1, 2)))
+MARKERS = "osD^vP"
 _STYLE = {
     "font.size": 9,
     "axes.titlesize": 9,
@@ -68,7 +68,7 @@ def plot_thresholds(rows: Sequence[Row], axis: str = "step") -> Figure:
         axis: "step" or "epoch".
 
     """
-    with _figure(6.0, 3.4) as figure:
+    with styled_figure(6.0, 3.4) as figure:
         ax = figure.subplots()
         _draw_layers(ax, rows, "threshold", axis)
         ax.set_ylabel(r"threshold $\theta$ (multiples of 1/N)")
@@ -81,7 +81,7 @@ def plot_kept(rows: Sequence[Row], axis: str = "step") -> Figure:
 
     Both are of the hard mask in phase 1 too: there they tell what the switch will do.
     """
-    with _figure(9.0, 3.4) as figure:
+    with styled_figure(9.0, 3.4) as figure:
         left, right = figure.subplots(1, 2, sharex=True)
         for ax, name, label in (
             (left, "kept_share", "kept share of connections (hard mask)"),
@@ -106,7 +106,7 @@ def plot_soft_mean(
         axis: "step" or "epoch".
 
     """
-    with _figure(6.0, 3.4) as figure:
+    with styled_figure(6.0, 3.4) as figure:
         ax = figure.subplots()
         _draw_layers(ax, rows, "soft_mean", axis)
         ax.axhline(sparsity_ratio, color="0.2", linewidth=1)
@@ -130,7 +130,7 @@ def plot_losses(rows: Sequence[Row], axis: str = "step") -> Figure:
     )
     columns = min(3, len(names))
     lines = -(-len(names) // columns)
-    with _figure(3.3 * columns, 2.5 * lines) as figure:
+    with styled_figure(3.3 * columns, 2.5 * lines) as figure:
         grid = figure.subplots(lines, columns, sharex=True, squeeze=False)
         for ax in grid.flat[len(names) :]:
             ax.remove()
@@ -158,7 +158,7 @@ def plot_models(
         axis: "step" or "epoch".
 
     """
-    with _figure(9.0, 3.4) as figure:
+    with styled_figure(9.0, 3.4) as figure:
         ax = figure.subplots()
         for number, (label, rows) in enumerate(models.items()):
             _draw(ax, rows, "valid", name, axis, number, label=_plain(label))
@@ -190,7 +190,7 @@ def plot_attention(panels: Sequence[AttentionPanel], title: str) -> Figure:
         for maps in panel.layers
     )
     weights = LogNorm(0.1, max(10.0, largest))
-    with _figure(1.4 + 1.5 * heads, 0.3 + sum(heights)) as figure:
+    with styled_figure(1.4 + 1.5 * heads, 0.3 + sum(heights)) as figure:
         # The head is a part of its own: the layout makes no room for a title above
         # nested parts.
         head, *parts = figure.subfigures(
@@ -217,7 +217,7 @@ def to_png(figure: Figure, dpi: int) -> bytes:
 
 
 @contextlib.contextmanager
-def _figure(width: float, height: float) -> Iterator[Figure]:
+def styled_figure(width: float, height: float) -> Iterator[Figure]:
     """Hand out a figure of so many inches, in the style of this module."""
     with matplotlib.rc_context(_STYLE):
         yield Figure(figsize=(width, height), layout="constrained")
@@ -240,7 +240,7 @@ def _draw(
     label: str,
 ) -> None:
     """Draw one statistic as line ``number`` of its axes, broken between phases."""
-    colour = _COLOURS[number % len(_COLOURS)]
+    colour = COLOURS[number % len(COLOURS)]
     for phase in sorted({row["phase"] for row in rows}, key=lambda p: p or 0):
         points = [
             (row[axis], row[name])
@@ -252,8 +252,8 @@ def _draw(
         ax.plot(
             *zip(*points),
             color=colour,
-            linestyle=_DASHES[number % len(_DASHES)],  # lines that coincide stay seen
-            marker=_MARKERS[number % len(_MARKERS)] if len(points) <= 30 else None,
+            linestyle=DASHES[number % len(DASHES)],  # lines that coincide stay seen
+            marker=MARKERS[number % len(MARKERS)] if len(points) <= 30 else None,
             label=label,
         )
         label = None  # one entry in the legend, not one a phase

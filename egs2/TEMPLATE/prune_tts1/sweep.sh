@@ -1,0 +1,273 @@
+#!/usr/bin/env bash
+# Trains a recipe's model at every point of a grid and puts the results side by side.
+
+set -e
+set -u
+set -o pipefail
+
+log() {
+    echo "$(date '+%Y-%m-%dT%H:%M:%S') (${BASH_SOURCE[0]##*/}) $*"
+}
+fail() {
+    echo "sweep.sh: error: $*" >&2
+    exit 2
+}
+
+sparsity_ratios="0.50 0.45 0.40"
+phase1_epochs=
+seeds=0
+sweep_dir=exp/sweep
+stop_stage=9
+train_args=
+test_data=
+score=false
+dry_run=false
+dumpdir=dump
+
+help_message=$(cat << EOT
+Usage: $0 [options]
+
+Called in the folder of any recipe whose stages 1 to 6 are done. Runs run.sh (or
+prune_tts.sh, where there is none) from stage 7 for every combination of:
+    --sparsity_ratios  # R of differentiable pruning, in a row; none and vanilla are
+                       # points too, without a phase 1 (default="${sparsity_ratios}").
+    --phase1_epochs    # Lengths of phase 1 in epochs, in a row (default: the recipe's).
+    --seeds            # Seeds of training, in a row (default="${seeds}").
+
+    --sweep_dir        # Folder of all experiments and of report/ (default="${sweep_dir}").
+    --stop_stage       # Last stage of each point: 8 trains, 9 speaks as well
+                       # (default="${stop_stage}").
+    --train_args       # Options of training for all points.
+    --test_data        # Kaldi folder of a zero-shot test set that stage 9 decodes, for
+                       # attention maps and scores (default: the first one).
+    --score            # true: score what the points say, by bin.score
+                       # (default="${score}").
+    --dry_run          # Show what is going to be run, check its settings, and end.
+
+All other options go to run.sh. A point that was finished with the same options is
+passed over, one that was interrupted goes on: call it again with more points to add
+them. Results, of seeds as mean and standard deviation, are in SWEEP_DIR/report.
+EOT
+)
+
+passed=()
+while [ $# -gt 0 ]; do
+    case "$1" in
+        -h|--help)
+            echo "${help_message}"
+            exit 0 ;;
+        --dry_run|--dry-run)
+            dry_run=true
+            case "${2:-}" in
+                true|false)
+                    dry_run="$2"
+                    shift ;;
+            esac
+            shift
+            continue ;;
+        --*)
+            name="${1#--}"
+            name="${name//-/_}"
+            [ $# -ge 2 ] || fail "option $1 has no value; see --help" ;;
+        *)
+            fail "unexpected argument $1: every option is --name value; see --help" ;;
+    esac
+    case "${name}" in
+        sparsity_ratios|phase1_epochs|seeds)
+            printf -v "${name}" '%s' "$(xargs <<< "$2")" ;;  # one space between values
+        sweep_dir|stop_stage|train_args|test_data|score)
+            printf -v "${name}" '%s' "$2" ;;
+        dumpdir)
+            dumpdir="$2"
+            passed+=("--dumpdir" "$2") ;;
+        stage)
+            fail "a sweep begins at stage 7: run stages 1 to 6 by run.sh first" ;;
+        tag|tts_exp)
+            fail "a sweep names its experiments itself: leave --${name} out" ;;
+        *)
+            passed+=("--${name}" "$2") ;;
+    esac
+    shift 2
+done
+
+script=./run.sh
+[ -e "${script}" ] || script=./prune_tts.sh
+[ -e "${script}" ] && [ -e path.sh ] \
+    || fail "no run.sh and path.sh in ${PWD}: call sweep.sh in the folder of a recipe"
+
+# require NAME VALUES PATTERN REMEDY: values of a list, each of one form and only once
+require() {
+    local value
+    [ -n "$2" ] || fail "--$1 is empty: $4"
+    for value in $2; do
+        [[ "${value}" =~ ^($3)$ ]] || fail "--$1 has ${value}: $4"
+    done
+    value=$(tr ' ' '\n' <<< "$2" | sed '/^0\./s/0*$//' | sort | uniq -d | head -n 1)
+    [ -z "${value}" ] || fail "--$1 has ${value} twice: leave one out"
+}
+require sparsity_ratios "${sparsity_ratios}" '0\.0*[1-9][0-9]*|none|vanilla' \
+    "choose values between 0 and 1 such as 0.45, none or vanilla"
+require seeds "${seeds}" '0|[1-9][0-9]*' "choose whole numbers"
+[ -z "${phase1_epochs}" ] || require phase1_epochs "${phase1_epochs}" '[1-9][0-9]*' \
+    "choose whole numbers of epochs, from 1"
+[[ "${stop_stage}" =~ ^([89]|1[0-3])$ ]] \
+    || fail "--stop_stage is ${stop_stage}: choose 8 (training) up to 13"
+[[ "${score}" =~ ^(true|false)$ ]] || fail "--score is ${score}: choose true or false"
+[ "${score}" = false ] || [ "${stop_stage}" -ge 9 ] \
+    || fail "--score needs the speech of stage 9: choose --stop_stage 9"
+[ -z "${test_data}" ] || [ -e "${test_data}/text" ] \
+    || fail "--test_data ${test_data} holds no text: give a Kaldi folder"
+
+# The points. Seeds come last, so that a sweep that is cut short has every R once.
+points=()
+for seed in ${seeds}; do
+    for length in ${phase1_epochs:-default}; do
+        for ratio in ${sparsity_ratios}; do
+            case "${ratio}" in
+                none|vanilla)
+                    [ "${length}" = "${phase1_epochs%% *}" ] \
+                        || [ "${length}" = default ] || continue
+                    points+=("${ratio}_s${seed}") ;;
+                *)
+                    [ "${length}" = default ] && part= || part="_p${length}"
+                    points+=("R${ratio}${part}_s${seed}") ;;
+            esac
+        done
+    done
+done
+
+options=()
+describe() {  # set options, the command line of run.sh for point $1
+    local name="$1" given="--seed ${1##*_s}" ratio length=
+    case "${name}" in
+        R*)
+            ratio="${name#R}"
+            given+=" --tts_conf pruning=differentiable"
+            given+=" --tts_conf pruning_conf.sparsity_ratio=${ratio%%_*}"
+            [[ "${name}" != *_p* ]] || length="${name##*_p}"
+            length="${length%%_*}" ;;
+        *)
+            given+=" --tts_conf pruning=${name%_s*}" ;;
+    esac
+    options=("${passed[@]}" --tts_exp "${sweep_dir}/${name}" \
+        --train_args "${train_args:+${train_args} }${given}")
+    [ -z "${length}" ] || options+=(--phase1_epochs "${length}")
+}
+record() {  # what a finished point was run with
+    printf '%s\n' --stop_stage "${stop_stage}" "${options[@]}"
+}
+state() {  # state of point $1
+    describe "$1"
+    if [ "$(cat "${sweep_dir}/$1.done" 2> /dev/null)" = "$(record)" ]; then
+        echo finished
+    elif compgen -G "${sweep_dir}/$1*/checkpoint.pth" > /dev/null; then
+        echo begun
+    else
+        echo new
+    fi
+}
+
+log "${#points[@]} points in ${sweep_dir}, each by ${script}, stages 7 to" \
+    "${stop_stage}:"
+left=0
+for point in "${points[@]}"; do
+    found=$(state "${point}")
+    [ "${found}" = finished ] || left=$((left + 1))
+    describe "${point}"
+    printf '    %-8s  %-18s  %s\n' "${found}" "${point}" \
+        "$(printf '%q ' "${options[@]:${#passed[@]}+2}")"
+done
+[ "${#passed[@]}" -eq 0 ] || log "All with $(printf '%q ' "${passed[@]}")"
+
+. ./path.sh
+
+if [ "${left}" -gt 0 ]; then
+    # No stage has this number: run.sh checks its settings and ends. What can fail in
+    # one point and not in another is the length of phase 1.
+    checked=()
+    ends=$(tr ' ' '\n' <<< "${phase1_epochs}" | sort -n | sed -n '1p;$p' | uniq)
+    for length in ${ends}; do
+        point=$(printf '%s\n' "${points[@]}" | sed -n "/_p${length}_s/{p;q}")
+        [ -z "${point}" ] || checked+=("${point}")
+    done
+    [ "${#checked[@]}" -gt 0 ] || checked=("${points[-1]}")
+    for point in "${checked[@]}"; do
+        describe "${point}"
+        "${script}" "${options[@]}" --stage 99 --stop_stage 99 > /dev/null \
+            || fail "the settings of ${point} are refused, see above"
+    done
+fi
+if "${dry_run}"; then
+    log "Dry run: ${left} of ${#points[@]} points are to be run"
+    exit 0
+fi
+
+mkdir -p "${sweep_dir}"
+number=0
+for point in "${points[@]}"; do
+    number=$((number + 1))
+    if [ "$(state "${point}")" = finished ]; then
+        log "Point ${number}/${#points[@]}: ${point}: passed over, finished before"
+        continue
+    fi
+    log "Point ${number}/${#points[@]}: ${point}"
+    describe "${point}"
+    status=0
+    "${script}" "${options[@]}" --stage 7 --stop_stage "${stop_stage}" || status=$?
+    if [ "${status}" -ne 0 ]; then
+        log "Point ${point} has ended with an error, see above and" \
+            "${sweep_dir}/${point}*/train.log; call sweep.sh again to go on" >&2
+        exit "${status}"
+    fi
+    record > "${sweep_dir}/${point}.done"
+done
+
+# The folder of the trained model of point $1.
+final() {
+    local folder
+    for folder in "${sweep_dir}/$1"_phase2 "${sweep_dir}/$1"_phase1 "${sweep_dir}/$1"; do
+        [ ! -e "${folder}/config.yaml" ] || { echo "${folder}"; return; }
+    done
+}
+first=$(final "${points[0]}")
+if [ -z "${test_data}" ] && [ "${stop_stage}" -ge 9 ]; then
+    # the first set that was decoded, as ESPnet's stage 2 wrote it
+    for wavs in "${first}"/*/*/wav; do
+        dset=$(basename "$(dirname "${wavs}")")
+        for text in "${dumpdir}"/{,*/}raw/"${dset}"/text; do
+            [ ! -e "${text}" ] || test_data=$(dirname "${text}")
+        done
+        [ -z "${test_data}" ] || break
+    done
+fi
+if "${score}"; then
+    [ -n "${test_data}" ] || fail "nothing to score by: name the folder by --test_data"
+    systems=()
+    for point in "${points[@]}"; do
+        wavs=("$(final "${point}")"/*/"$(basename "${test_data}")"/wav)
+        [ -d "${wavs[0]}" ] || fail "${wavs[0]} is not there: decode it by stage 9"
+        [ "${#wavs[@]}" -eq 1 ] || log "scoring ${wavs[-1]}, one vocoder of several"
+        systems+=(--system "${point}=${wavs[-1]}")
+    done
+    log "Scoring what ${#points[@]} points say of ${test_data}"
+    python3 -m espnet_prune.bin.score --data_dir "${test_data}" \
+        --output_dir "${sweep_dir}/scores" "${systems[@]}"
+fi
+
+log "Report"
+scores="${sweep_dir}/scores/scores.csv"
+[ -e "${scores}" ] || scores=
+python3 -m espnet_prune.bin.sweep "${sweep_dir}" ${scores:+--scores "${scores}"} \
+    --output_dir "${sweep_dir}/report"
+if [ -n "${test_data}" ]; then
+    shown=()
+    for point in "${points[@]}"; do  # of the first seed and length
+        [ "${point##*_s}" = "${seeds%% *}" ] || continue
+        [[ "${point}" != *_p* || "${point}" == *_p"${phase1_epochs%% *}"_* ]] || continue
+        shown+=("$(final "${point}")")
+    done
+    python3 -m espnet_prune.bin.plot_attention "${shown[@]}" \
+        --data_dir "${test_data}" --output_dir "${sweep_dir}/report" \
+        || log "no attention maps, see above; the rest of the report is whole" >&2
+fi
+log "Successfully finished. [elapsed=${SECONDS}s]"

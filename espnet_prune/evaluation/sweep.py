@@ -1,0 +1,372 @@
+"""Experiments of a sweep side by side: what R, phase 1 and the seed make of a model.
+
+A sweep is a folder of experiments. Those that differ in nothing but the seed are one
+setting: its numbers are means over seeds with their standard deviations.
+"""
+
+import csv
+import dataclasses
+import logging
+import statistics
+from pathlib import Path
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Union
+
+import yaml
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from espnet_prune.errors import UserError
+from espnet_prune.evaluation import plots
+from espnet_prune.evaluation.history import (
+    Experiment,
+    Row,
+    decoder_layers,
+    join,
+    read_experiments,
+)
+
+_PHASES = ("_phase1", "_phase2")
+
+
+class Setting(NamedTuple):
+    """What experiments have in common that differ in their seed only.
+
+    Attributes:
+        pruning: none, vanilla or differentiable.
+        sparsity_ratio: R; None where nothing is learned.
+        phase1_epochs: length of phase 1; None of models of one phase.
+
+    """
+
+    pruning: str
+    sparsity_ratio: Optional[float]
+    phase1_epochs: Optional[int]
+
+    def __str__(self):
+        if self.sparsity_ratio is None:
+            return dict(none="dense").get(self.pruning, self.pruning)
+        label = f"R = {self.sparsity_ratio:.2f}"
+        if self.phase1_epochs is not None:
+            label += f", phase 1 of {self.phase1_epochs} epochs"
+        return label
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+    """One model of a sweep.
+
+    Attributes:
+        name: of its folder, without the phase.
+        setting: what was chosen.
+        seed: of training.
+        experiments: its folder, or those of both phases.
+
+    """
+
+    name: str
+    setting: Setting
+    seed: int
+    experiments: List[Experiment]
+
+    @property
+    def rows(self) -> List[Row]:
+        """Statistics of all epochs on one time axis."""
+        return join(self.experiments)
+
+    @property
+    def last(self) -> Row:
+        """Statistics of the validation set after the last epoch."""
+        return [row for row in self.rows if row["split"] == "valid"][-1]
+
+
+def read_sweep(folder: Union[str, Path]) -> List[Point]:
+    """Read every finished experiment of a folder.
+
+    Args:
+        folder: NAME, or NAME_phase1 and NAME_phase2, are models in it. One whose
+            training has not ended is left out, with a warning.
+
+    Returns:
+        Dense, vanilla, then by falling R, by length of phase 1 and by seed.
+
+    Raises:
+        UserError: There is none.
+
+    """
+    names: Dict[str, List[Path]] = {}
+    for path in sorted(Path(folder).glob("*/config.yaml")):
+        name = path.parent.name
+        for phase in _PHASES:
+            name = name.removesuffix(phase)
+        names.setdefault(name, []).append(path.parent)
+    points = []
+    for name, folders in names.items():
+        try:
+            experiments = read_experiments(folders)
+        except UserError as error:
+            logging.warning(f"{name} is left out: {error}")
+            continue
+        configs = [_read_config(each) for each in folders]
+        pruning_conf = (configs[0].get("tts_conf") or {}).get("pruning_conf") or {}
+        soft = pruning_conf.get("inference_mask") == "soft"
+        first = folders[0].name.endswith(_PHASES[0])
+        if first and len(folders) == 1 and not soft:
+            logging.warning(f"{name} is left out: it has no phase 2 yet")
+            continue
+        last, epochs = experiments[-1], configs[-1].get("max_epoch")
+        done = max(row["run_epoch"] for row in last.rows)
+        if configs[-1].get("patience") is None and epochs and done < epochs:
+            logging.warning(f"{name} is left out: it has {done} of {epochs} epochs")
+            continue
+        length = configs[0].get("max_epoch") if len(folders) == 2 else None
+        setting = Setting(last.pruning, last.sparsity_ratio, length)
+        points.append(Point(name, setting, configs[0].get("seed", 0), experiments))
+    if not points:
+        raise UserError(
+            f"no finished experiment in {folder}: give the folder of a sweep "
+            "(--sweep_dir of sweep.sh)"
+        )
+
+    def order(point):
+        ratio, length = point.setting.sparsity_ratio, point.setting.phase1_epochs
+        return point.setting.pruning != "none", -(ratio or 1), length or 0, point.seed
+
+    return sorted(points, key=order)
+
+
+def read_scores(path: Union[str, Path]) -> Dict[str, Dict[str, float]]:
+    """Read scores.csv of ``bin.score``: system -> metric -> value.
+
+    Raises:
+        UserError: It is no such table.
+
+    """
+    scores: Dict[str, Dict[str, float]] = {}
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                # where groups of speakers have tables of their own, all come first
+                system = scores.setdefault(row["system"], {})
+                system.setdefault(row["metric"], float(row["value"]))
+    except (OSError, KeyError, ValueError) as error:
+        raise UserError(
+            f"{path} is no scores.csv of espnet_prune.bin.score ({error}): give another"
+        ) from None
+    return scores
+
+
+def tabulate(
+    points: Sequence[Point], scores: Optional[Dict[str, Dict[str, float]]] = None
+) -> List[Row]:
+    """Make a row of numbers for every point.
+
+    Args:
+        points: Of ``read_sweep``.
+        scores: Of ``read_scores``; systems have the names of points.
+
+    Returns:
+        pruning, sparsity_ratio, phase1_epochs, seed, name; scores; losses of the
+        validation set; threshold, kept_share and kept_mass of every decoder layer and
+        their means over layers, without a number. None where there is no such number.
+
+    """
+    rows = []
+    for point in points:
+        last = point.last
+        row = {**point.setting._asdict(), "seed": point.seed, "name": point.name}
+        row.update((scores or {}).get(point.name, {}))
+        row.update(
+            (name, last[name])
+            for name in sorted(last, key=lambda n: (n != "loss", n))
+            if name.endswith("loss") and name != "sparsity_loss"
+        )
+        layers = decoder_layers([last])
+        for name in ("threshold", "kept_share", "kept_mass") if layers else ():
+            values = {f"{name}_{layer}": last[f"{name}_{layer}"] for layer in layers}
+            row[name] = statistics.mean(values.values())
+            row.update(values)
+        rows.append(row)
+    names = dict.fromkeys(name for row in rows for name in row)
+    return [{name: row.get(name) for name in names} for row in rows]
+
+
+def summarise(rows: Sequence[Row]) -> List[Row]:
+    """Average the rows of each setting over its seeds.
+
+    Args:
+        rows: Of ``tabulate``.
+
+    Returns:
+        The columns of ``Setting``, ``seeds`` (how many), then NAME and NAME_sd of
+        every number: mean, and standard deviation of a sample, None of one seed alone.
+
+    """
+    settings: Dict[Setting, List[Row]] = {}
+    for row in rows:
+        key = Setting(*(row[name] for name in Setting._fields))
+        settings.setdefault(key, []).append(row)
+    table = []
+    for setting, members in settings.items():
+        mean = {**setting._asdict(), "seeds": len(members)}
+        for name in numbers(rows):
+            values = [row[name] for row in members if row[name] is not None]
+            mean[name] = statistics.mean(values) if values else None
+            mean[f"{name}_sd"] = statistics.stdev(values) if len(values) > 1 else None
+        table.append(mean)
+    return table
+
+
+def numbers(rows: Sequence[Row]) -> List[str]:
+    """Names of the columns of ``tabulate`` that are measured, not chosen."""
+    chosen = (*Setting._fields, "seed", "name")
+    return [name for name in rows[0] if name not in chosen]
+
+
+def plot_sweep_thresholds(points: Sequence[Point]) -> Figure:
+    """Draw theta against training steps: a panel for each layer, a line for each point.
+
+    Points of a setting share a colour and a kind of line.
+    """
+    learned = [p for p in points if p.setting.pruning == "differentiable"]
+    settings = _styles(learned)
+    layers = decoder_layers([point.last for point in learned])
+    columns = min(4, len(layers))
+    lines = -(-len(layers) // columns)
+    with plots.styled_figure(1.2 + 2.5 * columns, 0.9 + 2.3 * lines) as figure:
+        grid = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
+        for ax in grid.flat[len(layers) :]:
+            ax.remove()
+        for ax, layer in zip(grid.flat, layers):
+            drawn = set()
+            for point in learned:
+                rows = [r for r in point.rows if r["split"] == "valid"]
+                ax.plot(
+                    [row["step"] for row in rows],
+                    [row.get(f"threshold_{layer}") for row in rows],
+                    linewidth=1.0,
+                    label=None if point.setting in drawn else str(point.setting),
+                    **settings[point.setting],
+                )
+                drawn.add(point.setting)
+            ax.set_title(f"decoder layer {layer}")
+            ax.set_xlabel("training step")
+            ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+        for ax in grid[:, 0]:
+            ax.set_ylabel(r"threshold $\theta$ (x 1/N)")
+        handles, labels = grid.flat[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=3)
+    return figure
+
+
+def plot_sweep_kept(points: Sequence[Point], table: Sequence[Row]) -> Figure:
+    """Draw the share of connections that each decoder layer keeps at the end.
+
+    Args:
+        points: Of ``read_sweep``.
+        table: Of ``summarise``; bars are standard deviations over seeds.
+
+    """
+    pruned = [point for point in points if point.setting.pruning != "none"]
+    settings = _styles(pruned)
+    layers = decoder_layers([point.last for point in pruned])
+    with plots.styled_figure(6.0, 3.8) as figure:
+        ax = figure.subplots()
+        for row in table:
+            setting = Setting(*(row[name] for name in Setting._fields))
+            if setting in settings:
+                ax.errorbar(
+                    layers,
+                    [row[f"kept_share_{layer}"] for layer in layers],
+                    yerr=[row[f"kept_share_{layer}_sd"] or 0 for layer in layers],
+                    marker="o",
+                    capsize=3,
+                    label=str(setting),
+                    **settings[setting],
+                )
+        ax.set(xlabel="decoder layer", ylabel="kept share of connections (hard mask)")
+        ax.set_ylim(-0.03, 1.03)
+        ax.yaxis.set_major_formatter(PercentFormatter(1.0))
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        figure.legend(loc="outside right upper")
+    return figure
+
+
+def plot_sweep_metrics(table: Sequence[Row], names: Sequence[str]) -> Figure:
+    """Draw metrics against R: a panel for each, a line for each length of phase 1.
+
+    Bars are standard deviations over seeds. Models without R are level lines.
+
+    Args:
+        table: Of ``summarise``.
+        names: Columns to draw.
+
+    """
+    columns = min(3, len(names))
+    lines = -(-len(names) // columns)
+    learned = [row for row in table if row["sparsity_ratio"] is not None]
+    lengths = sorted({row["phase1_epochs"] for row in learned}, key=lambda n: n or 0)
+    ratios = sorted({row["sparsity_ratio"] for row in learned})
+    # bars at the same R stand side by side
+    aside = 0.06 * min((b - a for a, b in zip(ratios, ratios[1:])), default=0.05)
+    with plots.styled_figure(1.0 + 3.0 * columns, 0.9 + 2.4 * lines) as figure:
+        grid = figure.subplots(lines, columns, squeeze=False)
+        for ax in grid.flat[len(names) :]:
+            ax.remove()
+        for ax, name in zip(grid.flat, names):
+            for number, length in enumerate(lengths):
+                line = [
+                    row
+                    for row in learned
+                    if row["phase1_epochs"] == length and row[name] is not None
+                ]
+                ax.errorbar(
+                    [
+                        row["sparsity_ratio"]
+                        + aside * (number - (len(lengths) - 1) / 2)
+                        for row in line
+                    ],
+                    [row[name] for row in line],
+                    yerr=[row[f"{name}_sd"] or 0 for row in line],
+                    marker=plots.MARKERS[number % len(plots.MARKERS)],
+                    color=plots.COLOURS[number % len(plots.COLOURS)],
+                    capsize=3,
+                    label="differentiable"
+                    + (f", phase 1 of {length} epochs" if length else ""),
+                )
+            for row in table:
+                if row["sparsity_ratio"] is None and row[name] is not None:
+                    dense = row["pruning"] == "none"
+                    style = dict(color="0.3" if dense else "0.6", linestyle="--")
+                    ax.axhline(
+                        row[name], label="dense" if dense else row["pruning"], **style
+                    )
+            ax.set(xlabel="R", xticks=ratios, title=name.replace("_", " "))
+        handles, labels = grid.flat[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=2)
+    return figure
+
+
+def _styles(points: Sequence[Point]) -> Dict[Setting, Dict[str, Any]]:
+    """Give each setting a colour by its R and a kind of line by its phase 1."""
+    settings = list(dict.fromkeys(point.setting for point in points))
+    ratios = [r for r in dict.fromkeys(s.sparsity_ratio for s in settings) if r]
+    lengths = [n for n in dict.fromkeys(s.phase1_epochs for s in settings) if n]
+    lengths = lengths or [None]
+    return {
+        setting: dict(
+            color=(
+                plots.COLOURS[ratios.index(setting.sparsity_ratio) % len(plots.COLOURS)]
+                if setting.sparsity_ratio
+                else "0.5"
+            ),
+            linestyle=plots.DASHES[
+                lengths.index(setting.phase1_epochs or lengths[0]) % len(plots.DASHES)
+            ],
+        )
+        for setting in settings
+    }
+
+
+def _read_config(folder: Path) -> Dict[str, Any]:
+    """Read what ``read_experiments`` does not tell: seed and epochs."""
+    return yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))

@@ -1,0 +1,195 @@
+"""ESPnet's FastSpeech2 with self-attention that can be pruned.
+
+Encoder and decoder may be transformers or conformers; everything that is not pruning
+is ESPnet's, its arguments and its statistics included.
+"""
+
+import inspect
+from typing import Any, Dict, List, Optional
+
+import torch
+from espnet2.torch_utils.device_funcs import force_gatherable
+from espnet2.tts.fastspeech2 import FastSpeech2
+from espnet2.tts.gst.style_encoder import StyleEncoder
+from typeguard import TypeCheckError
+
+from espnet_prune.attention import (
+    PruningMixin,
+    prune_self_attention,
+    pruned_attentions,
+    pruning_terms,
+    synthesising,
+)
+from espnet_prune.errors import UserError
+from espnet_prune.model import require_durations, require_plugin
+from espnet_prune.phases import did_you_mean, parse_pruning
+
+
+class PrunedFastSpeech2(FastSpeech2):
+    """FastSpeech2, dense or pruned, ``tts: pruned_fastspeech2`` in YAML.
+
+    Args:
+        idim: number of tokens. The last one is <sos/eos>, appended to every text.
+        odim: mel bins.
+        pruning: self-attention of the decoder: none, vanilla or differentiable.
+        pruning_conf: see ``espnet_prune.phases.PruningConf``.
+        encoder_pruning: the same for the encoder.
+        encoder_pruning_conf: its settings; those of ``pruning_conf`` where not given.
+        plugin_version: version of espnet_prune that trained the model; written by it.
+        fastspeech2_conf: the arguments of ESPnet's FastSpeech2. With ``use_gst`` the
+            voice is that of a reference, as in StyleSpeech.
+
+    Raises:
+        UserError: an unknown or impossible setting, or a model that a newer version of
+            this plugin has trained.
+
+    """
+
+    durations = "given"  # with the data; there is no aligner inside
+
+    def __init__(
+        self,
+        idim: int,
+        odim: int,
+        pruning: str = "none",
+        pruning_conf: Optional[Dict[str, Any]] = None,
+        encoder_pruning: str = "none",
+        encoder_pruning_conf: Optional[Dict[str, Any]] = None,
+        plugin_version: Optional[str] = None,
+        **fastspeech2_conf,
+    ):
+        require_plugin(plugin_version)
+        known = inspect.signature(FastSpeech2).parameters
+        for name in fastspeech2_conf:
+            if name not in known:
+                raise UserError(
+                    f"unknown setting tts_conf.{name} of pruned_fastspeech2"
+                    f"{did_you_mean(name, list(known))}"
+                )
+        width, heads = (
+            fastspeech2_conf.get(name, known[name].default)
+            for name in ("adim", "aheads")
+        )
+        if width % heads != 0:
+            raise UserError(
+                f"tts_conf.adim / aheads is {width} / {heads}: choose a width that is "
+                "a multiple of the number of heads"
+            )
+        encoder_pruning_conf = {**(pruning_conf or {}), **(encoder_pruning_conf or {})}
+        parse_pruning(pruning, pruning_conf)
+        parse_pruning(encoder_pruning, encoder_pruning_conf, option="encoder_pruning")
+        try:
+            super().__init__(idim, odim, **fastspeech2_conf)
+        except (AssertionError, TypeCheckError, ValueError) as error:
+            raise UserError(
+                f"ESPnet's FastSpeech2 refuses tts_conf ({error}): correct it"
+            ) from error
+        prune_self_attention(self.encoder, encoder_pruning, encoder_pruning_conf)
+        prune_self_attention(self.decoder, pruning, pruning_conf)
+        if self.use_gst:
+            self.gst.__class__ = _StyleEncoder
+
+    @property
+    def decoder_attentions(self) -> List[PruningMixin]:
+        """Attention modules of the decoder, first layer first."""
+        return pruned_attentions(self.decoder)
+
+    def forward(self, text, text_lengths, feats, feats_lengths, durations, **batch):
+        """Compute the losses of a batch: FastSpeech2's, and L_sp in phase 1.
+
+        Args:
+            text, text_lengths, feats, feats_lengths, durations, batch: as those of
+                FastSpeech2.
+
+        Returns:
+            As FastSpeech2's; the statistics also have threshold, kept share, kept mass
+            and mean soft mask of each decoder layer, counted from 1.
+
+        Raises:
+            UserError: durations do not fit text or recording.
+
+        """
+        frames = feats_lengths.div(self.reduction_factor, rounding_mode="trunc")
+        lengths = text_lengths + 1
+        require_durations(durations[:, : int(lengths.max())], lengths, frames)
+        loss, stats, weight = super().forward(
+            text, text_lengths, feats, feats_lengths, durations, **batch
+        )
+        sparsity, pruning = pruning_terms({"encoder_": self.encoder, "": self.decoder})
+        loss = loss + sparsity
+        stats.update(pruning, loss=loss.detach())
+        return force_gatherable((loss, stats, weight), loss.device)
+
+    def encode_style(
+        self, feats: torch.Tensor, feats_lengths: Optional[torch.Tensor] = None
+    ) -> torch.Tensor:
+        """Return the style vectors (B, adim) of references; only with ``use_gst``.
+
+        Args:
+            feats: normalised mel (B, T_feats, odim).
+            feats_lengths: (B,), full length if not given.
+
+        """
+        if feats_lengths is None:
+            return self.gst(feats)
+        # ESPnet's style encoder reads padding as speech: one by one there is none
+        return torch.cat([self.gst(x[None, :n]) for x, n in zip(feats, feats_lengths)])
+
+    def inference(self, text, feats=None, style_vector=None, **given):
+        """Say one text with the masks of inference.
+
+        Args:
+            text, feats, given: as FastSpeech2's.
+            style_vector: (adim,), in place of the reference ``feats`` of ``use_gst``.
+
+        Returns:
+            As FastSpeech2's.
+
+        """
+        with synthesising(self):
+            feats = feats if style_vector is None else style_vector
+            return super().inference(text, feats, **given)
+
+    def batch_inference(
+        self,
+        text,
+        text_lengths=None,
+        feats=None,
+        feats_lengths=None,
+        style_vector=None,
+        **given,
+    ):
+        """Say several texts with the masks of inference.
+
+        Args:
+            text, text_lengths, feats, feats_lengths, given: as FastSpeech2's.
+            style_vector: (B, adim) or (1, adim), in place of references.
+
+        Returns:
+            As FastSpeech2's.
+
+        """
+        if self.use_gst and style_vector is None and feats is not None:
+            style_vector = self.encode_style(feats, feats_lengths)
+        with synthesising(self):
+            feats = feats if style_vector is None else style_vector
+            return super().batch_inference(text, text_lengths, feats, **given)
+
+
+class _StyleEncoder(StyleEncoder):
+    """ESPnet's style tokens; a style vector (B, adim) in place of mels goes through."""
+
+    def forward(self, speech):
+        return speech if speech.dim() == 2 else super().forward(speech)
+
+
+def _joined_signature() -> inspect.Signature:
+    """List FastSpeech2's arguments as ours, for ESPnet to write into config.yaml."""
+    own = inspect.signature(PrunedFastSpeech2).parameters
+    theirs = inspect.signature(FastSpeech2).parameters
+    joined = {**theirs, **own}
+    del joined["fastspeech2_conf"]
+    return inspect.Signature(list(joined.values()))
+
+
+PrunedFastSpeech2.__signature__ = _joined_signature()

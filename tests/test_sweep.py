@@ -1,0 +1,382 @@
+"""sweep.sh and bin/sweep.py: what is run, what is passed over, what is reported."""
+
+import csv
+import os
+import shutil
+import statistics
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+from experiments import write_experiment
+from matplotlib.image import imread
+
+from espnet_prune.bin.sweep import main
+from espnet_prune.errors import UserError
+from espnet_prune.evaluation.sweep import Setting, plot_sweep_thresholds, read_sweep
+
+ROOT = Path(__file__).resolve().parents[1]
+SWEEP = ROOT / "egs2" / "TEMPLATE" / "prune_tts1" / "sweep.sh"
+
+
+# ---- what is run ----
+
+# A recipe's run.sh that writes down its options and what a training would leave.
+RUN = """#!/usr/bin/env bash
+echo "run $*" >> log
+while [ $# -gt 0 ]; do printf -v "${1#--}" '%s' "$2"; shift 2; done
+if [ "${stage}" = 99 ]; then
+    [ "${phase1_epochs:-1}" -lt 50 ] || { echo "too long" >&2; exit 2; }
+    exit 0
+fi
+case "${tts_exp}" in
+    *R*) for phase in 1 2; do
+            mkdir -p "${tts_exp}_phase${phase}/decode/test/wav"
+            touch "${tts_exp}_phase${phase}/"{checkpoint.pth,config.yaml}
+            [ ! -e fail ] || exit 3
+        done ;;
+    *) mkdir -p "${tts_exp}/decode/test/wav"; touch "${tts_exp}/config.yaml" ;;
+esac
+"""
+PYTHON = """#!/usr/bin/env bash
+echo "python $*" >> log
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    """A recipe without ESPnet: its scripts and python3 write down what is asked."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "dump" / "raw" / "test").mkdir(parents=True)
+    (tmp_path / "dump" / "raw" / "test" / "text").touch()
+    for name, content in (("run.sh", RUN), ("bin/python3", PYTHON)):
+        (tmp_path / name).write_text(content)
+        (tmp_path / name).chmod(0o755)
+    (tmp_path / "path.sh").write_text('export PATH="${PWD}/bin:${PATH}"\n')
+    return tmp_path
+
+
+def sweep(recipe, *options, code=0):
+    """Call sweep.sh in the recipe; return what it says and what it ran."""
+    (recipe / "log").unlink(missing_ok=True)
+    ended = subprocess.run(
+        [str(SWEEP), *options], capture_output=True, text=True, cwd=recipe
+    )
+    assert ended.returncode == code, ended.stdout + ended.stderr
+    log = recipe / "log"
+    called = log.read_text().splitlines() if log.exists() else []
+    trained = [
+        line for line in called if line.startswith("run") and "--stage 99" not in line
+    ]
+    return ended, trained, [line for line in called if line.startswith("python")]
+
+
+GRID = ("--sparsity_ratios", " none  0.50 0.4", "--phase1_epochs", " 20 40 ")
+GRID += ("--seeds", "0 7", "--ngpu", "2")
+
+
+def test_every_combination_is_run_once(recipe):
+    ended, trained, reported = sweep(recipe, *GRID, "--train_args", "--max_epoch 60")
+    names = [line.split("--tts_exp exp/sweep/")[1].split()[0] for line in trained]
+    assert names == [
+        f"{point}_s{seed}"
+        for seed in (0, 7)
+        for point in ("none", "R0.50_p20", "R0.4_p20", "R0.50_p40", "R0.4_p40")
+    ]
+    assert trained[-1] == (
+        "run --ngpu 2 --tts_exp exp/sweep/R0.4_p40_s7 --train_args --max_epoch 60 "
+        "--seed 7 --tts_conf pruning=differentiable "
+        "--tts_conf pruning_conf.sparsity_ratio=0.4 --phase1_epochs 40 "
+        "--stage 7 --stop_stage 9"
+    )
+    assert "--tts_conf pruning=none --stage 7" in trained[0]
+    assert [line.split()[2] for line in reported] == [
+        "espnet_prune.bin.sweep",
+        "espnet_prune.bin.plot_attention",
+    ]
+    assert reported[1].split()[3:] == [
+        "exp/sweep/none_s0",
+        "exp/sweep/R0.50_p20_s0_phase2",
+        "exp/sweep/R0.4_p20_s0_phase2",
+        *("--data_dir", "dump/raw/test", "--output_dir", "exp/sweep/report"),
+    ]
+
+
+def test_dry_run_lists_and_checks_and_writes_nothing(recipe):
+    before = sorted(recipe.rglob("*"))
+    ended, trained, reported = sweep(recipe, *GRID, "--dry_run")
+    assert "10 points in exp/sweep, each by ./run.sh, stages 7 to 9" in ended.stdout
+    assert ended.stdout.count("    new ") == 10
+    assert "Dry run: 10 of 10 points are to be run" in ended.stdout
+    assert trained == [] == reported
+    checks = (recipe / "log").read_text().splitlines()
+    assert ["--phase1_epochs 20" in c for c in checks] == [True, False]
+    (recipe / "log").unlink()
+    assert sorted(recipe.rglob("*")) == before
+    # a setting that the recipe refuses ends the sweep before anything is trained
+    options = ("--phase1_epochs", "20 30 60")
+    for dry_run in ((), ("--dry_run", "true")):
+        ended, trained, _ = sweep(recipe, *options, *dry_run, code=2)
+        assert trained == [] and not (recipe / "exp").exists()
+        assert ended.stderr.splitlines() == [
+            "too long",
+            "sweep.sh: error: the settings of R0.50_p60_s0 are refused, see above",
+        ]
+
+
+def test_finished_points_are_passed_over_and_others_go_on(recipe):
+    options = ("--sparsity_ratios", "0.50 0.45", "--seeds", "1")
+    (recipe / "fail").touch()
+    ended, trained, reported = sweep(recipe, *options, code=3)
+    assert len(trained) == 1 and reported == []
+    assert "call sweep.sh again to go on" in ended.stderr.splitlines()[-1]
+    assert "R0.50_s1" in ended.stderr
+    (recipe / "fail").unlink()
+    ended, trained, _ = sweep(recipe, *options)
+    assert "    begun     R0.50_s1" in ended.stdout and len(trained) == 2
+    checks = [c for c in (recipe / "log").read_text().splitlines() if "stage 99" in c]
+    assert len(checks) == 1
+    # all done: nothing but the report is made again
+    ended, trained, reported = sweep(recipe, *options)
+    assert trained == [] and len(reported) == 2
+    assert ended.stdout.count("passed over, finished before") == 2
+    # more points are added, other options are other results
+    ended, trained, _ = sweep(recipe, *options[:3], "1 2")
+    assert len(trained) == 2 and all("--seed 2" in line for line in trained)
+    assert len(sweep(recipe, *options, "--stop_stage", "11")[1]) == 2
+    assert len(sweep(recipe, *options, "--train_args", "--max_epoch 9")[1]) == 2
+
+
+def test_scores_of_all_points(recipe):
+    options = ("--sparsity_ratios", "0.5 vanilla", "--score", "true")
+    _, _, reported = sweep(recipe, *options)
+    assert reported[0].split()[2:] == [
+        "espnet_prune.bin.score",
+        *("--data_dir", "dump/raw/test", "--output_dir", "exp/sweep/scores"),
+        *("--system", "R0.5_s0=exp/sweep/R0.5_s0_phase2/decode/test/wav"),
+        *("--system", "vanilla_s0=exp/sweep/vanilla_s0/decode/test/wav"),
+    ]
+    (recipe / "exp" / "sweep" / "scores").mkdir()
+    (recipe / "exp" / "sweep" / "scores" / "scores.csv").touch()
+    _, _, reported = sweep(recipe, *options)
+    assert "--scores exp/sweep/scores/scores.csv" in reported[1]
+
+
+def test_recipes_without_run_sh_are_run_by_prune_tts_sh(recipe):
+    shutil.move(recipe / "run.sh", recipe / "prune_tts.sh")
+    ended, trained, _ = sweep(recipe, "--sparsity_ratios", "0.45")
+    assert "each by ./prune_tts.sh" in ended.stdout and len(trained) == 1
+
+
+@pytest.mark.parametrize(
+    "options, fault",
+    [
+        (["--seeds"], "option --seeds has no value"),
+        (["0.45"], "unexpected argument 0.45"),
+        (["--sparsity_ratios", "0.45 1.2"], "has 1.2: choose values between 0 and 1"),
+        (["--sparsity_ratios", "0.0"], "has 0.0: choose values between 0 and 1"),
+        (["--sparsity_ratios", "0.5 dense"], "has dense"),
+        (["--sparsity_ratios", "0.5 0.50"], "has 0.5 twice: leave one out"),
+        (["--sparsity_ratios", " "], "--sparsity_ratios is empty"),
+        (["--seeds", "1 -1"], "--seeds has -1: choose whole numbers"),
+        (["--seeds", "3 3"], "--seeds has 3 twice"),
+        (["--phase1_epochs", "0"], "--phase1_epochs has 0"),
+        (["--stop_stage", "7"], "--stop_stage is 7: choose 8"),
+        (["--stage", "1"], "run stages 1 to 6 by run.sh first"),
+        (["--tag", "x"], "leave --tag out"),
+        (["--score", "yes"], "--score is yes"),
+        (["--score", "true", "--stop_stage", "8"], "needs the speech of stage 9"),
+        (["--test_data", "nowhere"], "--test_data nowhere holds no text"),
+    ],
+)
+def test_bad_command_lines_end_in_one_line(recipe, options, fault):
+    ended, trained, reported = sweep(recipe, *options, code=2)
+    assert ended.stderr.startswith("sweep.sh: error: ") and fault in ended.stderr
+    assert ended.stderr.count("\n") == 1 and not trained and not reported
+    assert not (recipe / "exp").exists()
+
+
+def test_only_in_a_recipe(tmp_path):
+    ended, _, _ = sweep(tmp_path, code=2)
+    assert "call sweep.sh in the folder of a recipe" in ended.stderr
+
+
+# ---- what is reported ----
+
+
+def write_point(folder, name, thetas, ratio, seed, lengths=(2, 3), loss=1.0):
+    """Write a model of two phases, of which only the thresholds are worth reading."""
+    for phase, epochs in zip((1, 2), lengths):
+        path = write_experiment(
+            folder / f"{name}_phase{phase}",
+            [thetas] * epochs,
+            phase=phase,
+            sparsity_ratio=ratio,
+        )
+        amend(path, seed=seed, max_epoch=epochs)
+
+
+def amend(folder, **settings):
+    """Change config.yaml of an experiment."""
+    file = folder / "config.yaml"
+    file.write_text(yaml.safe_dump({**yaml.safe_load(file.read_text()), **settings}))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A sweep: two R, seeds, a dense and a vanilla model, and unfinished ones."""
+    folder = tmp_path / "sweep"
+    write_point(folder, "R0.40_s0", (1.0, 3.0), 0.40, 0)
+    write_point(folder, "R0.40_s1", (2.0, 5.0), 0.40, 1)
+    write_point(folder, "R0.45_s0", (0.5, 0.5), 0.45, 0)
+    for name, thetas in (("none", ()), ("vanilla", (1.0, 1.0))):
+        path = write_experiment(folder / f"{name}_s0", [thetas] * 5, pruning=name)
+        amend(path, seed=0, max_epoch=5)
+    write_point(folder, "R0.45_s1", (0.5, 0.5), 0.45, 1)
+    shutil.rmtree(folder / "R0.45_s1_phase2")
+    write_point(folder, "R0.45_s2", (0.5, 0.5), 0.45, 2)
+    amend(folder / "R0.45_s2_phase2", max_epoch=9)
+    (folder / "R0.50_s0_phase1").mkdir()
+    (folder / "broken_s0").mkdir()
+    (folder / "broken_s0" / "config.yaml").write_text("{")
+    return folder
+
+
+def test_points_are_what_their_configurations_say(folder, caplog):
+    points = read_sweep(folder)
+    assert [(p.name, p.setting, p.seed) for p in points] == [
+        ("none_s0", Setting("none", None, None), 0),
+        ("vanilla_s0", Setting("vanilla", None, None), 0),
+        ("R0.45_s0", Setting("differentiable", 0.45, 2), 0),
+        ("R0.40_s0", Setting("differentiable", 0.40, 2), 0),
+        ("R0.40_s1", Setting("differentiable", 0.40, 2), 1),
+    ]
+    assert "R0.45_s1 is left out: it has no phase 2 yet" in caplog.text
+    assert "R0.45_s2 is left out: it has 3 of 9 epochs" in caplog.text
+    assert "broken_s0 is left out: " in caplog.text
+    # one soft phase to the end is a whole model
+    soft = dict(pruning="differentiable", pruning_conf=dict(inference_mask="soft"))
+    amend(folder / "R0.45_s1_phase1", tts_conf=soft)
+    assert Setting("differentiable", 0.45, None) in [
+        point.setting for point in read_sweep(folder)
+    ]
+
+
+def test_tables_have_means_and_spreads_over_seeds(folder, tmp_path, capsys):
+    output = tmp_path / "report"
+    main([str(folder), "--output_dir", str(output)])
+    screen = capsys.readouterr().out
+    with open(output / "points.csv", newline="") as file:
+        points = list(csv.DictReader(file))
+    with open(output / "sweep.csv", newline="") as file:
+        settings = list(csv.DictReader(file))
+    assert [row["name"] for row in points[2:]] == ["R0.45_s0", "R0.40_s0", "R0.40_s1"]
+    assert [row["seeds"] for row in settings] == ["1", "1", "1", "2"]
+    last = settings[-1]
+    assert (last["sparsity_ratio"], last["phase1_epochs"]) == ("0.4", "2")
+    assert float(last["threshold_2"]) == 4.0
+    assert float(last["threshold_2_sd"]) == pytest.approx(statistics.stdev([3, 5]))
+    assert float(last["threshold"]) == 2.75  # mean of both layers and seeds
+    assert float(last["kept_share"]) == pytest.approx((0.25 + 0.125) / 2)
+    assert settings[0]["threshold"] == "" and settings[2]["threshold_sd"] == ""
+    # losses of phase 2's last epoch, of the validation set; no sparsity loss
+    assert float(last["mel_loss"]) == pytest.approx(5 / 3 / 2)
+    assert "sparsity_loss" not in last
+    page = (output / "sweep.md").read_text()
+    (line,) = [row for row in page.splitlines() if "0.40" in row]
+    assert "2.8 +- 1.1 |" in line and "18.8 %" in line and line in screen
+    for name in ("metrics", "thresholds", "kept"):
+        assert imread(output / f"{name}.png").std() > 0.05
+        assert f"{output}/{name}.png" in screen
+
+
+def test_scores_take_the_place_of_losses(folder, tmp_path, capsys):
+    scores = tmp_path / "scores.csv"
+    lines = ["system,metric,value", "ground_truth,cer,0.01"]
+    lines += [f"R0.40_s{seed},cer,0.{seed + 1}" for seed in (0, 1)]
+    scores.write_text("\n".join(lines) + "\n")
+    output = tmp_path / "report"
+    main([str(folder), "--scores", str(scores), "--output_dir", str(output)])
+    page = (output / "sweep.md").read_text()
+    (line,) = [row for row in page.splitlines() if "0.40" in row]
+    assert "0.150 +- 0.071" in line
+    (line,) = [row for row in page.splitlines() if "0.45" in row]
+    assert " - |" in line and "mel" not in page
+    with open(output / "points.csv", newline="") as file:
+        assert [row["cer"] for row in csv.DictReader(file)] == [
+            *("",) * 3,
+            "0.1",
+            "0.2",
+        ]
+
+
+def test_lines_of_one_setting_share_their_colour(folder):
+    figure = plot_sweep_thresholds(read_sweep(folder))
+    first = figure.axes[0].get_lines()
+    assert [line.get_ydata()[-1] for line in first] == [0.5, 1.0, 2.0]
+    assert [len(line.get_xdata()) for line in first] == [5, 5, 5]
+    colours = [line.get_color() for line in first]
+    assert colours[0] != colours[1] == colours[2]
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == [
+        "R = 0.45, phase 1 of 2 epochs",
+        "R = 0.40, phase 1 of 2 epochs",
+    ]
+
+
+def test_dense_models_alone_have_a_report(tmp_path):
+    folder = tmp_path / "sweep"
+    amend(write_experiment(folder / "none_s0", [()], pruning="none"), max_epoch=1)
+    main([str(folder), "--output_dir", str(tmp_path / "report")])
+    names = sorted(path.name for path in (tmp_path / "report").iterdir())
+    assert names == ["metrics.png", "points.csv", "sweep.csv", "sweep.md"]
+
+
+def test_bad_input_is_one_line(folder, tmp_path):
+    def refused(*options):
+        with pytest.raises(UserError) as error:
+            main([*options, "--output_dir", str(tmp_path / "report")])
+        assert not (tmp_path / "report").exists()
+        assert "\n" not in str(error.value)
+        return str(error.value)
+
+    assert "no finished experiment in" in refused(str(tmp_path))
+    scores = tmp_path / "scores.csv"
+    assert "is no scores.csv" in refused(str(folder), "--scores", str(scores))
+    scores.write_text("system,metric\na,b\n")
+    assert "is no scores.csv" in refused(str(folder), "--scores", str(scores))
+    scores.write_text("system,metric,value\nother,cer,0.1\n")
+    message = refused(str(folder), "--scores", str(scores))
+    assert "has none of the experiments (for instance none_s0)" in message
+
+
+# ---- a real one ----
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("ESPNET_ROOT" not in os.environ, reason="needs ESPNET_ROOT")
+def test_a_sweep_of_mini_an4(tmp_path):
+    recipe = ROOT / "egs2" / "mini_an4" / "tts1"
+    folders = ("--dumpdir", f"{tmp_path}/dump", "--expdir", f"{tmp_path}/exp")
+    prepared = subprocess.run(
+        [str(recipe / "run.sh"), *folders, "--stop_stage", "6"],
+        capture_output=True,
+        text=True,
+    )
+    assert prepared.returncode == 0, prepared.stderr[-3000:]
+    command = [str(SWEEP), *folders, "--sweep_dir", f"{tmp_path}/sweep"]
+    command += ["--sparsity_ratios", "none 0.45", "--phase1_epochs", "1"]
+    command += ["--train_args", "--max_epoch 2 --num_iters_per_epoch 2"]
+    command += ["--vocoders", "none"]
+    for already in (0, 2):
+        ended = subprocess.run(command, capture_output=True, text=True, cwd=recipe)
+        assert ended.returncode == 0, ended.stdout[-3000:] + ended.stderr[-3000:]
+        assert ended.stdout.count("passed over, finished before") == already
+    points = read_sweep(tmp_path / "sweep")
+    assert [point.name for point in points] == ["none_s0", "R0.45_p1_s0"]
+    assert points[1].setting == Setting("differentiable", 0.45, 1)
+    report = {path.name for path in (tmp_path / "sweep" / "report").iterdir()}
+    assert {"sweep.md", "sweep.csv", "points.csv", "metrics.png"} <= report
+    assert {"thresholds.png", "kept.png"} <= report
+    assert [name for name in report if name.startswith("attention_")]
