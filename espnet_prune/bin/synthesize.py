@@ -4,6 +4,12 @@
 python -m espnet_prune.bin.synthesize --model EXP --reference ref.wav "text" -o out.wav
 python -m espnet_prune.bin.synthesize --model EXP --reference ref.wav \\
     --text_file texts.txt -o out_folder
+python -m espnet_prune.bin.synthesize --model EXP --data_dir DATA -o out_folder
+
+DATA is the Kaldi folder of a zero-shot test set: ``text`` is what to say and
+``wav.scp`` the reference. Beside each UTTERANCE.wav, its computing time and the share
+of attention connections that were kept go to synthesis.jsonl. Run it again to go on
+after an interruption.
 """
 
 import argparse
@@ -111,6 +117,13 @@ def get_parser() -> argparse.ArgumentParser:
         help="Lines of the text file are `ID text`, and ID names the output",
     )
     parser.add_argument(
+        "--data_dir",
+        type=Path,
+        metavar="DATA",
+        help="Kaldi folder with text, wav.scp (references) and utt2spk, in place of "
+        "text and reference",
+    )
+    parser.add_argument(
         "--model",
         required=True,
         help="Experiment folder, packed model, or a tag of the model zoo",
@@ -122,7 +135,6 @@ def get_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--reference",
-        required=True,
         action="append",
         metavar="FILE",
         help="Recording of the voice, at any rate. Given several times, the voice is "
@@ -160,13 +172,24 @@ def main(cmd=None) -> None:
     """Check everything, then speak."""
     args = get_parser().parse_args(cmd)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
-    if (args.text is None) == (args.text_file is None):
-        raise UserError("give either a text or --text_file")
+    given = [args.text, args.text_file, args.data_dir]
+    if sum(value is not None for value in given) != 1:
+        raise UserError("give either a text or --text_file, or a test set, --data_dir")
     for name in ("speed", "batch_size"):
         if not getattr(args, name) > 0:
             raise UserError(
                 f"--{name} is {getattr(args, name)}: choose a value above 0"
             )
+    if args.data_dir is not None:
+        for name in ("reference", "kaldi", "trim_reference"):
+            if getattr(args, name):
+                raise UserError(
+                    f"--data_dir has its own references: leave --{name} out"
+                )
+        say_data(args)
+        return
+    if args.reference is None:
+        raise UserError("no voice was given: name a recording of it by --reference")
     one = args.text_file is None
     texts = {"": args.text} if one else read_texts(args.text_file, args.kaldi)
     files = output_files(texts, args.output, one)
@@ -199,6 +222,44 @@ def main(cmd=None) -> None:
                 seconds += len(output["wav"]) / text2speech.fs
                 progress.update()
     print(f"{args.output}: {seconds:.1f} s of speech from {len(files)} text(s)")
+
+
+def say_data(args: argparse.Namespace) -> None:
+    """Say a test set, each utterance in the voice of its own reference.
+
+    Raises:
+        UserError: The data, the model or a recording cannot be used.
+    """
+    from espnet_prune.evaluation import speaking
+    from espnet_prune.evaluation.scoring import read_data
+    from espnet_prune.evaluation.tables import make_output_dir
+    from espnet_prune.pretrained import find_model
+    from espnet_prune.synthesis import Text2Speech
+
+    data = read_data(args.data_dir)
+    files = find_model(args.model, args.model_file)
+    vocoder = None if args.vocoder == "griffin_lim" else args.vocoder
+    made_from = [speaking.digest(Path(file)) for file in files.values()]
+    made_from += [speaking.identify_vocoder(vocoder), args.speed]
+    stamps = {
+        name: speaking.stamp(said.text, speaking.digest(said.reference), *made_from)
+        for name, said in data.items()
+    }
+    output_files(stamps, args.output, one=False)
+    folder = make_output_dir(args.output)
+    todo = speaking.lacking(folder, stamps)
+    if todo:
+        text2speech = Text2Speech(**files, vocoder_file=vocoder, device=args.device)
+        speaking.speak(
+            text2speech,
+            [data[name] for name in todo],
+            stamps,
+            folder,
+            {"model": args.model, "vocoder": args.vocoder},
+            args.batch_size,
+            alpha=1 / args.speed,
+        )
+    print(f"{folder}: {len(data)} utterances, of which {len(todo)} are new")
 
 
 def write_wave(file: Path, wave, fs: int) -> None:

@@ -314,3 +314,34 @@ class UTMOS(Backend):
 
         with torch.no_grad():
             return self.model(torch.from_numpy(wave)[None], RATE).item()
+
+
+class Versa(Backend):
+    """UTMOS as the VERSA toolkit has it, whose weights come from the network."""
+
+    title = "UTMOS22 strong of VERSA"
+    packages = ("versa-speech-audio-toolkit",)
+
+    @functools.cached_property
+    def model(self):
+        """Fetch and load the weights."""
+        from versa.utterance_metrics.pseudo_mos import pseudo_mos_setup
+
+        return pseudo_mos_setup(["utmos"], predictor_args={"utmos": {"fs": RATE}})
+
+    def predict(self, wave: np.ndarray) -> float:
+        """Predict the MOS of (T_wav,)."""
+        predictors, rates = self.model
+        from versa.utterance_metrics.pseudo_mos import pseudo_mos_metric
+
+        return float(pseudo_mos_metric(wave, RATE, predictors, rates)["utmos"])
+
+
+# ------------------------------------------------------------- measured in synthesis
+
+
+class Synthesis(Backend):
+    """No model: what ``bin.synthesize --data_dir`` measured while it spoke."""
+
+    title = "measured in synthesis"
+    model = None

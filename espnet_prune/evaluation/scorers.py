@@ -13,9 +13,13 @@ metric                      what it is                           model
 ``secs_ecapa``              cosine to the reference              ECAPA, VoxCeleb
 ``secs_other_ecapa``        the same to wrong speakers           ECAPA, VoxCeleb
 ``utmos``                   predicted MOS, 1 to 5                UTMOS22 strong
+``utmos_versa``             predicted MOS, 1 to 5                UTMOS22 of VERSA
+``rtf``                     real-time factor of synthesis        none
+``kept_share``              attention connections kept           none
 ==========================  ===================================  ==================
 
-The first five are the default. The last four fetch their weights from the network.
+The first five are the default, and the last two wherever there are records of the
+synthesis. The five between DNSMOS and those fetch their weights from the network.
 
 The name of a metric holds that of its model, because values of different models lie
 on different scales and are never to be set side by side.
@@ -41,6 +45,7 @@ DEFAULT = (
     "secs_other_resemblyzer",
     "distillmos",
 )
+MEASURED = ("rtf", "kept_share")
 
 
 class Utterance(NamedTuple):
@@ -75,6 +80,8 @@ class Metric:
             ``voices``; when one of these changes, it is computed again.
         percent: The value is a share, to be shown as a percentage.
         digits: Decimals to be shown.
+        compared: Systems are compared by it.
+        when_missing: Why an utterance may have no value.
 
     """
 
@@ -82,6 +89,8 @@ class Metric:
     uses: Tuple[str, ...] = ("wav",)
     percent = False
     digits = 2
+    compared = True
+    when_missing = "which are silent or leave nothing to compare"
 
     def __init__(self, name: str, backend: Backend):
         self.name = name
@@ -222,6 +231,50 @@ class Naturalness(Metric):
         return {"value": None if is_silent(wave) else self.backend.predict(wave)}
 
 
+class Measured(Metric):
+    """Something that was measured in synthesis, and is read from its record."""
+
+    compared = False  # not a quality of the speech
+
+    def take(self, record: Mapping[str, Any]) -> Dict[str, Any]:
+        """Read a value from a line of ``synthesis.jsonl``, {} if it has none."""
+        raise NotImplementedError
+
+
+class RealTimeFactor(Measured):
+    """Seconds of computing over seconds of speech, pooled over utterances."""
+
+    measures = "seconds of synthesis for a second of speech, with vocoder"
+    digits = 4
+
+    def take(self, record: Mapping[str, Any]) -> Dict[str, Any]:
+        """Divide the seconds of synthesis by those of speech."""
+        if "synthesis_seconds" not in record:
+            return {}
+        taken, said = record["synthesis_seconds"], record["audio_seconds"]
+        value = taken / said if said else None
+        return {"value": value, "synthesis_seconds": taken, "audio_seconds": said}
+
+    def ratio(self, score: Mapping[str, Any]) -> Tuple[float, float]:
+        """Give the seconds of synthesis and of speech."""
+        return score["synthesis_seconds"], score["audio_seconds"]
+
+
+class KeptShare(Measured):
+    """Share of the decoder's attention connections that the mask of inference keeps."""
+
+    measures = "connections that the decoder's self-attention keeps in inference"
+    percent = True
+    digits = 1
+    when_missing = "for soft masks keep a part of every connection"
+
+    def take(self, record: Mapping[str, Any]) -> Dict[str, Any]:
+        """Read the share."""
+        if "kept_share" not in record:
+            return {}
+        return {"value": record["kept_share"]}
+
+
 _resemblyzer, _ecapa = backends.Resemblyzer(), backends.Ecapa()
 METRICS: Dict[str, Metric] = {
     metric.name: metric
@@ -236,5 +289,8 @@ METRICS: Dict[str, Metric] = {
         Naturalness("distillmos", backends.DistillMOS()),
         Naturalness("dnsmos", backends.DNSMOS()),
         Naturalness("utmos", backends.UTMOS()),
+        Naturalness("utmos_versa", backends.Versa()),
+        RealTimeFactor("rtf", backends.Synthesis()),
+        KeptShare("kept_share", backends.Synthesis()),
     )
 }

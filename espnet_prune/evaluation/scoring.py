@@ -34,20 +34,17 @@ from typing import (
     Tuple,
 )
 
-import librosa
-import numpy as np
 import soundfile
 import torch
 from espnet2.fileio.read_text import read_2columns_text
-from espnet2.tts.feats_extract.log_mel_fbank import LogMelFbank
 from tqdm import tqdm
 
 from espnet_prune.errors import UserError
-from espnet_prune.evaluation.backends import RATE, load_wave
-from espnet_prune.evaluation.scorers import METRICS, Utterance
+from espnet_prune.evaluation.backends import load_wave
+from espnet_prune.evaluation.scorers import METRICS, Measured, Utterance
+from espnet_prune.evaluation.speaking import RECORDS, digest, read_records
 from espnet_prune.files import replace_when_written
 from espnet_prune.pretrained import first_line
-from espnet_prune.vocoder import PUBLISHED, build_vocoder, describe_features
 
 Record = Dict[str, Any]
 
@@ -58,14 +55,13 @@ class System(NamedTuple):
     Attributes:
         name: In tables and of the file of its scores.
         wavs: Recording of each utterance.
-        vocoder: The recordings are scored after their mel went through this vocoder;
-            None scores them as they are.
+        synthesis: What was recorded of its synthesis, if anything was.
 
     """
 
     name: str
     wavs: Dict[str, Path]
-    vocoder: Optional[str] = None
+    synthesis: Dict[str, Record] = {}
 
 
 class Job(NamedTuple):
@@ -74,7 +70,6 @@ class Job(NamedTuple):
     system: str
     utterance: Utterance
     wav: Path
-    vocoder: Optional[str]
     stamps: Dict[str, str]
 
 
@@ -152,15 +147,28 @@ def _read_columns(path: Path) -> Dict[str, str]:
     return table
 
 
-@functools.cache
-def _digest(path: Path) -> str:
-    return hashlib.blake2b(path.read_bytes(), digest_size=8).hexdigest()
+def read_system(name: str, source: Path) -> System:
+    """Name the recordings of a system, with the records of their synthesis if any.
+
+    Args:
+        name: Of the system.
+        source: As for :func:`read_wavs`.
+
+    Raises:
+        UserError: See :func:`read_wavs`.
+
+    """
+    records = read_records(source) if source.is_dir() else {}
+    return System(name, read_wavs(source), records)
+
+
+_digest = functools.cache(digest)
 
 
 def _stamps(system: System, utterance: Utterance, versions: Dict[str, str]):
     """Give for each metric what changes whenever its value may have changed."""
     inputs = {
-        "wav": [_digest(system.wavs[utterance.name]), system.vocoder],
+        "wav": _digest(system.wavs[utterance.name]),
         "text": utterance.text,
         "reference": _digest(utterance.reference),
         "voices": {
@@ -222,27 +230,11 @@ class ScoreFile:
 
 def score_job(job: Job) -> Dict[str, Any]:
     """Score one utterance of one system by all metrics that it lacks."""
-    wave = _wave(job.wav, job.vocoder)
+    wave = load_wave(job.wav)
     return {
         name: {**METRICS[name].score(wave, job.utterance), "of": stamp}
         for name, stamp in job.stamps.items()
     }
-
-
-def _wave(path: Path, vocoder: Optional[str]) -> np.ndarray:
-    if vocoder is None:
-        return load_wave(path)
-    feats_extract, model = _vocoder(vocoder)
-    original = torch.from_numpy(load_wave(path, model.fs))
-    wave = model(feats_extract(original[None])[0][0]).numpy()
-    return librosa.resample(wave, orig_sr=model.fs, target_sr=RATE).clip(-1, 1)
-
-
-@functools.cache
-def _vocoder(name: str):
-    settings = dict(PUBLISHED)
-    feats_extract = LogMelFbank(hop_length=settings.pop("n_shift"), **settings)
-    return feats_extract, build_vocoder(name, describe_features(feats_extract))
 
 
 def loading_fault(name: str) -> Optional[str]:
@@ -298,12 +290,20 @@ def score_systems(
             versions[name] = METRICS[name].version()
         except importlib.metadata.PackageNotFoundError as error:
             faults[name] = f"the package {error.name} is not installed"
+    measured = [name for name in versions if isinstance(METRICS[name], Measured)]
+    judged = {name: versions[name] for name in versions if name not in measured}
     files = {s.name: ScoreFile(output_dir / f"{s.name}.jsonl") for s in systems}
     jobs = []
     for system in systems:
         for utterance in _said(system, data):
             scores = files[system.name].scores(utterance)
-            stamps = _stamps(system, utterance, versions)
+            record = system.synthesis.get(utterance.name, {})
+            for name in measured:
+                value = METRICS[name].take(record)
+                scores.pop(name, None)
+                if value:
+                    scores[name] = {**value, "of": record.get("of")}
+            stamps = _stamps(system, utterance, judged)
             lacking = {
                 name: stamp
                 for name, stamp in stamps.items()
@@ -313,10 +313,10 @@ def score_systems(
                 scores.pop(name, None)
             if lacking:
                 wav = system.wavs[utterance.name]
-                jobs.append(Job(system.name, utterance, wav, system.vocoder, lacking))
+                jobs.append(Job(system.name, utterance, wav, lacking))
         files[system.name].rewrite()
 
-    needed = [name for name in versions if any(name in job.stamps for job in jobs)]
+    needed = [name for name in judged if any(name in job.stamps for job in jobs)]
     with workers(min(nj, len(jobs))) as run:
         found = run(loading_fault, needed)
         faults.update((name, fault) for name, fault in found if fault is not None)
@@ -331,14 +331,18 @@ def score_systems(
     scores = {
         system.name: {
             name: {
-                utterance.name: files[system.name].scores(utterance)[name]
+                utterance.name: found[name]
                 for utterance in _said(system, data)
+                if name in (found := files[system.name].scores(utterance))
             }
             for name in metrics
             if name not in faults
         }
         for system in systems
     }
+    for name in measured:
+        if not any(columns[name] for columns in scores.values()):
+            faults[name] = f"no system has a {RECORDS} of bin.synthesize --data_dir"
     return Results(scores, versions, faults)
 
 

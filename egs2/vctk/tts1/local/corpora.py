@@ -1,0 +1,224 @@
+"""How the corpora of unseen and seen speakers lie on disk.
+
+VCTK        release 0.92: ``wav48_silence_trimmed/p225/p225_001_mic1.flac``; before it:
+            ``wav48/p225/p225_001.wav``; texts of both: ``txt/p225/p225_001.txt``
+LibriSpeech ``test-other/367/130732/367-130732-0000.flac`` and one
+            ``367-130732.trans.txt`` a chapter
+LibriTTS    ``train-clean-100/103/1241/103_1241_000000_000001.wav`` and
+            ``103_1241_000000_000001.normalized.txt``
+
+An utterance is called by its name in the corpus, without the microphone.
+"""
+
+import functools
+from pathlib import Path
+from typing import Dict, List, Optional
+
+from espnet_prune.errors import UserError
+
+# The speakers of VCTK in both of its layouts.
+VCTK_SPEAKERS = """
+p225 p226 p227 p228 p229 p230 p231 p232 p233 p234 p236 p237 p238 p239 p240 p241 p243
+p244 p245 p246 p247 p248 p249 p250 p251 p252 p253 p254 p255 p256 p257 p258 p259 p260
+p261 p262 p263 p264 p265 p266 p267 p268 p269 p270 p271 p272 p273 p274 p275 p276 p277
+p278 p279 p280 p281 p282 p283 p284 p285 p286 p287 p288 p292 p293 p294 p295 p297 p298
+p299 p300 p301 p302 p303 p304 p305 p306 p307 p308 p310 p311 p312 p313 p314 p316 p317
+p318 p323 p326 p329 p330 p333 p334 p335 p336 p339 p340 p341 p343 p345 p347 p351 p360
+p361 p362 p363 p364 p374 p376
+""".split()
+VCTK_LEFT_OUT = {
+    "p315": "there are no texts of this speaker",
+    "s5": "is in release 0.92 only, and not among the 108",
+}
+
+
+class Corpus:
+    """A corpus on disk.
+
+    Attributes:
+        title: Its name and part, for the head of a report.
+
+    """
+
+    title = ""
+
+    def recording(self, utterance: str) -> Path:
+        """Give the file of a recording, which may be missing."""
+        raise NotImplementedError
+
+    def text(self, utterance: str) -> Optional[str]:
+        """Give what is said in a recording, None if that is not known."""
+        raise NotImplementedError
+
+    def left_out(self) -> Dict[str, str]:
+        """Name speakers who are there and cannot be used, with the reason."""
+        return {}
+
+
+class VCTK(Corpus):
+    """VCTK 0.92, first microphone, or the release before it.
+
+    Args:
+        folder: Of the corpus, or the one that it was unpacked in.
+
+    Raises:
+        UserError: It is not there.
+
+    """
+
+    def __init__(self, folder: Path):
+        candidates = [folder, folder / "VCTK-Corpus-0.92", folder / "VCTK-Corpus"]
+        for root in candidates:
+            for audio, suffix, release in (
+                ("wav48_silence_trimmed", "_mic1.flac", "VCTK 0.92"),
+                ("wav48", ".wav", "VCTK before 0.92"),
+            ):
+                if (root / audio).is_dir():
+                    self.audio, self.suffix, self.title = root / audio, suffix, release
+                    self.texts = root / "txt"
+                    break
+            else:
+                continue
+            break
+        else:
+            raise UserError(
+                f"{folder} has neither wav48_silence_trimmed nor wav48; give the folder"
+                " that VCTK was unpacked in as --corpus_dir"
+            )
+        if not self.texts.is_dir():
+            raise UserError(f"{self.texts} is missing; unpack VCTK again")
+
+    def recording(self, utterance: str) -> Path:
+        """Give the file of a recording, which may be missing."""
+        return self.audio / utterance.split("_")[0] / f"{utterance}{self.suffix}"
+
+    def text(self, utterance: str) -> Optional[str]:
+        """Read what is said in a recording."""
+        return _read(self.texts / utterance.split("_")[0] / f"{utterance}.txt")
+
+    def left_out(self) -> Dict[str, str]:
+        """Name p315, s5 and whoever else has no texts."""
+        reasons = {}
+        for name in sorted(path.name for path in self.audio.iterdir() if path.is_dir()):
+            if name in VCTK_LEFT_OUT:
+                reasons[name] = VCTK_LEFT_OUT[name]
+            elif not (self.texts / name).is_dir():
+                reasons[name] = VCTK_LEFT_OUT["p315"]
+        return reasons
+
+
+class Libri(Corpus):
+    """What LibriSpeech and LibriTTS have in common: SPEAKER/CHAPTER/ folders.
+
+    Args:
+        folder: Of the corpus, of its part, or the one that it was unpacked in.
+        part: For instance test-other.
+
+    Raises:
+        UserError: It is not there.
+
+    """
+
+    name, separator, suffix = "", "", ""
+
+    def __init__(self, folder: Path, part: str):
+        candidates = [folder / part, folder / self.name / part]
+        if folder.name == part:
+            candidates.insert(0, folder)
+        found = [path for path in candidates if path.is_dir()]
+        if not found:
+            raise UserError(
+                f"{folder} has no {part}; give the folder that {self.name} was "
+                "unpacked in as --corpus_dir, or another --part"
+            )
+        self.root = found[0]
+        self.title = f"{self.name} {part}"
+        if not self.speakers():
+            raise UserError(f"{self.root} has no SPEAKER/CHAPTER folders; unpack again")
+
+    def speakers(self) -> List[str]:
+        """List the speakers, by number."""
+        folders = (path for path in self.root.iterdir() if path.is_dir())
+        return sorted((path.name for path in folders if path.name.isdigit()), key=int)
+
+    def utterances(self, speaker: str) -> List[str]:
+        """List the recordings of a speaker, in order."""
+        files = (self.root / speaker).glob(f"*/*{self.suffix}")
+        return sorted(file.name.removesuffix(self.suffix) for file in files)
+
+    def _chapter(self, utterance: str) -> Path:
+        speaker, chapter = utterance.split(self.separator)[:2]
+        return self.root / speaker / chapter
+
+    def recording(self, utterance: str) -> Path:
+        """Give the file of a recording, which may be missing."""
+        return self._chapter(utterance) / f"{utterance}{self.suffix}"
+
+
+class LibriSpeech(Libri):
+    """LibriSpeech, whose texts are capitals without punctuation."""
+
+    name, separator, suffix = "LibriSpeech", "-", ".flac"
+
+    def text(self, utterance: str) -> Optional[str]:
+        """Read what is said in a recording, in lower case.
+
+        A phonemizer spells words in capitals that it takes for abbreviations.
+        """
+        chapter = self._chapter(utterance)
+        path = chapter / f"{'-'.join(utterance.split('-')[:2])}.trans.txt"
+        return _read_transcripts(path).get(utterance)
+
+
+class LibriTTS(Libri):
+    """LibriTTS, with its normalised texts."""
+
+    name, separator, suffix = "LibriTTS", "_", ".wav"
+
+    def text(self, utterance: str) -> Optional[str]:
+        """Read what is said in a recording."""
+        return _read(self._chapter(utterance) / f"{utterance}.normalized.txt")
+
+
+def _read(path: Path) -> Optional[str]:
+    """Read a text as one line, None without any."""
+    return " ".join(" ".join(_lines(path)).split()) or None
+
+
+@functools.cache
+def _read_transcripts(path: Path) -> Dict[str, str]:
+    """Read lines ``UTTERANCE TEXT`` of a chapter."""
+    columns = (line.split(maxsplit=1) for line in _lines(path))
+    return {words[0]: words[1].strip().lower() for words in columns if len(words) == 2}
+
+
+def _lines(path: Path) -> List[str]:
+    try:
+        return path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return []
+
+
+PARTS = {"librispeech": "test-other", "libritts": "train-clean-100"}
+
+
+def open_corpus(name: str, folder: Path, part: Optional[str]) -> Corpus:
+    """Find a corpus on disk.
+
+    Args:
+        name: vctk, librispeech or libritts.
+        folder: Where it was unpacked.
+        part: Of the Libri corpora; None for that of ``PARTS``.
+
+    Raises:
+        UserError: It is not there.
+
+    """
+    if not folder.is_dir():
+        raise UserError(f"there is no folder {folder}; correct --corpus_dir")
+    if name == "vctk":
+        if part is not None:
+            raise UserError(f"--part is {part}, but VCTK has no parts; leave it out")
+        return VCTK(folder)
+    kind = {"librispeech": LibriSpeech, "libritts": LibriTTS}[name]
+    return kind(folder, part or PARTS[name])

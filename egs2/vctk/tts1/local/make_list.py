@@ -1,0 +1,125 @@
+#!/usr/bin/env python3
+"""Draw the pinned list of VCTK: who says what, in the voice of which recording.
+
+python local/make_list.py --output local/vctk_108.tsv
+
+Each of the 108 speakers says one sentence. Its recording, the target, exists, and the
+reference is another one: any of the sentences that all speakers read, the end of the
+elicitation paragraph and the rainbow passage, each of 55 characters or more. A
+spare reference is drawn as well, for a copy of the corpus that lacks the first.
+
+The targets are drawn from ``vctk_texts.tsv``: numbers and transcripts of VCTK
+recordings (CC BY 4.0, Yamagishi, Veaux and MacDonald, University of Edinburgh), as the
+test and validation lists of the public VITS repository have them, which are random
+draws from the corpus themselves. What is drawn depends on the seed and these texts
+only, and not on the other speakers, so the same bytes come out again.
+"""
+
+import argparse
+import hashlib
+import random
+import re
+from pathlib import Path
+from typing import Dict, List
+
+from corpora import VCTK_SPEAKERS
+
+from espnet_prune.errors import UserError, run
+from espnet_prune.evaluation.tables import write_text
+
+HERE = Path(__file__).resolve().parent
+SEED = 2023
+# Sentences 5 to 24 are the same for every speaker; 10 is too short for a reference.
+REFERENCES = [number for number in range(5, 25) if number != 10]
+FIRST_TARGET = 25
+COLUMNS = ("speaker", "reference", "spare", "target", "text")
+
+
+def clean(text: str) -> str:
+    """Take off what is not said: quotes and brackets around, spaces before marks."""
+    text = re.sub(r"\s+([.,?!])", r"\1", text.strip(' "()'))
+    return " ".join(text.split())
+
+
+def read_texts(path: Path) -> Dict[str, Dict[str, str]]:
+    """Read the sentences that can be targets, by speaker and utterance.
+
+    Raises:
+        UserError: the file is missing.
+
+    """
+    if not path.is_file():
+        raise UserError(f"there is no {path}; it comes with the recipe")
+    texts: Dict[str, Dict[str, str]] = {}
+    for line in path.read_text(encoding="utf-8").splitlines()[1:]:
+        name, text = line.split("\t")
+        speaker, number = name.split("_")
+        if int(number) >= FIRST_TARGET:
+            texts.setdefault(speaker, {})[name] = clean(text)
+    return texts
+
+
+def draw(texts: Dict[str, Dict[str, str]], seed: int) -> List[Dict[str, str]]:
+    """Draw target, reference and spare of each speaker, speakers in order.
+
+    Raises:
+        UserError: a speaker has no text.
+
+    """
+    rows = []
+    for speaker in VCTK_SPEAKERS:
+        if speaker not in texts:
+            raise UserError(f"vctk_texts.tsv has no text of {speaker}; restore it")
+        rng = random.Random(f"{seed}-{speaker}")
+        target = rng.choice(sorted(texts[speaker]))
+        reference, spare = rng.sample(REFERENCES, 2)
+        rows.append(
+            dict(
+                speaker=speaker,
+                reference=f"{speaker}_{reference:03d}",
+                spare=f"{speaker}_{spare:03d}",
+                target=target,
+                text=texts[speaker][target],
+            )
+        )
+    return rows
+
+
+def write_list(path: Path, rows: List[Dict[str, str]]) -> None:
+    """Write a list and, beside it, its checksum as ``sha256sum`` does."""
+    table = [dict(zip(COLUMNS, COLUMNS)), *rows]
+    text = "".join("\t".join(row[c] for c in COLUMNS) + "\n" for row in table)
+    write_text(path, text)
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    write_text(path.with_name(f"{path.name}.sha256"), f"{digest}  {path.name}\n")
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """Get argument parser."""
+    parser = argparse.ArgumentParser(
+        description="Draw the pinned list of VCTK and write its checksum",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument(
+        "--texts",
+        type=Path,
+        default=HERE / "vctk_texts.tsv",
+        help="Numbers and transcripts of recordings",
+    )
+    parser.add_argument(
+        "--output", type=Path, default=HERE / "vctk_108.tsv", help="List to write"
+    )
+    parser.add_argument("--seed", type=int, default=SEED, help="Of the draw")
+    return parser
+
+
+def main(cmd=None) -> None:
+    """Draw and write."""
+    args = get_parser().parse_args(cmd)
+    rows = draw(read_texts(args.texts), args.seed)
+    write_list(args.output, rows)
+    print(f"{args.output}: {len(rows)} speakers, seed {args.seed}")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,223 @@
+#!/usr/bin/env bash
+# Zero-shot evaluation: lets trained models speak in voices that training has not heard,
+# scores what they say, and writes one table. Nothing is trained.
+#
+# Usage: run.sh --corpus_dir FOLDER --model MODEL [--model MODEL ...] [options]
+#
+#   --model [NAME=]MODEL  an experiment folder, a packed zip or a tag of the model zoo;
+#                         several give one table, with differences to the first
+#   --corpus vctk|librispeech|libritts
+#                         VCTK (default), LibriSpeech test-other, or the seen speakers of
+#                         LibriTTS train-clean-100
+#   --corpus_dir FOLDER   where the corpus was unpacked
+#   --part NAME           another part of librispeech or libritts
+#   --list FILE           who says what with which reference, in place of the pinned list
+#                         (vctk) or the drawn one; columns as in local/vctk_108.tsv
+#   --test_texts FILE     sentences that every speaker says, one a line; without
+#                         recordings of them, there are no rows of ground truth
+#   --num_speakers N      speakers to draw, 0 for all (default: 0; libritts: 100)
+#   --texts_per_speaker N sentences a speaker of a drawn list says (default: 3)
+#   --seed N              of what is drawn (default: 0)
+#   --skip_faulty true    leave out whose reference is missing or short, do not stop
+#   --vocoder NAME        hifigan, hifigan_ljspeech, griffin_lim, the folder of a
+#                         HiFi-GAN, or the .pkl of a ParallelWaveGAN (default: hifigan)
+#   --inference_model FILE  weights in the experiment folders (default:
+#                         train.loss.ave.pth)
+#   --batch_size N        utterances said at once (default: 8)
+#   --device cpu|cuda     where they are said (default: cpu)
+#   --metrics "M ..."     columns (default: see python3 -m espnet_prune.bin.score --help)
+#   --nj N                processes that score (default: one a core)
+#   --tag NAME            of the folders (default: from corpus, part, list and texts)
+#   --expdir FOLDER       (default: exp)
+#   --stage N             first stage (default: 1)
+#   --stop_stage N        last stage (default: 4)
+#
+# Stages:
+#   1  the test set as a Kaldi folder                data/TAG
+#   2  synthesis, each model in turn                 EXPDIR/TAG/NAME/wav
+#   3  recordings of the texts through mel and vocoder
+#                                                    EXPDIR/TAG/ground_truth_mel_*/wav
+#   4  scores and table                              EXPDIR/TAG/scores/scores.md
+# Each goes on where it was interrupted; what is finished is not done again.
+
+set -e
+set -u
+set -o pipefail
+
+log() {
+    echo "$(date '+%Y-%m-%dT%H:%M:%S') (run.sh) $*"
+}
+fail() {
+    echo "run.sh: error: $*" >&2
+    exit 2
+}
+
+called_from=${PWD}
+cd "$(dirname "$(readlink -f "$0")")"
+case "${1:-}" in
+    -h|--help)
+        sed -n '2,/^$/s/^# \{0,1\}//p' run.sh
+        exit 0 ;;
+esac
+
+# Options of local/prepare.py; an empty one is left to it.
+corpus=vctk
+corpus_dir=
+part=
+list=
+test_texts=
+num_speakers=
+texts_per_speaker=
+seed=
+skip_faulty=
+# Our own.
+models=()
+vocoder=hifigan
+inference_model=
+batch_size=8
+device=cpu
+metrics=
+nj=$(env -u OMP_NUM_THREADS nproc)
+tag=
+expdir=exp
+stage=1
+stop_stage=4
+
+# A path as seen from where we were called, else from here.
+seen_from_caller() {
+    case "$1" in
+        /*) echo "$1" ;;
+        *) if [ -e "${called_from}/$1" ]; then echo "${called_from}/$1"; else echo "$1"; fi ;;
+    esac
+}
+
+while [ $# -gt 0 ]; do
+    case "$1" in
+        --*) name="${1#--}" ;;
+        *) fail "unexpected argument $1: every option is --name value; see --help" ;;
+    esac
+    name="${name//-/_}"
+    [ $# -ge 2 ] || fail "option $1 has no value; see --help"
+    value="$2"
+    shift 2
+    case "${name}" in
+        model) models+=("${value}") ;;
+        corpus_dir|list|test_texts|vocoder)
+            printf -v "${name}" '%s' "$(seen_from_caller "${value}")" ;;
+        corpus|part|num_speakers|texts_per_speaker|seed|skip_faulty|inference_model|\
+        batch_size|device|metrics|nj|tag|expdir|stage|stop_stage)
+            printf -v "${name}" '%s' "${value}" ;;
+        *) fail "unknown option --${name}; see --help" ;;
+    esac
+done
+
+runs() {  # whether stage $1 is to be run
+    [ "${stage}" -le "$1" ] && [ "${stop_stage}" -ge "$1" ]
+}
+stem() {  # name of a file without folder and ending
+    local file="${1##*/}"
+    echo "${file%.*}"
+}
+
+[ -n "${corpus_dir}" ] || ! runs 1 || fail "--corpus_dir is missing: name the folder" \
+    "that ${corpus} was unpacked in"
+[ ${#models[@]} -gt 0 ] || [ "${stop_stage}" -lt 2 ] || fail "there is no --model: name" \
+    "an experiment folder, a packed zip or a tag"
+
+names=()
+files=()
+for model in ${models[@]+"${models[@]}"}; do
+    model_name="${model%%=*}"
+    case "${model}" in
+        *=*) case "${model_name}" in
+                */*|'') model_name= ;;  # the = of a path
+                *) model="${model#*=}" ;;
+            esac ;;
+        *) model_name= ;;
+    esac
+    model="$(seen_from_caller "${model%/}")"
+    if [ -z "${model_name}" ]; then
+        model_name="${model##*/}"
+        model_name="${model_name%.zip}"
+    fi
+    for other in ${names[@]+"${names[@]}"}; do
+        [ "${other}" != "${model_name}" ] || fail "two models are called ${other}: give" \
+            "--model NAME=MODEL"
+    done
+    names+=("${model_name}")
+    files+=("${model}")
+done
+
+if [ -z "${tag}" ]; then
+    tag="${corpus}"
+    for word in "${part}" "${list:+$(stem "${list}")}" \
+        "${test_texts:+$(stem "${test_texts}")}"; do
+        [ -z "${word}" ] || tag+="_${word}"
+    done
+fi
+data="data/${tag}"
+exp="${expdir}/${tag}"
+gt_name="ground_truth_mel_${vocoder##*/}"
+
+../../setup.sh
+. ./path.sh
+
+if runs 1; then
+    log "Stage 1: the test set in ${data}"
+    options=(--corpus "${corpus}" --corpus_dir "${corpus_dir}" --data_dir "${data}")
+    for name in part list test_texts num_speakers texts_per_speaker seed skip_faulty; do
+        [ -z "${!name}" ] || options+=("--${name}" "${!name}")
+    done
+    python3 local/prepare.py "${options[@]}"
+fi
+[ -e "${data}/text" ] || fail "${data} is missing; run stage 1 first"
+
+# Of the commands that make speech.
+speech=(--data_dir "${data}" --vocoder "${vocoder}" --device "${device}")
+[ -z "${inference_model}" ] || speech+=(--model_file "${inference_model}")
+
+if runs 2; then
+    for i in "${!names[@]}"; do
+        log "Stage 2: ${names[i]} says it, on ${device}"
+        mkdir -p "${exp}/${names[i]}"
+        python3 -m espnet_prune.bin.synthesize "${speech[@]}" --model "${files[i]}" \
+            -o "${exp}/${names[i]}/wav" --batch_size "${batch_size}"
+    done
+fi
+
+gt_wavs="${exp}/${gt_name}/wav"
+if runs 3; then
+    if [ ! -e "${data}/gt_wav.scp" ]; then
+        log "Stage 3: passed over, there are no recordings of these texts"
+    elif [[ "${vocoder}" = *.pkl ]]; then
+        log "Stage 3: passed over, ground truth does not go through a ParallelWaveGAN"
+    else
+        log "Stage 3: the recordings through the mel of ${names[0]} and ${vocoder}"
+        mkdir -p "${exp}/${gt_name}"
+        python3 -m espnet_prune.bin.vocode "${speech[@]}" --model "${files[0]}" \
+            -o "${gt_wavs}"
+    fi
+fi
+
+if runs 4; then
+    log "Stage 4: scores"
+    options=()
+    if [ -e "${data}/gt_wav.scp" ] && [ -e "${gt_wavs}/synthesis.jsonl" ]; then
+        options+=(--system "${gt_name}=${gt_wavs}")
+    fi
+    for i in "${!names[@]}"; do
+        [ -d "${exp}/${names[i]}/wav" ] || fail "${exp}/${names[i]}/wav is missing; run" \
+            "stage 2 for --model ${names[i]}"
+        options+=(--system "${names[i]}=${exp}/${names[i]}/wav")
+    done
+    # Values of these speakers line up with two more papers.
+    if [ "${corpus}" = vctk ] && cut -d ' ' -f 2 "${data}/utt2spk" \
+        | grep -qxFf local/yourtts_11.txt; then
+        options+=(--subset "the 11 of YourTTS and SC-CNN=local/yourtts_11.txt")
+    fi
+    # shellcheck disable=SC2206  # a list of words
+    [ -z "${metrics}" ] || options+=(--metrics ${metrics})
+    python3 -m espnet_prune.bin.score --data_dir "${data}" --output_dir "${exp}/scores" \
+        "${options[@]}" --nj "${nj}"
+fi
+log "Successfully finished. [elapsed=${SECONDS}s]"

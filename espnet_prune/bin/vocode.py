@@ -1,0 +1,66 @@
+#!/usr/bin/env python3
+"""Send recordings through a mel and a vocoder, for the row of ground truth.
+
+python -m espnet_prune.bin.vocode --data_dir DATA --vocoder hifigan -o OUT
+
+DATA is the Kaldi folder of a test set with gt_wav.scp. Run it again to go on after an
+interruption; what is finished is kept.
+"""
+
+import argparse
+from pathlib import Path
+from typing import Optional, Sequence
+
+from espnet_prune.errors import UserError, run
+from espnet_prune.evaluation.copy_synthesis import copy_synthesis
+from espnet_prune.evaluation.scoring import read_wavs
+from espnet_prune.evaluation.tables import make_output_dir
+from espnet_prune.pretrained import find_model
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """Get argument parser."""
+    parser = argparse.ArgumentParser(
+        description="Send recordings through a mel and a vocoder",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument(
+        "--data_dir", type=Path, required=True, help="Kaldi folder with gt_wav.scp"
+    )
+    parser.add_argument(
+        "--vocoder",
+        default="griffin_lim",
+        help="griffin_lim, hifigan, hifigan_ljspeech, or the folder of a HiFi-GAN",
+    )
+    parser.add_argument(
+        "--model",
+        help="The mel is that of this model (experiment folder, packed model or tag); "
+        "otherwise the one that the vocoder was trained on",
+    )
+    parser.add_argument("--model_file", help="Weights in the experiment folder")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, help="Folder of UTTERANCE.wav"
+    )
+    return parser
+
+
+def main(cmd: Optional[Sequence[str]] = None) -> None:
+    """Check, then vocode."""
+    args = get_parser().parse_args(cmd)
+    if not (args.data_dir / "gt_wav.scp").is_file():
+        raise UserError(
+            f"{args.data_dir} has no gt_wav.scp, the recordings of its texts; without "
+            "them there is no ground truth"
+        )
+    wavs = read_wavs(args.data_dir / "gt_wav.scp")
+    config = None
+    if args.model is not None:
+        config = find_model(args.model, args.model_file)["train_config"]
+    folder = make_output_dir(args.output)
+    copy_synthesis(wavs, args.vocoder, folder, config, args.device)
+    print(f"{folder}: {len(wavs)} recordings through {args.vocoder}")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,115 @@
+"""Ground truth through a vocoder: what is left of real speech in a mel.
+
+No system can be better than its vocoder is on the mel of a recording.
+"""
+
+from pathlib import Path
+from typing import Dict, Optional, Union
+
+import torch
+import yaml
+from espnet2.tasks.tts import feats_extractor_choices
+from espnet2.tts.feats_extract.log_mel_fbank import LogMelFbank
+from tqdm import tqdm
+
+from espnet_prune.errors import UserError
+from espnet_prune.evaluation.backends import load_wave
+from espnet_prune.evaluation.speaking import (
+    digest,
+    identify_vocoder,
+    keep,
+    lacking,
+    stamp,
+)
+from espnet_prune.vocoder import (
+    PUBLISHED,
+    GriffinLim,
+    build_vocoder,
+    describe_features,
+    trained_features,
+)
+
+GRIFFIN_LIM = "griffin_lim"
+
+
+def features_for(vocoder: str, train_config: Optional[Path] = None) -> torch.nn.Module:
+    """Build the feature extractor of a model, or one that suits a vocoder.
+
+    Args:
+        vocoder: ``griffin_lim`` or what ``build_vocoder`` takes.
+        train_config: ``config.yaml`` of the model that the vocoder is to serve. None
+            takes the mel that the vocoder was trained on, for Griffin-Lim that of the
+            public HiFi-GAN.
+
+    Returns:
+        Waves (B, T_wav) to denormalised log-mel (B, T_feats, n_mels).
+
+    Raises:
+        UserError: The configuration has no such features, or there is no such vocoder.
+
+    """
+    if train_config is None:
+        settings = PUBLISHED if vocoder == GRIFFIN_LIM else trained_features(vocoder)
+        settings = dict(settings)
+        return LogMelFbank(hop_length=settings.pop("n_shift"), **settings)
+    settings = yaml.safe_load(train_config.read_text(encoding="utf-8"))
+    name = settings.get("feats_extract")
+    if name != "fbank":
+        raise UserError(
+            f"{train_config} has the features {name}, of which no wave can be made; "
+            "give a model that was trained with tts.sh --feats_type raw"
+        )
+    conf = settings.get("feats_extract_conf") or {}
+    return feats_extractor_choices.get_class(name)(**conf)
+
+
+def build(vocoder: str, feats_extract: torch.nn.Module, device: str = "cpu"):
+    """Build a vocoder that fits the features.
+
+    Raises:
+        UserError: It does not fit, or cannot be built.
+
+    """
+    if vocoder == GRIFFIN_LIM:
+        return GriffinLim(**feats_extract.get_parameters())
+    if vocoder.endswith(".pkl"):
+        raise UserError(
+            f"{vocoder} is a vocoder of ParallelWaveGAN: ground truth goes through "
+            f"{GRIFFIN_LIM}, hifigan or the folder of a HiFi-GAN"
+        )
+    return build_vocoder(vocoder, describe_features(feats_extract), device)
+
+
+@torch.no_grad()
+def copy_synthesis(
+    wavs: Dict[str, Path],
+    vocoder: str,
+    folder: Path,
+    train_config: Optional[Union[Path, str]] = None,
+    device: str = "cpu",
+) -> None:
+    """Send recordings through mel and vocoder, those that were not yet.
+
+    Args:
+        wavs: Recording of each utterance.
+        vocoder: ``griffin_lim`` or what ``build_vocoder`` takes.
+        folder: Where ``UTTERANCE.wav`` are written, which exists.
+        train_config: See :func:`features_for`.
+        device: Of the vocoder.
+
+    Raises:
+        UserError: See :func:`features_for` and :func:`build`.
+
+    """
+    feats_extract = features_for(vocoder, train_config and Path(train_config))
+    parameters = describe_features(feats_extract)
+    model = build(vocoder, feats_extract, device)
+    made_from = [identify_vocoder(vocoder), sorted(map(str, parameters.items()))]
+    stamps = {name: stamp(digest(path), *made_from) for name, path in wavs.items()}
+    todo = lacking(folder, stamps)
+    fs = parameters["fs"]
+    for name in tqdm(todo, "vocoding", unit="utt", ncols=79, disable=not todo):
+        original = torch.from_numpy(load_wave(wavs[name], fs))
+        feat = feats_extract(original[None])[0][0]
+        record = {"utterance": name, "vocoder": vocoder, "of": stamps[name]}
+        keep(folder, model(feat), fs, record)

@@ -1,0 +1,495 @@
+"""egs2/vctk/tts1: who says what, in which voice, out of the corpora as they lie."""
+
+import hashlib
+import importlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import soundfile
+from real_speech import (
+    an4,
+    write_audio,
+    write_librispeech,
+    write_libritts,
+    write_vctk,
+)
+
+from espnet_prune.errors import UserError
+
+RECIPE = Path(__file__).resolve().parents[1] / "egs2" / "vctk" / "tts1"
+YOURTTS = "p225 p234 p238 p245 p248 p261 p294 p302 p326 p335 p347".split()
+ROWS = [
+    ("p225", "p225_012", "p225_038", "Yes."),
+    ("p234", "p234_012", "p234_038", "Start."),
+    ("p300", "p300_012", "p300_038", "Go."),
+]
+
+
+def load(name):
+    """Import a script of the recipe, which finds its neighbours beside it."""
+    sys.path.insert(0, str(RECIPE / "local"))
+    try:
+        # other recipes have a prepare.py as well
+        sys.modules.pop(name, None)
+        return importlib.import_module(name)
+    finally:
+        sys.path.remove(str(RECIPE / "local"))
+        sys.modules.pop(name, None)
+
+
+prepare_module, make_list = load("prepare"), load("make_list")
+sys.modules.pop("corpora", None)
+
+
+@pytest.fixture
+def prepare(tmp_path, capsys):
+    """Run the preparation; return what it printed."""
+
+    def run(corpus_dir, *options, data_dir=tmp_path / "data"):
+        arguments = ["--corpus_dir", corpus_dir, "--data_dir", data_dir, *options]
+        prepare_module.main([str(argument) for argument in arguments])
+        return capsys.readouterr().out
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def vctk(tmp_path_factory):
+    return write_vctk(tmp_path_factory.mktemp("vctk") / "VCTK-Corpus-0.92")
+
+
+def write_list(path, rows=ROWS, columns=("speaker", "reference", "target", "text")):
+    lines = ["\t".join(columns), *("\t".join(row) for row in rows)]
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+@pytest.fixture
+def mine(tmp_path):
+    """A user's list of the three speakers."""
+    return write_list(tmp_path / "mine.tsv")
+
+
+def read(folder):
+    """Read the files of a Kaldi folder: {file: {utterance: value}}."""
+    names = ("text", "wav.scp", "utt2spk", "gt_wav.scp", "spk2utt")
+    return {
+        name: dict(
+            line.split(maxsplit=1) for line in (folder / name).read_text().splitlines()
+        )
+        for name in names
+        if (folder / name).exists()
+    }
+
+
+def findings(path):
+    lines = path.read_text().splitlines()
+    assert lines[0] == "utterance\treason\tdetail"
+    return [line.split("\t") for line in lines[1:]]
+
+
+# ---------------------------------------------------------------------- the pinned list
+
+
+def pinned_rows():
+    lines = (RECIPE / "local" / "vctk_108.tsv").read_text().splitlines()
+    names = lines[0].split("\t")
+    return [dict(zip(names, line.split("\t"))) for line in lines[1:]]
+
+
+def test_the_pinned_list_is_zero_shot():
+    rows = pinned_rows()
+    assert len({row["speaker"] for row in rows}) == len(rows) == 108
+    assert not {"p315", "s5"} & {row["speaker"] for row in rows}
+    for row in rows:
+        said = [row[column] for column in ("reference", "spare", "target")]
+        assert len(set(said)) == 3
+        assert all(re.fullmatch(rf"{row['speaker']}_\d{{3}}", name) for name in said)
+        assert re.fullmatch(r"[A-Z][A-Za-z',.? -]+[.?]", row["text"])
+    subset = (RECIPE / "local" / "yourtts_11.txt").read_text().split()
+    assert subset == YOURTTS
+    assert set(YOURTTS) <= {row["speaker"] for row in rows}
+
+
+def test_making_the_list_again_gives_the_same_bytes(tmp_path):
+    make_list.main(["--output", str(tmp_path / "vctk_108.tsv")])
+    for name in ("vctk_108.tsv", "vctk_108.tsv.sha256"):
+        again = (tmp_path / name).read_bytes()
+        assert again == (RECIPE / "local" / name).read_bytes()
+    digest = hashlib.sha256((tmp_path / "vctk_108.tsv").read_bytes()).hexdigest()
+    assert (tmp_path / "vctk_108.tsv.sha256").read_text().split()[0] == digest
+    make_list.main(["--output", str(tmp_path / "other.tsv"), "--seed", "1"])
+    assert (tmp_path / "other.tsv").read_text() != (
+        tmp_path / "vctk_108.tsv"
+    ).read_text()
+
+
+def test_all_108_speakers_of_a_whole_corpus(prepare, tmp_path):
+    """The tree has every recording of the list, all of them the same real one."""
+    root = tmp_path / "VCTK-Corpus-0.92"
+    original = tmp_path / "one.flac"
+    write_audio(original, an4()["cen8-fbbh-b"].wave, 48000)
+    for row in pinned_rows():
+        for name in (row["reference"], row["target"]):
+            audio = root / "wav48_silence_trimmed" / row["speaker"]
+            audio.mkdir(parents=True, exist_ok=True)
+            os.link(original, audio / f"{name}_mic1.flac")
+        text = root / "txt" / row["speaker"] / f"{row['target']}.txt"
+        text.parent.mkdir(parents=True)
+        text.write_text(f"{row['text']}\n")
+    shown = prepare(tmp_path)  # the folder that it was unpacked in
+    sets = read(tmp_path / "data")
+    assert len(sets["text"]) == len(sets["wav.scp"]) == len(sets["gt_wav.scp"]) == 108
+    assert len(set(sets["utt2spk"].values())) == 108
+    assert sets["text"]["p225_038"] == "Diving is no part of football."
+    digest = (RECIPE / "local" / "vctk_108.tsv.sha256").read_text()[:16]
+    about = (tmp_path / "data" / "about.txt").read_text()
+    assert about in shown
+    assert about == (
+        f"VCTK 0.92, list vctk_108.tsv, sha256 {digest}: 108 utterances, 108 speakers\n"
+    )
+    assert not findings(tmp_path / "data" / "remarks.tsv")
+    prepare(tmp_path, "--num_speakers", 5)
+    assert len(read(tmp_path / "data")["text"]) == 5
+
+
+def test_a_pinned_list_that_was_changed_is_refused(
+    prepare, vctk, tmp_path, monkeypatch
+):
+    for name in ("vctk_108.tsv", "vctk_108.tsv.sha256"):
+        shutil.copy(RECIPE / "local" / name, tmp_path)
+    pinned = tmp_path / "vctk_108.tsv"
+    pinned.write_text(pinned.read_text().replace("football", "rugby"))
+    monkeypatch.setattr(prepare_module, "PINNED", pinned)
+    with pytest.raises(UserError, match="is not the pinned list any more"):
+        prepare(vctk)
+    assert not (tmp_path / "data").exists()
+
+
+# ------------------------------------------------------------------------ both layouts
+
+
+@pytest.mark.parametrize("release", ["0.92", "older"])
+def test_both_layouts_of_vctk(prepare, mine, tmp_path, release):
+    folder = "VCTK-Corpus-0.92" if release == "0.92" else "VCTK-Corpus"
+    write_vctk(tmp_path / folder, release)
+    shown = prepare(tmp_path, "--list", mine)
+    sets = read(tmp_path / "data")
+    assert sets["text"] == {target: text for _, _, target, text in ROWS}
+    assert sets["utt2spk"] == {target: speaker for speaker, _, target, _ in ROWS}
+    assert sets["spk2utt"] == {speaker: target for speaker, _, target, _ in ROWS}
+    for target, path in sets["wav.scp"].items():
+        assert soundfile.info(path).samplerate == 48000
+        assert soundfile.info(path).duration >= 2
+        assert re.match(rf"{target[:4]}_012[_.]", Path(path).name)
+        assert Path(path).parent == Path(sets["gt_wav.scp"][target]).parent
+        assert path != sets["gt_wav.scp"][target]
+    assert "left out: p315, there are no texts of this speaker" in shown
+    assert ("left out: s5, " in shown) == (release == "0.92")
+    left_out = findings(tmp_path / "data" / "left_out.tsv")
+    assert [row[0] for row in left_out] == ["p315", "s5"][: 1 + (release == "0.92")]
+    lines = (tmp_path / "data" / "text").read_text().splitlines()
+    assert lines == sorted(lines)
+
+
+# ---------------------------------------------------------------- faulty recordings
+
+
+def test_a_reference_that_is_missing_or_short_stops_it(prepare, vctk, tmp_path):
+    rows = [ROWS[0], ("p234", "p234_099", "p234_038", "Start.")]
+    rows += [("p300", "p300_038", "p300_012", "Eleven.")]
+    path = write_list(tmp_path / "mine.tsv", rows)
+    with pytest.raises(UserError, match="2 of 3 utterances have no reference") as error:
+        prepare(vctk, "--list", path)
+    assert "p234_099_mic1.flac is missing" in str(error.value)
+    assert not (tmp_path / "data" / "text").exists()
+    left_out = findings(tmp_path / "data" / "left_out.tsv")[2:]
+    assert [row[0] for row in left_out] == ["p234_038", "p300_012"]
+    assert "lasts 0.7 s, wanted 2 s" in left_out[1][2]
+    shown = prepare(vctk, "--list", path, "--skip_faulty", "true")
+    assert set(read(tmp_path / "data")["text"]) == {"p225_038"}
+    assert "2 of the list are left out" in shown
+
+
+def test_a_spare_reference_takes_the_place_and_is_named(prepare, vctk, tmp_path):
+    columns = ("speaker", "reference", "spare", "target", "text")
+    rows = [("p225", "p225_007", "p225_012", "p225_038", "Yes.")]
+    prepare(vctk, "--list", write_list(tmp_path / "mine.tsv", rows, columns))
+    path = read(tmp_path / "data")["wav.scp"]["p225_038"]
+    assert path.endswith("p225_012_mic1.flac")
+    (remark,) = findings(tmp_path / "data" / "remarks.tsv")
+    assert remark[1] == "spare reference"
+    assert remark[2].startswith("p225_012, for") and "is missing" in remark[2]
+
+
+def test_the_target_is_never_its_own_reference(prepare, vctk, tmp_path):
+    rows = [("p225", "p225_012", "p225_012", "March."), *ROWS[1:]]
+    with pytest.raises(UserError, match="is the target itself"):
+        prepare(vctk, "--list", write_list(tmp_path / "mine.tsv", rows))
+
+
+def test_what_is_worth_a_look(prepare, vctk, tmp_path):
+    rows = [("p225", "p225_012", "p225_038", "No."), ROWS[1]]
+    rows += [("p300", "p300_012", "p300_039", "Nobody recorded this.")]
+    prepare(vctk, "--list", write_list(tmp_path / "mine.tsv", rows))
+    remarks = findings(tmp_path / "data" / "remarks.tsv")
+    assert [row[:2] for row in remarks] == [
+        ["p225_038", "another text in the corpus"],
+        ["p300_039", "no recording of the target"],
+    ]
+    sets = read(tmp_path / "data")
+    assert sets["text"]["p225_038"] == "No."  # the list is what is compared
+    assert set(sets["gt_wav.scp"]) == {"p225_038", "p234_038"}
+
+
+# ------------------------------------------------------------- lists and texts of users
+
+
+def test_recordings_of_a_users_own(prepare, vctk, tmp_path):
+    write_audio(tmp_path / "me" / "hello.wav", an4()["cen8-mmxg-b"].wave)
+    rows = [("me", "me/hello.wav", "First text"), ("me", "me/hello.wav", "Second")]
+    path = write_list(tmp_path / "own.tsv", rows, ("speaker", "reference", "text"))
+    prepare(vctk, "--list", path)
+    sets = read(tmp_path / "data")
+    assert sets["text"] == {"me-sent001": "First text", "me-sent002": "Second"}
+    assert set(sets["wav.scp"].values()) == {str(tmp_path / "me" / "hello.wav")}
+    assert "gt_wav.scp" not in sets
+
+
+def test_sentences_of_a_users_own_are_said_by_everybody(prepare, vctk, mine, tmp_path):
+    prepare(vctk, "--list", mine)
+    (tmp_path / "texts.txt").write_text("Well then.\n\nGood bye\n")
+    shown = prepare(vctk, "--list", mine, "--test_texts", tmp_path / "texts.txt")
+    sets = read(tmp_path / "data")
+    assert sets["text"] == {
+        f"{speaker}-sent{number}": text
+        for speaker in ("p225", "p234", "p300")
+        for number, text in (("001", "Well then."), ("002", "Good bye"))
+    }
+    assert sets["wav.scp"]["p234-sent002"].endswith("p234_012_mic1.flac")
+    assert "gt_wav.scp" not in sets  # that of the run before is gone
+    assert "texts of texts.txt" in shown
+
+
+COLUMNS = "speaker\treference\ttext\n"
+
+
+@pytest.mark.parametrize(
+    "content, fault",
+    [
+        ("", "lacks speaker"),
+        ("speaker\ttext\n", "lacks reference"),
+        ("speaker\treference\ttext\tage\n", "has the unknown age"),
+        (COLUMNS, "lists nobody"),
+        (f"{COLUMNS}p225\tp225_012\n", "line 2 of .* has 2 of 3 columns and no text"),
+        (f"{COLUMNS}p225\tp225_012\t \n", "and no text"),
+        (f"{COLUMNS}a/b\tp225_012\tHi.\n", "speaker 'a/b'"),
+        (
+            "speaker\treference\ttext\ttarget\n" + 2 * "p225\tp225_012\tHi\tp225_038\n",
+            "the target p225_038 twice",
+        ),
+    ],
+)
+def test_lists_that_cannot_be_read(prepare, vctk, tmp_path, content, fault):
+    (tmp_path / "mine.tsv").write_text(content)
+    with pytest.raises(UserError, match=fault) as error:
+        prepare(vctk, "--list", tmp_path / "mine.tsv")
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize(
+    "options, fault",
+    [
+        (["--list", "none.tsv"], "cannot read the list none.tsv"),
+        (["--test_texts", "none.txt"], "cannot read none.txt"),
+        (["--num_speakers", "4"], "choose 0 .all. to 3"),
+        (["--part", "test"], "VCTK has no parts"),
+        (["--texts_per_speaker", "0"], "choose 1 or more"),
+        (["--corpus", "librispeech"], "has no test-other"),
+        (["--corpus", "libritts", "--part", "dev"], "has no dev"),
+        (["--corpus_dir", "none"], "no folder none"),
+        (["--corpus_dir", "."], "neither wav48_silence_trimmed nor wav48"),
+    ],
+)
+def test_bad_options(prepare, vctk, mine, tmp_path, options, fault, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=fault) as error:
+        prepare(vctk, *(["--list", mine] if "--list" not in options else []), *options)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "data").exists()
+
+
+# -------------------------------------------------------------------- the Libri corpora
+
+
+def test_librispeech_is_drawn_with_a_seed(prepare, tmp_path):
+    write_librispeech(tmp_path / "LibriSpeech")
+    options = ("--corpus", "librispeech", "--texts_per_speaker", 1)
+    shown = prepare(tmp_path, *options)
+    assert "LibriSpeech test-other, list drawn with seed 0" in shown
+    sets = read(tmp_path / "data")
+    words = {recording.words for recording in an4().values()}
+    assert len(sets["text"]) == 2 and set(sets["text"].values()) <= words
+    for name, speaker in sets["utt2spk"].items():
+        assert Path(sets["gt_wav.scp"][name]).stem == name
+        assert name.startswith(f"{speaker}-")
+        assert soundfile.info(sets["wav.scp"][name]).duration >= 2
+        assert sets["wav.scp"][name] != sets["gt_wav.scp"][name]
+    first = (tmp_path / "data" / "list.tsv").read_text()
+    prepare(tmp_path / "LibriSpeech" / "test-other", *options)
+    assert (tmp_path / "data" / "list.tsv").read_text() == first
+    drawn = set()
+    for seed in range(6):
+        prepare(tmp_path, *options, "--seed", seed)
+        drawn.add((tmp_path / "data" / "list.tsv").read_text())
+    assert len(drawn) > 1
+    prepare(tmp_path, *options, "--num_speakers", 1)  # others do not matter
+    assert set((tmp_path / "data" / "list.tsv").read_text().splitlines()) <= set(
+        first.splitlines()
+    )
+
+
+def test_speakers_with_too_little_are_named(prepare, tmp_path):
+    write_librispeech(tmp_path)
+    options = ("--corpus", "librispeech", "--texts_per_speaker", 2)
+    prepare(tmp_path, *options)  # 367 says one thing that is too short to be asked for
+    assert set(read(tmp_path / "data")["utt2spk"].values()) == {"1089"}
+    (left_out,) = findings(tmp_path / "data" / "left_out.tsv")
+    assert left_out == ["367", "too little to draw from", "3 recordings, 1 targets"]
+    with pytest.raises(UserError, match="no speaker of LibriSpeech test-other"):
+        prepare(tmp_path, "--corpus", "librispeech", "--texts_per_speaker", 9)
+
+
+def test_seen_speakers_of_libritts(prepare, tmp_path):
+    write_libritts(tmp_path)
+    prepare(tmp_path, "--corpus", "libritts", "--texts_per_speaker", 1)
+    sets = read(tmp_path / "data")
+    assert len(sets["text"]) == 2
+    for name, text in sets["text"].items():
+        assert re.fullmatch(r"(1089|367)_\d+_\d{6}_000000", name)
+        assert text == text.capitalize() and text.endswith(".")
+        assert sets["gt_wav.scp"][name].endswith(f"{name}.wav")
+
+
+# ------------------------------------------------------------------------------- run.sh
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    """A copy of the recipe whose set-up does nothing and whose Python shows calls."""
+    folder = tmp_path / "egs2" / "vctk" / "tts1"
+    (folder / "data" / "vctk").mkdir(parents=True)
+    shutil.copytree(RECIPE / "local", folder / "local")
+    shutil.copy(RECIPE / "run.sh", folder)
+    (folder / "data" / "vctk" / "text").touch()
+    (folder / "data" / "vctk" / "utt2spk").write_text("p225_038 p225\n")
+    (folder.parents[1] / "setup.sh").write_text("#!/bin/bash\nexit 0\n")
+    (folder.parents[1] / "setup.sh").chmod(0o755)
+    (folder / "path.sh").write_text('python3() { printf "<%s>" "$@"; echo; }\n')
+    return folder
+
+
+def run_sh(recipe, *arguments, cwd):
+    return subprocess.run(
+        [str(recipe / "run.sh"), *arguments], capture_output=True, text=True, cwd=cwd
+    )
+
+
+def calls(ended):
+    assert ended.returncode == 0, ended.stderr
+    return [
+        line.strip("<>").split("><")
+        for line in ended.stdout.splitlines()
+        if line.startswith("<")
+    ]
+
+
+def test_run_sh_hands_on_its_options(recipe, tmp_path):
+    caller = tmp_path / "some where"
+    (caller / "my corpus").mkdir(parents=True)
+    (caller / "tts_a").mkdir()
+    (caller / "b.zip").touch()
+    for name in ("tts_a", "b", "tag", "mine"):
+        (recipe / "exp" / "vctk" / name / "wav").mkdir(parents=True)
+    ended = run_sh(
+        recipe,
+        *("--corpus_dir", "my corpus", "--model", "tts_a", "--model", "b.zip"),
+        *("--model", "some/tag", "--model", "mine=some/other", "--device", "cuda"),
+        *("--metrics", "rtf kept_share", "--nj", "3", "--skip-faulty", "true"),
+        cwd=caller,
+    )
+    data, *said, scored = calls(ended)
+    assert data[1:7] == [
+        *("--corpus", "vctk", "--corpus_dir", f"{caller}/my corpus"),
+        *("--data_dir", "data/vctk"),
+    ]
+    assert data[7:] == ["--skip_faulty", "true"]
+    models = [dict(zip(call[2::2], call[3::2])) for call in said]
+    assert [call["--model"] for call in models] == [
+        f"{caller}/tts_a",
+        f"{caller}/b.zip",
+        "some/tag",
+        "some/other",
+    ]
+    assert [call["-o"] for call in models] == [
+        f"exp/vctk/{name}/wav" for name in ("tts_a", "b", "tag", "mine")
+    ]
+    assert all(call["--device"] == "cuda" for call in models)
+    assert "Stage 3: passed over" in ended.stdout  # no gt_wav.scp
+    systems = [scored[i + 1] for i, word in enumerate(scored) if word == "--system"]
+    assert systems[0] == "tts_a=exp/vctk/tts_a/wav" and len(systems) == 4
+    assert scored[scored.index("--metrics") + 1 :][:2] == ["rtf", "kept_share"]
+    assert "the 11 of YourTTS and SC-CNN=local/yourtts_11.txt" in scored
+
+
+def test_run_sh_names_its_folders_by_what_is_evaluated(recipe, tmp_path):
+    (tmp_path / "my list.tsv").touch()
+    (tmp_path / "texts.txt").touch()
+    ended = run_sh(
+        recipe,
+        *("--corpus_dir", "x", "--list", "my list.tsv", "--test_texts", "texts.txt"),
+        *("--corpus", "libritts", "--part", "dev-clean", "--stop_stage", "1"),
+        cwd=tmp_path,
+    )
+    assert ended.returncode == 2  # for nothing was prepared
+    assert "data/libritts_dev-clean_my list_texts is missing" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments, fault",
+    [
+        (["data"], "unexpected argument data"),
+        (["--model"], "has no value"),
+        (["--ngpu", "1"], "unknown option --ngpu"),
+        (["--model", "a"], "--corpus_dir is missing"),
+        (["--corpus_dir", "x"], "there is no --model"),
+        (["--corpus_dir", "x", "--model", "a/b", "--model", "c/b"], "are called b"),
+    ],
+)
+def test_run_sh_refuses_in_one_line(recipe, tmp_path, arguments, fault):
+    ended = run_sh(recipe, *arguments, cwd=tmp_path)
+    assert ended.returncode == 2
+    assert fault in ended.stderr and ended.stderr.count("\n") == 1
+
+
+def test_run_sh_help_names_every_option():
+    text = (RECIPE / "run.sh").read_text()
+    shown = subprocess.run(
+        [str(RECIPE / "run.sh"), "--help"], capture_output=True, text=True, check=True
+    ).stdout
+    options = re.search(r"# Options of.*?\n\n", text, flags=re.DOTALL)[0]
+    names = re.findall(r"^(\w+)=", options, flags=re.MULTILINE)
+    names[names.index("models")] = "model"
+    assert len(names) > 15
+    for name in names:
+        assert f"--{name} " in shown, name
+    own = vars(
+        prepare_module.get_parser().parse_args(["--corpus_dir=x", "--data_dir=x"])
+    )
+    assert own.keys() - {"data_dir"} <= set(names)
