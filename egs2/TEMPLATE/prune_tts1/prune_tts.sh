@@ -24,11 +24,16 @@ python="python3 -m espnet_prune"
 expdir=exp
 dumpdir=dump
 train_config=
+train_overlays=
 train_args=
 tag=
 tts_exp=
+train_set=
+valid_set=
 test_sets=
 teacher_dumpdir=
+fs=16000
+n_shift=256
 token_type=phn
 cleaner=tacotron
 g2p=g2p_en
@@ -41,6 +46,12 @@ skip_train=false
 skip_eval=false
 skip_packing=false
 skip_scoring=false
+skip_upload_hf=true
+hf_repo=
+lang=noinfo
+card_args=
+use_spk_embed=false
+spk_embed_tag=espnet_spk
 
 help_message=$(cat << EOT
 Usage: $0 [options]
@@ -55,13 +66,19 @@ Takes every option of ESPnet's tts.sh and hands it on, and these:
                      # the folder of a HiFi-GAN, or the .pkl of a ParallelWaveGAN (default="${vocoders}").
     --nbpe           # Pieces of --token_type bpe, which tts.sh itself cannot make
                      # (default="${nbpe}").
+    --train_overlays # YAML files of settings that differ from --train_config, in a row;
+                     # merged over it into one file, EXPDIR/configs/NAME_OVERLAYS.yaml,
+                     # which gives the experiment its name.
     --skip_packing   # Skip stage 12 (default="${skip_packing}").
+    --card_args      # More options of espnet_prune.bin.model_card, for instance
+                     # "--license cc-by-4.0 --scores scores" (default="${card_args}").
 
 Stages (of tts.sh in brackets):
      1 [1]  data preparation by local/data.sh
      2 [2]  format wav.scp to one sampling rate
      3 [3]  speaker embeddings, if asked for
-     4 [4]  remove long and short data
+     4 [4]  remove long and short data; with --teacher_dumpdir, durations in frames of
+            sets that have them in seconds (data/SET/token_ends)
      5 [5]  token list
      6 [6]  statistics
      7 [7]  training: phase 1 with soft masks, or the only phase of a model whose
@@ -95,11 +112,12 @@ while [ $# -gt 0 ]; do
             fail "unexpected argument $1: every option is --name value; see --help" ;;
     esac
     case "${name}" in
-        phase1_epochs|vocoders|nbpe|stage|stop_stage|python|train_args|tag|tts_exp|test_sets|\
-        teacher_dumpdir|inference_tag|skip_packing|skip_scoring)
+        phase1_epochs|vocoders|nbpe|train_overlays|stage|stop_stage|python|train_args|\
+        tag|tts_exp|test_sets|teacher_dumpdir|inference_tag|skip_packing|skip_scoring|card_args)
             printf -v "${name}" '%s' "$2" ;;  # handed on stage by stage
-        expdir|dumpdir|train_config|token_type|cleaner|g2p|feats_type|\
-        srctexts|inference_config|inference_args|inference_model|skip_train|skip_eval)
+        expdir|dumpdir|train_config|train_set|valid_set|fs|n_shift|token_type|cleaner|\
+        g2p|feats_type|srctexts|inference_config|inference_args|inference_model|\
+        skip_train|skip_eval|skip_upload_hf|hf_repo|lang|use_spk_embed|spk_embed_tag)
             printf -v "${name}" '%s' "$2"
             passed+=("--${name}" "$2") ;;
         vocoder_file)
@@ -113,6 +131,10 @@ log "$0 ${given}"
 
 . ./path.sh
 . ./cmd.sh
+# ESPnet's scripts look for C.UTF-8, which newer systems list as C.utf8; without it they
+# refuse texts with letters beyond ASCII.
+locale() { command locale "$@" | sed 's/^C\.utf8$/C.UTF-8/'; }
+export -f locale
 tts_sh="${ESPNET_ROOT}/egs2/TEMPLATE/tts1/tts.sh"
 [ -f "${tts_sh}" ] || fail "no tts.sh in ESPNET_ROOT=${ESPNET_ROOT}; run egs2/setup.sh"
 
@@ -124,6 +146,13 @@ run_tts() {  # run_tts STAGE_OF_TTS_SH OPTIONS...
 runs() {  # whether stage $1 is to be run
     [ "${stage}" -le "$1" ] && [ "${stop_stage}" -ge "$1" ]
 }
+
+if [ -n "${train_overlays}" ]; then
+    # shellcheck disable=SC2086
+    train_config=$(python3 "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/merge.py" \
+        --output_dir "${expdir}/configs" "${train_config}" ${train_overlays}) || exit 2
+    passed+=(--train_config "${train_config}")
+fi
 
 # What is to be done, checked before anything is.
 phases=$(python3 -m espnet_prune.bin.plan --train_config "${train_config}" \
@@ -179,6 +208,12 @@ train() {  # train EXP OPTIONS...
 for number in 1 2 3 4; do
     ! runs "${number}" || run_tts "${number}"
 done
+if runs 4 && [ -n "${teacher_dumpdir}" ] && [ -e "data/${train_set}/token_ends" ]; then
+    log "Stage 4: durations in frames: data/*/token_ends -> ${teacher_dumpdir}"
+    python3 -m espnet_prune.bin.make_durations "${train_set}" "${valid_set}" \
+        --dump_dir "${dumpdir}/${feats_type}" --fs "${fs}" --n_shift "${n_shift}" \
+        --output_dir "${teacher_dumpdir}"
+fi
 
 bpemodel=
 if [ "${token_type}" = bpe ]; then
@@ -249,23 +284,36 @@ if runs 10; then
     fi
 fi
 
+spembs() {  # option that names the speaker embeddings of test set $1, if there are any
+    ! "${use_spk_embed}" \
+        || echo "--spembs ${dumpdir}/${spk_embed_tag}/$1/${spk_embed_tag}.scp"
+}
+
 if runs 11 && ! "${skip_eval}"; then
     log "Stage 11: reports"
     experiments=("${first_exp}")
     [ "${final_exp}" = "${first_exp}" ] || experiments+=("${final_exp}")
     if [ "${pruning}" != none ]; then
-        python3 -m espnet_prune.bin.report "${experiments[@]}" \
-            --output_dir "${final_exp}/report"
         for dset in ${test_sets%% *}; do
+            # shellcheck disable=SC2046
             python3 -m espnet_prune.bin.plot_attention "${experiments[@]}" \
-                --data_dir "${dumpdir}/raw/${dset}" \
+                --data_dir "${dumpdir}/raw/${dset}" $(spembs "${dset}") \
                 --inference_model "${inference_model}" \
                 --output_dir "${final_exp}/report"
         done
-    else
-        log "Stage 11: no thresholds to report, pruning is none"
     fi
+    # shellcheck disable=SC2086
+    python3 -m espnet_prune.bin.report "${experiments[@]}" \
+        --data_dir $(printf -- "${dumpdir}/raw/%s " ${test_sets}) \
+        --output_dir "${final_exp}/report"
 fi
+
+model_card() {  # model_card OPTIONS...
+    # shellcheck disable=SC2086
+    python3 -m espnet_prune.bin.model_card "${final_exp}" --language "${lang}" \
+        --corpus "$(basename "$(dirname "${PWD}")")" --vocoder "${vocoders##* }" \
+        ${hf_repo:+--tag "${hf_repo}"} ${card_args} "$@"
+}
 
 if runs 12 && ! "${skip_packing}"; then
     packed="${final_exp}/${final_exp##*/}_${inference_model%.*}.zip"
@@ -273,16 +321,25 @@ if runs 12 && ! "${skip_packing}"; then
     # tts.sh does not know of this file; in the archive, ESPnet finds it by its name
     [ -z "${bpemodel}" ] || python3 -c "import sys, zipfile
 zipfile.ZipFile(sys.argv[1], 'a').write(sys.argv[2])" "${packed}" "${bpemodel}"
+    model_card --archive "${packed}"
     vocoder="${vocoders##* }"
     dset="${test_sets%% *}"
+    # shellcheck disable=SC2046
     python3 -m espnet_prune.bin.check_packed "${packed}" \
-        --data_dir "${dumpdir}/raw/${dset}" \
+        --data_dir "${dumpdir}/raw/${dset}" $(spembs "${dset}") \
         --wav_dir "${final_exp}/$(decoded_tag "${vocoder}")/${dset}/wav" \
         --vocoder_file "${vocoder}" ${inference_config:+--config "${inference_config}"}
 fi
 
 if runs 13; then
     run_tts 11 --tts_exp "${final_exp}"
+    if ! "${skip_upload_hf}"; then
+        # ESPnet's own card names neither the plugin nor how to load the model
+        repository="${expdir}/hf_${hf_repo//"/"/"_"}"
+        model_card --output "${repository}/README.md"
+        git -C "${repository}" commit --quiet --all --message "Model card"
+        git -C "${repository}" push --quiet
+    fi
 fi
 
 if runs 9 || runs 11; then

