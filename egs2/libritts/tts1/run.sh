@@ -66,7 +66,7 @@ while [ $# -gt 0 ]; do
 done
 
 choices() {  # names of the files in folder $1
-    find "$1" -name '*.*' -type f | sed 's|.*/||; s|\.[^.]*$||' | sort | xargs
+    find -L "$1" -name '*.*' -type f | sed 's|.*/||; s|\.[^.]*$||' | sort | xargs
 }
 [ -e "conf/systems/${system}.yaml" ] \
     || fail "--system is ${system}: choose one of $(choices conf/systems)"
