@@ -6,12 +6,13 @@ with ESPnet.
 
 __version__ = "0.1.0"
 
+from espnet_prune import arpabet
 from espnet_prune.attention import prune_self_attention, record_attention
 from espnet_prune.errors import UserError
 from espnet_prune.fastspeech2 import PrunedFastSpeech2
 from espnet_prune.model import StyleSpeech
 from espnet_prune.task import PruneTTSTask, register
-from espnet_prune.text import register_arpabet, use_bundled_espeak
+from espnet_prune.text import use_bundled_espeak
 
 __all__ = [
     "PruneTTSTask",
@@ -26,7 +27,7 @@ __all__ = [
 
 register("stylespeech", StyleSpeech)
 register("pruned_fastspeech2", PrunedFastSpeech2)
-register_arpabet()
+arpabet.register()
 use_bundled_espeak()
 
 

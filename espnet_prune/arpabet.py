@@ -13,8 +13,13 @@ import re
 import unicodedata
 from typing import Dict, List, Sequence
 
+from espnet2.text.phoneme_tokenizer import PhonemeTokenizer, g2p_choices
+
 from espnet_prune.errors import UserError
 from espnet_prune.labels import PAUSE
+from espnet_prune.text import use_bundled_espeak
+
+G2P = "arpabet"  # its name among ESPnet's
 
 NOISE = "spn"  # of aligners: a word without a known pronunciation
 VOWELS = "AA AE AH AO AW AY EH ER EY IH IY OW OY UH UW".split()
@@ -190,8 +195,6 @@ def dictionary() -> Dict[str, str]:
 @functools.cache
 def espeak():
     """Open espeak-ng's American English, once a process."""
-    from espnet_prune.text import use_bundled_espeak
-
     use_bundled_espeak()
     try:
         from phonemizer.backend import EspeakBackend
@@ -204,3 +207,24 @@ def espeak():
             f"g2p arpabet needs espeak-ng ({error}): pip install phonemizer "
             "espeakng-loader"
         ) from error
+
+
+def register() -> None:
+    """Let ``g2p: arpabet`` mean ``to_tokens``; again changes nothing.
+
+    ESPnet has a list of names for its options, and a constructor that knows what each
+    means.
+    """
+    if G2P in g2p_choices:
+        return
+    g2p_choices.append(G2P)
+    build = PhonemeTokenizer.__init__
+
+    @functools.wraps(build)
+    def with_arpabet(self, g2p_type, *args, **kwargs):
+        ours = g2p_type == G2P
+        build(self, None if ours else g2p_type, *args, **kwargs)
+        if ours:
+            self.g2p_type, self.g2p = g2p_type, to_tokens
+
+    PhonemeTokenizer.__init__ = with_arpabet

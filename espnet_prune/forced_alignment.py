@@ -11,16 +11,14 @@ from typing import List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
+from espnet_prune.arpabet import CONSONANTS, VOWELS
 from espnet_prune.errors import UserError
 from espnet_prune.labels import PAUSE_LABELS
 
 RATE = 16000  # Hz, of the acoustic model
 FRAMES_A_SECOND = 100
 
-PHONES = frozenset(
-    "AA AE AH AO AW AY B CH D DH EH ER EY F G HH IH IY JH K L M N NG OW OY P R S SH "
-    "T TH UH UW V W Y Z ZH".split()
-)
+PHONES = frozenset(VOWELS + CONSONANTS)
 # What espeak-ng writes for English, by letter: diphthongs and affricates are two.
 IPA = dict(
     pair.split(":")

@@ -1,40 +1,12 @@
-"""Phonemes: ``g2p: arpabet`` for ESPnet, and espeak-ng without one of the system."""
+"""Phonemes without an espeak of the system: the one inside ``espeakng-loader``."""
 
-import functools
 import os
 import tempfile
 import zlib
 from pathlib import Path
 
-from espnet2.text.phoneme_tokenizer import PhonemeTokenizer, g2p_choices
-
-from espnet_prune import arpabet
-
-ARPABET = "arpabet"
-
 # espeak-ng keeps the path of its data in 160 bytes; a longer one ends the process.
 LONGEST_DATA_PATH = 150
-
-
-def register_arpabet() -> None:
-    """Let ``g2p: arpabet`` mean ``arpabet.to_tokens``; again changes nothing.
-
-    ESPnet has a list of names for its options, and a constructor that knows what each
-    means.
-    """
-    if ARPABET in g2p_choices:
-        return
-    g2p_choices.append(ARPABET)
-    build = PhonemeTokenizer.__init__
-
-    @functools.wraps(build)
-    def with_arpabet(self, g2p_type, *args, **kwargs):
-        ours = g2p_type == ARPABET
-        build(self, None if ours else g2p_type, *args, **kwargs)
-        if ours:
-            self.g2p_type, self.g2p = g2p_type, arpabet.to_tokens
-
-    PhonemeTokenizer.__init__ = with_arpabet
 
 
 def use_bundled_espeak() -> bool:
