@@ -20,9 +20,8 @@ from espnet2.text.build_tokenizer import build_tokenizer
 from espnet2.text.cleaner import TextCleaner
 from tqdm import tqdm
 
-from espnet_prune.bin.make_durations import read_table
 from espnet_prune.errors import UserError, run
-from espnet_prune.files import replace_when_written
+from espnet_prune.files import read_columns, replace_when_written
 from espnet_prune.forced_alignment import RATE, AlignmentError, ForcedAligner, words_of
 
 # Fewer is a text in another language, or texts of other recordings.
@@ -84,8 +83,8 @@ def align(folder: Path, store: Path, tokenize, nj: int) -> Tuple[int, int]:
         UserError: most utterances cannot be aligned, or a file is missing.
 
     """
-    wavs = read_table(folder / "wav.scp")
-    texts = read_table(folder / "text")
+    wavs = read_columns(folder / "wav.scp")
+    texts = read_columns(folder / "text")
     missing = sorted(texts.keys() - wavs.keys())
     if missing:
         raise UserError(f"{missing[0]} of {folder}/text is not in wav.scp: repair it")

@@ -8,27 +8,10 @@ be counted. Written is ``SET/durations``: one number for each of them.
 
 import argparse
 from pathlib import Path
-from typing import Dict
 
 from espnet_prune.errors import UserError, run
-from espnet_prune.files import replace_when_written
+from espnet_prune.files import read_columns, replace_when_written
 from espnet_prune.labels import frame_count, frame_durations
-
-
-def read_table(path: Path) -> Dict[str, str]:
-    """Read lines ``ID VALUE``.
-
-    Raises:
-        UserError: the file is missing.
-
-    """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        raise UserError(f"there is no {path}: run the stage that makes it first") from (
-            None
-        )
-    return dict(line.partition(" ")[::2] for line in lines)
 
 
 def make_durations(
@@ -51,9 +34,9 @@ def make_durations(
         UserError: an utterance has no ends, or a file is missing.
 
     """
-    ends = read_table(data_dir / "token_ends")
+    ends = read_columns(data_dir / "token_ends")
     lines = []
-    for name, samples in read_table(dump_dir / "utt2num_samples").items():
+    for name, samples in read_columns(dump_dir / "utt2num_samples").items():
         if name not in ends:
             raise UserError(
                 f"{name} of {dump_dir} has no line in {data_dir}/token_ends: run from "

@@ -245,27 +245,6 @@ def describe_pruning(config: Dict[str, Any]) -> str:
     )
 
 
-def read_tables(folders: Sequence[Path]) -> List[str]:
-    """Read the tables of scores, their headings as parts of the card.
-
-    Raises:
-        UserError: There is none in a folder.
-
-    """
-    parts = []
-    for folder in folders:
-        files = sorted(folder.glob("*.md"))
-        if not files:
-            raise UserError(
-                f"{folder} holds no tables (.md); give a folder that bin.score or "
-                "bin.listening_test wrote"
-            )
-        for file in files:
-            text = file.read_text(encoding="utf-8").strip()
-            parts.append(re.sub(r"^#", "###", text, flags=re.MULTILINE))
-    return parts
-
-
 def write_card(args: argparse.Namespace) -> str:
     """Put the card together."""
     config = read_config(args.experiment)
@@ -297,7 +276,11 @@ def write_card(args: argparse.Namespace) -> str:
         f"{args.corpus}{training_data(args.experiment, config)}",
         "## Results",
     ]
-    parts += read_tables(scores) or ["Not scored."]
+    # their headings are parts of the card's
+    parts += [
+        re.sub(r"^#", "###", text.strip(), flags=re.MULTILINE)
+        for text in tables.read_markdown(scores)
+    ] or ["Not scored."]
     thresholds = args.experiment / "report" / "thresholds.md"
     if thresholds.is_file():
         parts += read_thresholds(thresholds)

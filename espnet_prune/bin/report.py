@@ -369,26 +369,6 @@ def show_samples(
     return "".join(parts)
 
 
-def read_scores(folders: Sequence[Path]) -> str:
-    """Turn the tables in folders of scores into a part of the page.
-
-    Raises:
-        UserError: There is none in a folder.
-
-    """
-    parts = []
-    for folder in folders:
-        files = sorted(folder.glob("*.md"))
-        if not files:
-            raise UserError(
-                f"{folder} holds no tables (.md); give a folder that bin.score or "
-                "bin.listening_test wrote"
-            )
-        for file in files:
-            parts.append(page.from_markdown(file.read_text(encoding="utf-8")))
-    return "".join(parts)
-
-
 def attention_maps(model: Model, output_dir: Path) -> List[Path]:
     """List the figures that bin.plot_attention left, in a report of the model."""
     folders = [output_dir, *(e.folder / "report" for e in model.experiments)]
@@ -459,7 +439,7 @@ def main(cmd: Optional[Sequence[str]] = None) -> None:
         for name, experiments in zip(name_models(read), read)
     ]
     # what can be at fault comes before anything is written
-    scores = read_scores(args.scores)
+    scores = "".join(map(page.from_markdown, tables.read_markdown(args.scores)))
     prompts = read_prompts(args.data_dir)
     speech = show_samples(find_samples(models), prompts, args.samples)
     settings = show_settings(models)

@@ -36,14 +36,13 @@ from typing import (
 
 import soundfile
 import torch
-from espnet2.fileio.read_text import read_2columns_text
 from tqdm import tqdm
 
 from espnet_prune.errors import UserError
 from espnet_prune.evaluation.backends import load_wave
 from espnet_prune.evaluation.scorers import METRICS, Measured, Utterance
 from espnet_prune.evaluation.speaking import RECORDS, digest, read_records
-from espnet_prune.files import replace_when_written
+from espnet_prune.files import read_columns, replace_when_written
 from espnet_prune.pretrained import first_line
 
 Record = Dict[str, Any]
@@ -83,7 +82,7 @@ def read_data(data_dir: Path) -> Dict[str, Utterance]:
         UserError: A file, an entry or a recording is missing.
 
     """
-    texts, speakers = (_read_columns(data_dir / name) for name in ("text", "utt2spk"))
+    texts, speakers = (read_columns(data_dir / name) for name in ("text", "utt2spk"))
     references = read_wavs(data_dir / "wav.scp")
     voices: Dict[str, List[Path]] = {}
     for name, text in texts.items():
@@ -120,7 +119,7 @@ def read_wavs(source: Path) -> Dict[str, Path]:
         if not wavs:
             raise UserError(f"{source} holds no .wav or .flac; give another folder")
     else:
-        wavs = {name: Path(path) for name, path in _read_columns(source).items()}
+        wavs = {name: Path(path) for name, path in read_columns(source).items()}
     for name, path in wavs.items():
         if str(path).rstrip().endswith("|"):
             raise UserError(
@@ -135,16 +134,6 @@ def read_wavs(source: Path) -> Dict[str, Path]:
                 f"{path}, {name} in {source}, {fault}; mend or remove it"
             ) from error
     return wavs
-
-
-def _read_columns(path: Path) -> Dict[str, str]:
-    try:
-        table = read_2columns_text(path)
-    except (OSError, UnicodeDecodeError, RuntimeError) as error:
-        raise UserError(f"cannot read {path} ({error}); write `ID VALUE`") from error
-    if not table:
-        raise UserError(f"{path} is empty; write `ID VALUE`, one a line")
-    return table
 
 
 def read_system(name: str, source: Path) -> System:

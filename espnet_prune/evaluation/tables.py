@@ -92,3 +92,22 @@ def write_csv(path: Union[str, Path], rows: List[Dict[str, Any]]) -> None:
 def write_json(path: Union[str, Path], content: Any) -> None:
     """Write anything that JSON can hold; numbers keep their full precision."""
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_markdown(folders: Sequence[Path]) -> List[str]:
+    """Read the Markdown files that scoring or a listening test left in folders.
+
+    Raises:
+        UserError: There is none in a folder.
+
+    """
+    texts = []
+    for folder in folders:
+        files = sorted(folder.glob("*.md"))
+        if not files:
+            raise UserError(
+                f"{folder} holds no tables (.md); give a folder that bin.score or "
+                "bin.listening_test wrote"
+            )
+        texts += [file.read_text(encoding="utf-8") for file in files]
+    return texts
