@@ -280,6 +280,16 @@ def test_constant_frames_stay_finite(name, durations):
     )
 
 
+@pytest.mark.parametrize("durations", ["given", "learned"])
+@pytest.mark.parametrize("name", PRUNINGS)
+def test_every_parameter_is_trained_by_every_step(name, durations):
+    # DistributedDataParallel waits for the gradient of each one that asks for it
+    model = tiny_stylespeech(durations=durations, **PRUNINGS[name])
+    model(**tiny_batch(durations))[0].backward()
+    for key, parameter in model.named_parameters():
+        assert (parameter.grad is not None) == parameter.requires_grad, key
+
+
 def test_a_decoder_that_prunes_everything_stays_finite():
     model = tiny_stylespeech(
         pruning="differentiable", pruning_conf=dict(phase=2, threshold_init=1e3)
