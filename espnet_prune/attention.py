@@ -74,7 +74,8 @@ class PruningMixin:
     Attributes:
         theta: the parameter behind the threshold; absent unless differentiable.
         synthesising: use the mask of inference rather than that of training.
-        statistics: ``PruningStatistics`` of the last pass that was no synthesis.
+        statistics: ``PruningStatistics`` of the last pass that was no synthesis, until
+            ``pruning_terms`` takes them.
 
     """
 
@@ -303,6 +304,9 @@ def pruning_terms(
 ) -> Tuple[torch.Tensor, Dict[str, torch.Tensor]]:
     """Sum up what pruning adds to a loss and to its report, after a forward pass.
 
+    The statistics are taken off the layers: one that the next pass leaves out, as
+    stochastic depth does, would else give those of a graph that is gone.
+
     Args:
         parts: encoder, decoder or a whole model by the prefix of its statistics.
 
@@ -320,6 +324,7 @@ def pruning_terms(
             if layer.statistics is None:
                 continue
             means, share, mass = layer.statistics
+            layer.statistics = None
             stats[f"{prefix}threshold_{number}"] = layer.threshold.detach()
             stats[f"{prefix}kept_share_{number}"] = share
             stats[f"{prefix}kept_mass_{number}"] = mass
@@ -376,4 +381,7 @@ def _probabilities(scores, mask):
         lowest = torch.finfo(scores.dtype).min
         bias = scores.new_zeros(mask.shape).masked_fill(mask.eq(0), lowest)
         scores = scores + bias.unsqueeze(1)
-    return scores.softmax(dim=-1)
+    attn = scores.softmax(dim=-1)
+    if mask is not None and mask.size(1) > 1:  # queries may differ: some without a key
+        attn = attn * mask.bool().any(dim=-1, keepdim=True).unsqueeze(1)
+    return attn

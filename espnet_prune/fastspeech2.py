@@ -4,6 +4,7 @@ Encoder and decoder may be transformers or conformers; everything that is not pr
 is ESPnet's, its arguments and its statistics included.
 """
 
+import dataclasses
 import inspect
 from typing import Any, Dict, List, Optional
 
@@ -22,7 +23,7 @@ from espnet_prune.attention import (
 )
 from espnet_prune.errors import UserError
 from espnet_prune.model import require_durations, require_plugin
-from espnet_prune.phases import did_you_mean, parse_pruning
+from espnet_prune.phases import did_you_mean, parse_encoder_pruning
 
 
 class PrunedFastSpeech2(FastSpeech2):
@@ -75,15 +76,16 @@ class PrunedFastSpeech2(FastSpeech2):
                 f"tts_conf.adim / aheads is {width} / {heads}: choose a width that is "
                 "a multiple of the number of heads"
             )
-        encoder_pruning_conf = {**(pruning_conf or {}), **(encoder_pruning_conf or {})}
-        parse_pruning(pruning, pruning_conf)
-        parse_pruning(encoder_pruning, encoder_pruning_conf, option="encoder_pruning")
+        _, encoder_conf = parse_encoder_pruning(
+            pruning, pruning_conf, encoder_pruning, encoder_pruning_conf
+        )
         try:
             super().__init__(idim, odim, **fastspeech2_conf)
         except (AssertionError, TypeCheckError, ValueError) as error:
             raise UserError(
                 f"ESPnet's FastSpeech2 refuses tts_conf ({error}): correct it"
             ) from error
+        encoder_pruning_conf = dataclasses.asdict(encoder_conf)
         prune_self_attention(self.encoder, encoder_pruning, encoder_pruning_conf)
         prune_self_attention(self.decoder, pruning, pruning_conf)
         if self.use_gst:
@@ -94,12 +96,21 @@ class PrunedFastSpeech2(FastSpeech2):
         """Attention modules of the decoder, first layer first."""
         return pruned_attentions(self.decoder)
 
-    def forward(self, text, text_lengths, feats, feats_lengths, durations, **batch):
+    def forward(
+        self,
+        text,
+        text_lengths,
+        feats,
+        feats_lengths,
+        durations,
+        durations_lengths,
+        **batch,
+    ):
         """Compute the losses of a batch: FastSpeech2's, and L_sp in phase 1.
 
         Args:
-            text, text_lengths, feats, feats_lengths, durations, batch: as those of
-                FastSpeech2.
+            text, text_lengths, feats, feats_lengths, durations, durations_lengths,
+                batch: as those of FastSpeech2.
 
         Returns:
             As FastSpeech2's; the statistics also have threshold, kept share, kept mass
@@ -111,9 +122,16 @@ class PrunedFastSpeech2(FastSpeech2):
         """
         frames = feats_lengths.div(self.reduction_factor, rounding_mode="trunc")
         lengths = text_lengths + 1
-        require_durations(durations[:, : int(lengths.max())], lengths, frames)
+        cut = durations[:, : int(durations_lengths.max())]  # for data-parallel
+        require_durations(cut, durations_lengths, lengths, frames)
         loss, stats, weight = super().forward(
-            text, text_lengths, feats, feats_lengths, durations, **batch
+            text,
+            text_lengths,
+            feats,
+            feats_lengths,
+            durations,
+            durations_lengths,
+            **batch,
         )
         sparsity, pruning = pruning_terms({"encoder_": self.encoder, "": self.decoder})
         loss = loss + sparsity

@@ -98,7 +98,7 @@ class ForcedAligner:
             import pocketsphinx
         except ImportError as error:
             raise UserError(
-                'alignment needs PocketSphinx: pip install "espnet_prune[align]"'
+                "alignment needs a package: pip install pocketsphinx==5.0.4"
             ) from error
         self._decoder = pocketsphinx.Decoder(
             hmm=pocketsphinx.get_model_path("en-us/en-us"),

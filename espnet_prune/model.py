@@ -30,7 +30,7 @@ from espnet_prune.attention import (
     synthesising,
 )
 from espnet_prune.errors import UserError
-from espnet_prune.phases import did_you_mean, parse_pruning, require_choice
+from espnet_prune.phases import did_you_mean, parse_encoder_pruning, require_choice
 from espnet_prune.style import (
     ConvFeedForward,
     FFTBlock,
@@ -48,6 +48,7 @@ from espnet_prune.variance import (
 )
 
 PREDICTED = ("duration", "pitch", "energy")
+MAX_FRAMES_A_TOKEN = 200  # on average over a text: two seconds, and no speech
 _AVERAGED = dict(pitch="f0", energy="energy")  # as ESPnet's extractors name it
 
 
@@ -212,6 +213,7 @@ class StyleSpeech(AbsTTS):
         plugin_version: Optional[str] = None,
         **unknown,
     ):
+        settings = dict(locals())
         require_plugin(plugin_version)
         if unknown:
             name = sorted(unknown)[0]
@@ -222,6 +224,7 @@ class StyleSpeech(AbsTTS):
             )
         require_choice("tts_conf.durations", durations, ("given", "learned"))
         require_choice("tts_conf.attention_scale", attention_scale, ATTENTION_SCALES)
+        require_numbers(settings)
         for name in stop_gradient_from:
             require_choice("tts_conf.stop_gradient_from", name, PREDICTED)
         for width, heads, what in (
@@ -242,11 +245,8 @@ class StyleSpeech(AbsTTS):
         ):
             if any(kernel % 2 == 0 for kernel in size):
                 raise UserError(f"tts_conf.{name} is {size}: choose odd kernel sizes")
-        decoder_conf = parse_pruning(pruning, pruning_conf)
-        encoder_conf = parse_pruning(
-            encoder_pruning,
-            {**(pruning_conf or {}), **(encoder_pruning_conf or {})},
-            option="encoder_pruning",
+        decoder_conf, encoder_conf = parse_encoder_pruning(
+            pruning, pruning_conf, encoder_pruning, encoder_pruning_conf
         )
         super().__init__()
         self.idim = idim
@@ -377,11 +377,11 @@ class StyleSpeech(AbsTTS):
         losses = {}
         if self.durations == "learned":
             alignment = self.aligner.align(encoded, feats, token_lengths, feats_lengths)
-            durations = alignment.durations
+            durations, durations_lengths = alignment.durations, token_lengths
             losses["forwardsum"] = alignment.forward_sum
             losses["binarization"] = alignment.binarization
         target = self._target_variances(
-            durations, pitch, energy, token_lengths, feats_lengths
+            durations, durations_lengths, pitch, energy, token_lengths, feats_lengths
         )
         predicted = self._predict_variances(encoded, token_valid)
         mel = self._decode(
@@ -525,11 +525,12 @@ class StyleSpeech(AbsTTS):
             predicted = self._predict_variances(encoded, valid)
             if durations is None:
                 durations = durations_from_log(predicted.log_duration, valid, alpha)
+                require_speakable(durations, token_lengths, alpha)
                 pitch, energy = predicted.pitch, predicted.energy
             else:
                 lengths = durations.sum(dim=1)
                 _, pitch, energy = self._target_variances(
-                    durations, pitch, energy, token_lengths, lengths
+                    durations, None, pitch, energy, token_lengths, lengths
                 )
             mel = self._decode(encoded, pitch, energy, durations, style, valid)
         lengths = durations.sum(dim=1)
@@ -546,7 +547,7 @@ class StyleSpeech(AbsTTS):
         return tokens, text_lengths + 1
 
     def _target_variances(
-        self, durations, pitch, energy, token_lengths, feats_lengths
+        self, durations, durations_lengths, pitch, energy, token_lengths, feats_lengths
     ) -> Variances:
         """Check what the data says, and average frames over tokens if need be."""
         if durations is None:
@@ -554,7 +555,7 @@ class StyleSpeech(AbsTTS):
                 "durations are missing: give them with the data (--teacher_dumpdir), "
                 "or set tts_conf.durations to learned"
             )
-        require_durations(durations, token_lengths, feats_lengths)
+        require_durations(durations, durations_lengths, token_lengths, feats_lengths)
         variances = {}
         for name, value in (("pitch", pitch), ("energy", energy)):
             if value is None:
@@ -618,20 +619,88 @@ def _utterance_mean(values: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
     return (total / (valid.sum(dim=(1, 2)) * values.size(2))).mean()
 
 
+def require_numbers(settings: Dict[str, Any]) -> None:
+    """Refuse what is no number, or none of its kind, where StyleSpeech asks for one.
+
+    Args:
+        settings: arguments of ``StyleSpeech`` by name.
+
+    Raises:
+        UserError: a size, rate or weight that is none, or outside its range.
+
+    """
+    for name, parameter in inspect.signature(StyleSpeech).parameters.items():
+        value = settings[name]
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        least = 0 if name in ("elayers", "dlayers") else 1
+        wanted = None
+        if parameter.annotation is int and not (type(value) is int and value >= least):
+            wanted = f"a whole number from {least}"
+        elif name.endswith("_rate") and not (number and 0 <= value < 1):
+            wanted = "a share from 0 to below 1"
+        elif name.endswith("_weight") and not (number and 0 <= value < float("inf")):
+            wanted = "a number from 0"
+        elif name == "ffn_kernel_sizes" and not (
+            isinstance(value, (list, tuple))
+            and [type(size) for size in value] == [int, int]
+            and min(value) >= 1
+        ):
+            wanted = "two odd numbers"
+        if wanted is not None:
+            raise UserError(f"tts_conf.{name} is {value!r}: choose {wanted}")
+
+
 def require_durations(
-    durations: torch.Tensor, token_lengths: torch.Tensor, feats_lengths: torch.Tensor
+    durations: torch.Tensor,
+    durations_lengths: Optional[torch.Tensor],
+    token_lengths: torch.Tensor,
+    feats_lengths: torch.Tensor,
 ) -> None:
-    """Refuse durations (B, T_text) that belong to other texts or recordings."""
-    if durations.size(1) != int(token_lengths.max()):
-        raise UserError(
-            f"durations have {durations.size(1)} numbers for a text of "
-            f"{int(token_lengths.max())} tokens: give one a token and one for <eos>"
-        )
+    """Refuse durations (B, T_text) that belong to other texts or recordings.
+
+    Args:
+        durations: frames of each token and <eos>, zero-padded.
+        durations_lengths: how many numbers each utterance has (B,); None if as many
+            as tokens.
+        token_lengths: tokens with <eos> (B,).
+        feats_lengths: mel frames (B,).
+
+    Raises:
+        UserError: another number of durations than of tokens, a negative one, or a
+            sum that is not the number of frames.
+
+    """
+    longest = int(token_lengths.max())
+    if durations_lengths is None or durations.size(1) != longest:
+        pairs = [(durations.size(1), longest)]
+    else:
+        pairs = list(zip(durations_lengths.tolist(), token_lengths.tolist()))
+    for numbers, tokens in pairs:
+        if numbers != tokens:
+            raise UserError(
+                f"durations have {numbers} numbers for a text of {tokens} tokens: give "
+                "one a token and one for <eos>"
+            )
     if not torch.equal(durations.sum(dim=1), feats_lengths.to(durations.device)):
         raise UserError(
             "durations of an utterance do not add up to its mel frames "
             f"({durations.sum(dim=1).tolist()} against {feats_lengths.tolist()}): "
             "make them with the same fs, n_shift and audio as the features"
+        )
+    if (durations < 0).any():
+        raise UserError("a duration is negative: give frames, 0 or more")
+
+
+def require_speakable(
+    durations: torch.Tensor, token_lengths: torch.Tensor, alpha: float
+) -> None:
+    """Refuse predicted durations (B, T_text) that would take all memory."""
+    frames = durations.sum(dim=1)
+    if (frames > MAX_FRAMES_A_TOKEN * token_lengths).any():
+        raise UserError(
+            f"a text of {token_lengths.tolist()[int(frames.argmax())]} tokens would "
+            f"take {int(frames.max())} frames at alpha {alpha:g}: choose one nearer "
+            "to 1, or train the model longer"
         )
 
 
@@ -640,7 +709,7 @@ def require_plugin(version: Optional[str]) -> None:
     if version is not None and Version(str(version)) > Version(__version__):
         raise UserError(
             f"this model was trained by espnet_prune {version}, here is {__version__}: "
-            "pip install -U espnet_prune"
+            "update the plugin"
         )
     if version is not None and version != __version__:
         logging.info("model trained by espnet_prune %s", version)

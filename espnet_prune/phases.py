@@ -14,10 +14,11 @@ import difflib
 import hashlib
 import math
 from pathlib import Path
-from typing import Any, Dict, Optional, Union
+from typing import Any, Dict, Optional, Tuple, Union
 
 import torch
 import yaml
+from espnet2.train.reporter import Reporter
 
 from espnet_prune.errors import UserError
 from espnet_prune.files import replace_when_written
@@ -142,6 +143,10 @@ def parse_pruning(
     if pruning is False or pruning is None:  # YAML reads `no` and an empty value so
         pruning = "none"
     require_choice(f"tts_conf.{option}", pruning, PRUNING_KINDS)
+    if conf is not None and not isinstance(conf, dict):
+        raise UserError(
+            f"{option}_conf is {conf!r}: write its settings as lines of NAME: VALUE"
+        )
     known = [field.name for field in dataclasses.fields(PruningConf)]
     for name in conf or {}:
         if name not in known:
@@ -149,6 +154,46 @@ def parse_pruning(
                 f"unknown setting {option}_conf.{name}{did_you_mean(name, known)}"
             )
     return PruningConf(**(conf or {}))
+
+
+def parse_encoder_pruning(
+    pruning: str,
+    pruning_conf: Optional[Dict[str, Any]],
+    encoder_pruning: str,
+    encoder_pruning_conf: Optional[Dict[str, Any]],
+) -> Tuple[PruningConf, PruningConf]:
+    """Check the pruning of a model's decoder and encoder together.
+
+    Args:
+        pruning, pruning_conf: of the decoder, see ``parse_pruning``.
+        encoder_pruning: of the encoder.
+        encoder_pruning_conf: its settings; those of ``pruning_conf`` where not given.
+
+    Returns:
+        Settings of the decoder and of the encoder.
+
+    Raises:
+        UserError: see ``parse_pruning``; also if the encoder would need phases that the
+            decoder does not have, for both are trained in the same ones.
+
+    """
+    conf = parse_pruning(pruning, pruning_conf)
+    parse_pruning(encoder_pruning, encoder_pruning_conf, option="encoder_pruning")
+    own = PruningConf(**{**(pruning_conf or {}), **(encoder_pruning_conf or {})})
+    if encoder_pruning == "differentiable":
+        if pruning != "differentiable":
+            raise UserError(
+                "encoder_pruning is differentiable, but pruning, which decides on the "
+                f"phases of training, is {pruning}: set pruning: differentiable too"
+            )
+        for name in ("phase", "inference_mask"):
+            if getattr(own, name) != getattr(conf, name):
+                raise UserError(
+                    f"encoder_pruning_conf.{name} is {getattr(own, name)}, but "
+                    f"pruning_conf.{name} is {getattr(conf, name)}: both parts go "
+                    "through the same phases, leave the former out"
+                )
+    return conf, own
 
 
 def prepare_phase2(
@@ -224,7 +269,7 @@ def prepare_phase2(
     config_file = Path(phase1_dir) / "config.yaml"
     if config_file.exists():
         config = yaml.safe_load(config_file.read_text(encoding="utf-8"))
-        _require_finished(phase1_dir, config, states["reporter"]["epoch"])
+        _require_finished(phase1_dir, config, states["reporter"])
         if tts_conf is not None:
             before = dict(config["tts_conf"], tts=config["tts"])
             _require_same_model(phase1_dir, before, dict(tts_conf, tts=tts))
@@ -267,14 +312,25 @@ def _require_number(name: str, value: Any) -> None:
 
 
 def _require_finished(
-    phase1_dir: Union[str, Path], config: Dict[str, Any], epoch: int
+    phase1_dir: Union[str, Path], config: Dict[str, Any], progress: Dict[str, Any]
 ) -> None:
     """Refuse a phase 1 that was interrupted; early stopping counts as finished."""
-    if config.get("patience") is None and epoch < config.get("max_epoch", epoch):
-        raise UserError(
-            f"phase 1 in {phase1_dir} was interrupted after epoch {epoch} of "
-            f"{config['max_epoch']}; run phase 1 again, it resumes where it stopped"
-        )
+    reporter = Reporter()
+    reporter.load_state_dict(progress)
+    epoch, patience = reporter.get_epoch(), config.get("patience")
+    if epoch >= config.get("max_epoch", epoch):
+        return
+    criterion = config.get("early_stopping_criterion", ("valid", "loss", "min"))
+    if (
+        patience is not None
+        and reporter.has(*criterion[:2])
+        and reporter.check_early_stopping(patience, *criterion)
+    ):
+        return
+    raise UserError(
+        f"phase 1 in {phase1_dir} was interrupted after epoch {epoch} of "
+        f"{config['max_epoch']}; run phase 1 again, it resumes where it stopped"
+    )
 
 
 def _require_same_model(

@@ -16,10 +16,10 @@ import numpy as np
 import soundfile
 import torch
 import torchaudio
-from espnet2.fileio.read_text import read_2columns_text
 from omniio import kaldi
 
 from espnet_prune.errors import UserError
+from espnet_prune.files import read_columns
 
 Source = Union[str, Path, np.ndarray, torch.Tensor]
 
@@ -95,7 +95,7 @@ def load_reference(
             f"reference {name} has floats up to {peak:.0f}, wanted within [-1, 1]: "
             "divide 16 bit samples by 32768"
         )
-    clipped = _clipped_share(samples)
+    clipped = clipped_share(samples)
     channels = samples.shape[1]
     samples = samples.mean(axis=1)
     if trim:
@@ -144,14 +144,20 @@ def read_speaker(
                     f"{data_dir} holds no {file}, which this model needs: give the "
                     "folder of dump/raw that was decoded"
                 )
-            found[key] = np.array([int(read_2columns_text(numbers)[name])])
+            table = read_columns(numbers)
+            if not table.get(name, "").isdigit():
+                raise UserError(f"{numbers} has no number for {name}: add it")
+            found[key] = np.array([int(table[name])])
     if text2speech.use_spembs:
         if spembs is None or not Path(spembs).is_file():
             raise UserError(
                 f"there is no {spembs or 'speaker embedding'}, which this model needs: "
                 "give the scp file of embeddings by --spembs"
             )
-        found["spembs"] = np.array(kaldi.load_scp(str(spembs))[name])
+        embeddings = kaldi.load_scp(str(spembs))
+        if name not in embeddings:
+            raise UserError(f"{spembs} has no embedding of {name}: add it")
+        found["spembs"] = np.array(embeddings[name])
     return found
 
 
@@ -234,11 +240,20 @@ def _check_length(name: str, seconds: float, wanted: float) -> None:
         )
 
 
-def _clipped_share(samples: np.ndarray) -> float:
+def clipped_share(samples: np.ndarray) -> float:
     """Give the share of samples at the peak, of the worst channel."""
     peaks = np.abs(samples).max(axis=0)
     at_peak = (np.abs(samples) >= 0.999 * peaks).mean(axis=0)
     return float(at_peak[peaks > 0].max(initial=0.0))
+
+
+def frame_levels(samples: np.ndarray, rate: int) -> np.ndarray:
+    """Give the level of 20 ms frames of (T,) in dBFS, without their direct current."""
+    width = max(1, rate // 50)
+    frames = samples[: len(samples) // width * width].reshape(-1, width)
+    offset = samples.mean() if len(samples) else 0.0
+    power = np.square(frames - offset, dtype=np.float64).mean(axis=1)
+    return 10 * np.log10(power + 1e-20)
 
 
 def _check_clipping(name: str, clipped: float) -> None:
@@ -255,11 +270,7 @@ def _check_clipping(name: str, clipped: float) -> None:
 
 
 def _check_loudness(name: str, samples: np.ndarray, rate: int, channels: int) -> None:
-    """Judge silence by the level of 20 ms frames, without their direct current."""
-    width = rate // 50
-    frames = samples[: len(samples) // width * width].reshape(-1, width)
-    power = np.square(frames - samples.mean(), dtype=np.float64).mean(axis=1)
-    level = 10 * np.log10(power + 1e-20)
+    level = frame_levels(samples, rate)
     if (level > SILENCE_DBFS).sum() * 0.02 < MIN_LOUD_SECONDS:
         mixed = f" after mixing its {channels} channels" if channels > 1 else ""
         raise UserError(

@@ -263,8 +263,9 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
             Style vector on the CPU (style_dim,).
 
         Raises:
-            UserError: A reference cannot be used.
+            UserError: A reference cannot be used, or the model takes none.
         """
+        self._require_reference_model()
         if not isinstance(reference, (list, tuple)):
             reference = [reference]
         if not reference:
@@ -394,16 +395,19 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
     def _check_inputs(self, given: Dict[str, Any], style_vector: Any) -> None:
         """Refuse a call without what the model needs, or with what it cannot use."""
         if style_vector is not None or given["speech"] is not None:
-            if not self.use_speech:
-                raise UserError(
-                    f"this {self.train_args.tts} takes no reference: leave speech and "
-                    "style_vector out, or train it with use_gst"
-                )
+            self._require_reference_model()
         for name, value in given.items():
             if value is None and getattr(self, f"use_{name}"):
                 raise UserError(
                     f"this model needs {name}: give what it was trained with"
                 )
+
+    def _require_reference_model(self) -> None:
+        if not self.tts.use_gst:
+            raise UserError(
+                f"this {self.train_args.tts} takes no reference: leave speech and "
+                "style_vector out, or train it with use_gst"
+            )
 
     def _parts(self, text: Text) -> List[torch.Tensor]:
         """Bring a text in any form to a list of token ids."""

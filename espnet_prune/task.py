@@ -204,6 +204,10 @@ def check_settings(args: argparse.Namespace) -> None:
         UserError: one line that names the setting and the remedy.
 
     """
+    if not isinstance(args.tts_conf, dict):
+        raise UserError(
+            f"tts_conf is {args.tts_conf!r}: write its settings as lines of NAME: VALUE"
+        )
     if not is_ours(args.tts):
         if args.phase1_dir is not None:
             raise UserError(

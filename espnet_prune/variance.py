@@ -90,7 +90,7 @@ def durations_from_log(
         are all zero gets one frame a token, for there must be something to hear.
 
     """
-    frames = torch.round((torch.expm1(log_durations) * alpha).clamp(min=0))
+    frames = torch.round((torch.expm1(log_durations) * alpha).clamp(0, 1e6))
     frames = (frames * valid)[..., 0].long()
     silent = frames.sum(dim=1, keepdim=True) == 0
     return torch.where(silent, valid[..., 0].long(), frames)

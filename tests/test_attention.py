@@ -28,6 +28,7 @@ from espnet_prune.attention import (
     PrunedMultiHeadedAttention,
     PrunedRelPositionMultiHeadedAttention,
     pruned_attentions,
+    pruning_terms,
     record_attention,
     synthesising,
 )
@@ -563,6 +564,32 @@ def test_a_pruned_model_prunes_every_layer_and_trains(make, kind, names):
     optimiser.step()
     for attention in pruned:
         assert attention.threshold > 1
+
+
+def test_a_layer_that_stochastic_depth_skips_adds_nothing():
+    encoder, inputs = conformer_encoder("latest")
+    prune_self_attention(encoder.train(), "differentiable")
+    encoder(*inputs)
+    loss, both = pruning_terms({"": encoder})
+    loss.backward()
+    encoder.encoders[0].stochastic_depth_rate = 1 - 1e-9  # skipped from now on
+    encoder(*inputs)
+    loss, stats = pruning_terms({"": encoder})
+    loss.backward()  # not through the graph of the pass before
+    assert "soft_mean_1" in both and "soft_mean_1" not in stats
+    assert "soft_mean_2" in stats
+
+
+def test_queries_without_a_key_attend_to_nothing_as_in_espnet():
+    torch.manual_seed(0)
+    layer = torch.nn.Module()
+    layer.self_attn = MultiHeadedAttention(HEADS, WIDTH, 0.0)
+    x = torch.randn(1, 5, WIDTH)
+    mask = torch.ones(1, 5, 5, dtype=torch.bool).tril()
+    mask[:, 3:] = False
+    expected = layer.self_attn(x, x, x, mask)
+    (attention,) = prune_self_attention(layer, "none")
+    torch.testing.assert_close(attention(x, x, x, mask), expected)
 
 
 def autoregressive():

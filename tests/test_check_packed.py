@@ -51,3 +51,11 @@ def test_missing_files_are_named(job, tmp_path):
         check(recipe, packed, tmp_path)
     with pytest.raises(UserError, match="there is no .*no.zip"):
         check(recipe, tmp_path / "no.zip", tmp_path)
+
+
+def test_what_is_damaged_is_named(job, tmp_path):
+    recipe, _ = job
+    packed = tmp_path / "model.zip"
+    packed.write_bytes(b"no zip")
+    with pytest.raises(UserError, match="model.zip cannot be unpacked as a model"):
+        check(recipe, packed, recipe / "wav")

@@ -403,6 +403,17 @@ def test_style_vector_replaces_the_reference():
     torch.testing.assert_close(both, by_style)
 
 
+def test_speech_without_end_is_refused():
+    model = talkative()
+    output = model.predictors["duration"].output
+    torch.nn.init.constant_(output.bias, 1e3)  # exp() of it is infinite
+    feats = torch.randn(20, ODIM)
+    with pytest.raises(UserError, match="a text of 5 tokens would take 5000000 frames"):
+        model.inference(texts()[0], feats=feats)
+    with pytest.raises(UserError, match="alpha 1e.06: choose one nearer to 1"):
+        talkative().inference(texts()[0], feats=feats, alpha=1e6)
+
+
 @pytest.mark.parametrize("alpha", [0.5, 2.0])
 def test_alpha_stretches_speech(alpha):
     model = talkative()
@@ -587,6 +598,24 @@ def test_vanilla_shares_its_mask_and_differentiable_does_not_by_default():
         (dict(pruning="diferentiable"), "diferentiable.*did you mean differentiable"),
         (dict(pruning="magic"), "none, vanilla, differentiable"),
         (dict(encoder_pruning="magic"), "encoder_pruning.*none, vanilla"),
+        (dict(pruning_conf=[1]), "pruning_conf is .1.: write its settings"),
+        (dict(aheads=0), "aheads is 0: choose a whole number from 1"),
+        (dict(adim="256"), "adim is '256': choose a whole number from 1"),
+        (dict(encoder_dropout_rate=1.5), "encoder_dropout_rate is 1.5: choose a share"),
+        (dict(mel_weight="a"), "mel_weight is 'a': choose a number"),
+        (dict(ffn_kernel_sizes=[9]), "ffn_kernel_sizes is .9.: choose two odd numbers"),
+        (
+            dict(pruning="vanilla", encoder_pruning="differentiable"),
+            "phases of training, is vanilla: set pruning: differentiable too",
+        ),
+        (
+            dict(
+                pruning="differentiable",
+                encoder_pruning="differentiable",
+                encoder_pruning_conf=dict(phase=2),
+            ),
+            "encoder_pruning_conf.phase is 2, but pruning_conf.phase is 1",
+        ),
         (dict(pruning_conf=dict(sparsity_ratio=0.0)), "sparsity_ratio is 0.0"),
         (dict(pruning_conf=dict(sparsity_ratio=1)), "sparsity_ratio is 1"),
         (dict(pruning_conf=dict(sparsity_ratio=-0.4)), "sparsity_ratio is -0.4"),
@@ -620,7 +649,7 @@ def test_vanilla_shares_its_mask_and_differentiable_does_not_by_default():
         (dict(adim=8, aheads=3), "adim / aheads is 8 / 3"),
         (dict(style_units=7, style_heads=2), "style_units / style_heads"),
         (dict(ffn_kernel_sizes=(4, 1)), "ffn_kernel_sizes.*odd"),
-        (dict(plugin_version="999.0"), "999.0.*pip install -U"),
+        (dict(plugin_version="999.0"), "999.0.*update the plugin"),
     ],
 )
 def test_bad_settings_name_the_fault_in_one_line(setting, message):
@@ -682,6 +711,17 @@ def test_durations_must_fit_text_and_speech():
     longer = dict(batch, durations=torch.nn.functional.pad(batch["durations"], (0, 1)))
     with pytest.raises(UserError, match="8 numbers for a text of 7 tokens"):
         tiny_stylespeech()(**longer)
+    # of a shorter utterance too, though padding makes up for what it lacks
+    short = int(batch["text_lengths"].argmin())
+    for more in (-1, 1):
+        lengths = batch["durations_lengths"].clone()
+        lengths[short] += more
+        with pytest.raises(UserError, match=f"{lengths[short]} numbers for a text of"):
+            tiny_stylespeech()(**dict(batch, durations_lengths=lengths))
+    wrong = batch["durations"].clone()
+    wrong[0, 0], wrong[0, 1] = -1, wrong[0, :2].sum() + 1
+    with pytest.raises(UserError, match="a duration is negative"):
+        tiny_stylespeech()(**dict(batch, durations=wrong))
     wrong = batch["durations"].clone()
     wrong[0, 0] += 1
     with pytest.raises(UserError, match="do not add up to its mel frames"):

@@ -252,11 +252,12 @@ def test_phase_1_must_have_thresholds(corpus, tmp_path):
     assert not output.exists()
 
 
-def test_an_interrupted_phase_1_is_refused(corpus, tmp_path):
+@pytest.mark.parametrize("patience", [None, 3])
+def test_an_interrupted_phase_1_is_refused(corpus, tmp_path, patience):
     folder = tmp_path / "phase1"
     train(corpus, folder, epochs=1)
     config = yaml.safe_load((folder / "config.yaml").read_text())
-    config["max_epoch"] = 7
+    config.update(max_epoch=7, patience=patience)
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     output = tmp_path / "phase2"
     refused(corpus, output, "interrupted after epoch 1 of 7", phase1_dir=folder)

@@ -59,6 +59,21 @@ def test_what_cannot_work_is_refused_before_anything_runs(train_args, fault):
         plan(DEBUG, train_args)
 
 
+@pytest.mark.parametrize(
+    "text, train_args, fault",
+    [
+        ("tts: stylespeech\n\ttts_conf: {}\n", "", "no YAML"),
+        ("tts: stylespeech\ntts_conf: [pruning]\n", "", "tts_conf is .'pruning'.: w"),
+        ("tts: stylespeech\n", "--tts_conf 'pruning=none", "close the quote"),
+    ],
+)
+def test_what_cannot_be_read_is_named(tmp_path, text, train_args, fault):
+    config = tmp_path / "train.yaml"
+    config.write_text(text)
+    with pytest.raises(UserError, match=fault):
+        plan(config, train_args)
+
+
 def test_prints_shell_assignments(capsys):
     main(["--train_config", str(DEBUG), "--phase1_epochs", "5"])
     assert capsys.readouterr().out.splitlines() == [

@@ -125,16 +125,20 @@ def test_what_is_missing_is_named(tmp_path, data_dir):
         with pytest.raises(UserError, match=message):
             run([experiment], data, output_dir, *options)
 
-    refused("there is no .*nothing/config.yaml; give", experiment=tmp_path / "nothing")
-    refused(
-        "there is no .*9epoch.pth; give the folder .* --inference_model",
-        options=("--inference_model", "9epoch.pth"),
-    )
-    refused("holds no text; give a Kaldi folder", data=tmp_path)
+    refused("there is no model .*nothing: name", experiment=tmp_path / "nothing")
+    refused("has no 9epoch.pth", options=("--inference_model", "9epoch.pth"))
+    refused("there is no text: run the stage", data=tmp_path)
+    broken = write_model(tmp_path / "broken", "vanilla")
+    states = torch.load(broken / "train.loss.ave.pth")
+    del states["tts.decoder.blocks.0.attention.linear_q.weight"]
+    torch.save(states, broken / "train.loss.ave.pth")
+    refused("lacks 1 weights of this model", experiment=broken)
     for key in ("utt0", "utt7"):  # without reference; without anything
         refused(f"not both text and wav.scp of {key}; choose", options=("--key", key))
     (data_dir / "ref.wav").unlink()
     refused("reference .*ref.wav is missing")
     (data_dir / "wav.scp").write_text("")
-    refused("not both text and wav.scp of any utterance; choose another")
+    refused("wav.scp is empty")
+    (data_dir / "wav.scp").write_text("spk/utt1 ref.wav\n" * 2)
+    refused("wav.scp .*duplicated")
     assert not output_dir.exists()

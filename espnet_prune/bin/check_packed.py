@@ -10,12 +10,13 @@ import numpy as np
 import soundfile
 import yaml
 from espnet2.bin.tts_inference import Text2Speech
-from espnet2.fileio.read_text import read_2columns_text
 from espnet2.utils.types import str_or_none
 from espnet_model_zoo.downloader import ModelDownloader
 
 from espnet_prune import PruneTTSTask
 from espnet_prune.errors import UserError, run
+from espnet_prune.files import read_columns
+from espnet_prune.pretrained import first_line
 from espnet_prune.reference import read_speaker
 
 
@@ -44,22 +45,29 @@ def check(
         UserError: a file is missing, or the samples differ.
 
     """
-    for needed in (packed, data_dir / "text", data_dir / "wav.scp"):
-        if not needed.exists():
-            raise UserError(f"there is no {needed}; run the stage that makes it first")
-    name, text = next(iter(read_2columns_text(data_dir / "text").items()))
-    reference = read_2columns_text(data_dir / "wav.scp")[name]
+    if not packed.exists():
+        raise UserError(f"there is no {packed}; run the stage that makes it first")
+    name, text = next(iter(read_columns(data_dir / "text").items()))
+    references = read_columns(data_dir / "wav.scp")
+    if name not in references:
+        raise UserError(f"{data_dir}/wav.scp lacks {name} of {data_dir}/text; add it")
     said = wav_dir / f"{name}.wav"
     if not said.exists():
         raise UserError(f"there is no {said}; run the decoding stage first")
     with tempfile.TemporaryDirectory() as cache:
-        files = ModelDownloader(cache).unpack_local_file(str(packed))
+        try:
+            files = ModelDownloader(cache).unpack_local_file(str(packed))
+        except Exception as error:  # zipfile, yaml and ESPnet each raise their own
+            raise UserError(
+                f"{packed} cannot be unpacked as a model ({first_line(error)}); run "
+                "the packing stage again"
+            ) from error
         text2speech = Text2Speech(**files, **settings)
         # ESPnet's own Griffin-Lim says something else each time
         text2speech.vocoder = PruneTTSTask.build_vocoder_from_file(
             None, vocoder, text2speech.model
         )
-        speech, _ = soundfile.read(reference, dtype="float32")
+        speech, _ = soundfile.read(references[name], dtype="float32")
         speaker = read_speaker(text2speech, data_dir, name, spembs)
         wav = text2speech(text, speech=speech, **speaker)["wav"].numpy()
         again = Path(cache) / said.name

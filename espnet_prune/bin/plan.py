@@ -5,8 +5,11 @@ import argparse
 import shlex
 from typing import Optional
 
+import yaml
+
 from espnet_prune.errors import UserError, run
 from espnet_prune.phases import parse_pruning
+from espnet_prune.pretrained import first_line
 from espnet_prune.task import PruneTTSTask, check_settings, is_ours
 
 PHASE1_SHARE = 40 / 300  # of all steps, in the paper
@@ -32,7 +35,18 @@ def plan(
 
     """
     options = ["--config", str(config)] if config else []
-    args = PruneTTSTask.get_parser().parse_args(options + shlex.split(train_args))
+    try:
+        options += shlex.split(train_args)
+    except ValueError as error:
+        raise UserError(
+            f"--train_args {train_args} cannot be split ({error}): close the quote"
+        ) from error
+    try:
+        args = PruneTTSTask.get_parser().parse_args(options)
+    except yaml.YAMLError as error:
+        raise UserError(
+            f"{config} or --train_args is no YAML ({first_line(error)}): correct it"
+        ) from error
     data = ["text", "speech"] + (["durations"] if teacher_dumpdir else [])
     args.train_data_path_and_name_and_type = [("", name, "") for name in data]
     check_settings(args)

@@ -12,13 +12,12 @@ import textwrap
 from pathlib import Path
 from typing import Optional, Sequence, Tuple
 
-from espnet2.bin.tts_inference import Text2Speech
-from espnet2.fileio.read_text import read_2columns_text
-
 from espnet_prune.attention import record_attention
 from espnet_prune.errors import UserError, run
 from espnet_prune.evaluation import plots, tables
-from espnet_prune.reference import load_reference, read_speaker
+from espnet_prune.files import read_columns
+from espnet_prune.reference import read_speaker
+from espnet_prune.synthesis import Text2Speech
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -64,13 +63,8 @@ def read_utterance(data_dir: Path, key: Optional[str] = None) -> Tuple[str, str,
         UserError: A file or the utterance is missing.
 
     """
-    for name in ("text", "wav.scp"):
-        if not (data_dir / name).is_file():
-            raise UserError(
-                f"{data_dir} holds no {name}; give a Kaldi folder with text and wav.scp"
-            )
-    texts = read_2columns_text(data_dir / "text")
-    references = read_2columns_text(data_dir / "wav.scp")
+    texts = read_columns(data_dir / "text")
+    references = read_columns(data_dir / "wav.scp")
     both = [name for name in texts if name in references]
     if not both or (key is not None and key not in both):
         raise UserError(
@@ -98,31 +92,18 @@ def record_panel(
         spembs: scp file of speaker embeddings, if the model uses them.
 
     Raises:
-        UserError: The model is missing or none of this plugin; see also
-            ``load_reference`` and ``read_speaker``.
+        UserError: See ``Text2Speech`` and ``read_speaker``.
 
     """
-    config, model_file = experiment / "config.yaml", experiment / inference_model
-    for path in (config, model_file):
-        if not path.is_file():
-            raise UserError(
-                f"there is no {path}; give the folder of a trained model and its "
-                "--inference_model"
-            )
-    text2speech = Text2Speech(config, model_file)
+    text2speech = Text2Speech.from_pretrained(experiment, model_file=inference_model)
     text2speech.vocoder = None  # the mel is enough
-    if not hasattr(text2speech.tts, "decoder_attentions"):
-        raise UserError(
-            f"the model in {experiment} is {type(text2speech.tts).__name__}; give one "
-            "trained with tts: stylespeech or pruned_fastspeech2"
-        )
     _, text, reference = read_utterance(data_dir, key)
     voice = read_speaker(text2speech, data_dir, key, spembs)
     if text2speech.use_speech:
-        fs = text2speech.feats_extract.get_parameters()["fs"]
-        voice["speech"] = load_reference(reference, fs)
+        voice["speech"] = reference
+    tokens = text2speech.tokenize(text, max_characters=None)  # one map, not parts
     with record_attention(text2speech.tts.decoder) as layers:
-        text2speech(text, **voice)
+        text2speech(tokens, **voice)
     attentions = text2speech.tts.decoder_attentions
     first = attentions[0]
     if first.pruning == "none":

@@ -18,7 +18,7 @@ import numpy as np
 import soundfile
 
 from espnet_prune.errors import UserError
-from espnet_prune.reference import MIN_LOUD_SECONDS, SILENCE_DBFS
+from espnet_prune.reference import MIN_LOUD_SECONDS, SILENCE_DBFS, frame_levels
 
 RATE = 16000  # Hz, of every model here
 
@@ -56,10 +56,8 @@ def is_silent(wave: np.ndarray) -> bool:
     To be asked first: on silence recognisers answer "You", and encoders give some
     vector.
     """
-    width = RATE // 50
-    frames = wave[: len(wave) // width * width].reshape(-1, width)
-    level = 10 * np.log10(np.square(frames, dtype=np.float64).mean(axis=1) + 1e-20)
-    return bool((level > SILENCE_DBFS).sum() * 0.02 < MIN_LOUD_SECONDS)
+    loud = frame_levels(wave, RATE) > SILENCE_DBFS
+    return bool(loud.sum() * 0.02 < MIN_LOUD_SECONDS)
 
 
 class Backend:
@@ -257,7 +255,7 @@ class Ecapa(SpeakerEncoder):
 class DistillMOS(Backend):
     """Predictor of MOS distilled from XLS-R; tells vocoders and systems apart."""
 
-    title = "DistillMOS"
+    title = "DistillMOS, of the first 30 s"  # its time grows with the square of T_wav
     packages = ("distillmos",)
 
     @functools.cached_property
@@ -273,7 +271,7 @@ class DistillMOS(Backend):
         import torch
 
         with torch.no_grad():
-            return self.model(torch.from_numpy(wave)[None]).item()
+            return self.model(torch.from_numpy(wave[: 30 * RATE])[None]).item()
 
 
 class DNSMOS(Backend):

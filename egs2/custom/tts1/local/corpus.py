@@ -27,6 +27,8 @@ from espnet_prune.reference import (
     MIN_LOUD_SECONDS,
     PAUSE_DB,
     SILENCE_DBFS,
+    clipped_share,
+    frame_levels,
 )
 
 AUDIO = (".wav", ".flac")
@@ -304,8 +306,7 @@ class Checker:
         peaks = np.abs(samples).max(axis=0)
         if peaks.max() > LARGEST_FLOAT:
             return faulty("samples far above full scale", f"up to {peaks.max():.0f}")
-        at_peak = (np.abs(samples) >= 0.999 * peaks).mean(axis=0)
-        clipped = float(at_peak[peaks > 0].max(initial=0.0))
+        clipped = clipped_share(samples)
         mono = samples.mean(axis=1)
         level = frame_levels(mono, rate)
         if (level > SILENCE_DBFS).sum() * 0.02 < MIN_LOUD_SECONDS:
@@ -347,14 +348,6 @@ class Checker:
                 detail = f"{frames} frames for {len(tokens)} tokens and <eos>"
                 return faulty("too short for its text", detail)
         return checked._replace(tokens=len(tokens), token_kinds=tuple(set(tokens)))
-
-
-def frame_levels(samples: np.ndarray, rate: int) -> np.ndarray:
-    """Give the level of 20 ms frames of samples (T,) in dBFS, their mean taken off."""
-    width = max(1, rate // 50)
-    frames = samples[: len(samples) // width * width].reshape(-1, width)
-    power = np.square(frames - samples.mean(), dtype=np.float64).mean(axis=1)
-    return 10 * np.log10(power + 1e-20)
 
 
 def has_speech(tokens: Iterable[str]) -> bool:
