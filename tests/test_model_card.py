@@ -167,6 +167,10 @@ def test_what_nobody_said_is_to_be_filled_in(recipe):
     assert "## Training data\n\nto be filled in\n" in card
     assert "Not scored." in card and "fixed thresholds" in card
     assert f'pip install "espnet_prune>={__version__}"' in card
+    url = "git+https://example.org/espnet_prune"
+    main([str(experiment), "--plugin_url", url, "--output", str(recipe / "card.md")])
+    card_with_url = (recipe / "card.md").read_text()
+    assert f'pip install "espnet_prune @ {url}"' in card_with_url
     assert "vocoder_file" not in code_of(card) and "/home/me" not in card
     assert "a vocoder, `my_hifigan`, that is not in the archive" in card
     assert not (experiment / "README.md").exists()

@@ -15,7 +15,7 @@ from matplotlib.image import imread, imsave
 from tiny_experiment import voice
 
 from espnet_prune import UserError
-from espnet_prune.bin.report import main
+from espnet_prune.bin.report import choose, main
 
 TABLES = ["thresholds.csv", "thresholds.json", "thresholds.md"]
 
@@ -194,6 +194,19 @@ def test_page_of_several_models_in_a_browser(several, tmp_path, capsys):
         ["tts_conf.pruning_conf.phase", "-", "-", "2"],
     ]
     assert sent.stat().st_size < 1_000_000
+
+
+def test_samples_are_of_all_speakers_and_of_different_sentences():
+    names = [f"{speaker}-{text:02}" for speaker in "abcdefghij" for text in range(20)]
+    chosen = choose(dict.fromkeys(names, 2), 10)
+    assert [name[0] for name in chosen] == list("abcdefghij")
+    assert len({name[1:] for name in chosen}) == 10
+    assert choose(dict.fromkeys(names[:12], 1), 4) == names[:12:3]
+    assert choose(dict.fromkeys(names, 1), 0) == []
+    # what all systems have goes first; others fill up
+    some = {**dict.fromkeys(names[:50], 1), "b-07": 2, "a-03": 2}
+    assert choose(some, 2) == ["a-03", "b-07"]
+    assert choose(some, 3) == ["a-03", "b-07", "a-00"]
 
 
 def test_page_is_all_that_a_model_without_speech_needs(folders, tmp_path):

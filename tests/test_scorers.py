@@ -300,6 +300,14 @@ def test_resemblyzer_tells_voices_apart(recordings, tmp_path):
     assert itself["value"] == pytest.approx(1, abs=1e-5)
 
 
+def test_speech_without_end_does_not_stop_the_scoring():
+    heard = []
+    backend = backends.DistillMOS()
+    backend.model = lambda waves: heard.append(waves) or torch.tensor([[3.0]])
+    assert backend.predict(np.zeros(40 * 16000, np.float32)) == 3
+    assert heard[0].shape == (1, 30 * 16000)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["distillmos", "dnsmos"])
 def test_predictors_prefer_speech_to_noisy_speech(recordings, name):

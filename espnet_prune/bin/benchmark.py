@@ -16,8 +16,7 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence
 
 import torch
 
-from espnet_prune import masks
-from espnet_prune.attention import pruned_attentions
+from espnet_prune.attention import pruning_terms
 from espnet_prune.errors import UserError, run
 from espnet_prune.evaluation import tables
 from espnet_prune.model import StyleSpeech
@@ -89,7 +88,6 @@ def make_step(
     torch.manual_seed(0)
     model = StyleSpeech(idim=3, odim=ODIM, **settings)
     decoder = model.decoder.to(device).train()
-    attentions = pruned_attentions(decoder)
     width = decoder.output.in_features
     style_dim = model.style_encoder(
         torch.zeros(1, 1, ODIM), torch.ones(1, 1, 1, dtype=torch.bool)
@@ -104,16 +102,10 @@ def make_step(
         for leaf in (x, style, *decoder.parameters()):
             leaf.grad = None
         loss = (decoder(x, style, valid) - feats).abs().mean()
-        kept = [a.statistics for a in attentions if a.statistics is not None]
-        means = [layer.soft_means for layer in kept if layer.soft_means is not None]
-        if means:
-            conf = attentions[0].pruning_conf
-            loss = loss + conf.sparsity_weight * masks.sparsity_loss(
-                torch.stack(means), conf.sparsity_ratio
-            )
-        loss.backward()
-        for layer in kept:  # the reporter takes them off the device every step
-            layer.kept_share.item(), layer.kept_mass.item()
+        sparsity, report = pruning_terms({"": decoder})
+        (loss + sparsity).backward()
+        for value in report.values():  # the reporter takes them off the device
+            value.item()
 
     return step
 

@@ -90,6 +90,11 @@ def get_parser() -> argparse.ArgumentParser:
         "--text", default="Hello, this is my voice.", help="What the example says"
     )
     parser.add_argument(
+        "--plugin_url",
+        help="Where pip finds the plugin, for instance git+https://HOST/OWNER/NAME; "
+        "without it, by its name",
+    )
+    parser.add_argument(
         "--scores",
         nargs="*",
         type=Path,
@@ -163,15 +168,15 @@ def own_vocoder(vocoder: str) -> List[str]:
     ]
 
 
-def requirements(config: Dict[str, Any], vocoder: str) -> str:
-    """Name the package, with the extras and the version that the model needs."""
+def requirements(config: Dict[str, Any], vocoder: str, url: Optional[str]) -> str:
+    """Name the package, with the extras and the version or place it needs."""
     extras = []
     if vocoder in WEIGHTS:
         extras.append("hifigan")
     if "tacotron" == config.get("cleaner") or str(config.get("g2p")).startswith("g2p_"):
         extras.append("g2p_en")
     names = f"[{','.join(extras)}]" if extras else ""
-    return f"espnet_prune{names}>={version_of(config)}"
+    return f"espnet_prune{names}" + (f" @ {url}" if url else f">={version_of(config)}")
 
 
 def version_of(config: Dict[str, Any]) -> str:
@@ -206,7 +211,8 @@ def find_file(experiment: Path, name: str) -> Optional[Path]:
 def training_data(experiment: Path, config: Dict[str, Any]) -> str:
     """Say how much was trained with, as far as the recipe's files still tell."""
     names = {
-        kind: path for path, kind, _ in config["train_data_path_and_name_and_type"]
+        kind: path
+        for path, kind, _ in config.get("train_data_path_and_name_and_type") or []
     }
     text = find_file(experiment, names.get("text", ""))
     if text is None:
@@ -218,7 +224,9 @@ def training_data(experiment: Path, config: Dict[str, Any]) -> str:
         lines = speakers.read_text(encoding="utf-8").splitlines()
         number = len({line.split()[1] for line in lines})
         facts.append(f"{number} speaker" + "s" * (number != 1))
-    shapes = [name for name in config["train_shape_file"] if "speech_shape" in name]
+    shapes = [
+        name for name in config.get("train_shape_file") or [] if "speech_shape" in name
+    ]
     path = find_file(experiment, shapes[0]) if shapes else None
     fs = (config.get("feats_extract_conf") or {}).get("fs")
     if path is not None and isinstance(fs, int):
@@ -265,7 +273,9 @@ def write_card(args: argparse.Namespace) -> str:
         "[ESPnet](https://github.com/espnet/espnet) and its plugin `espnet_prune`; "
         f"{describe_pruning(config)}. {describe_voice(config)}",
         "## Use",
-        "```sh\n" f'pip install "{requirements(config, args.vocoder)}"\n' "```",
+        "```sh\n"
+        f'pip install "{requirements(config, args.vocoder, args.plugin_url)}"\n'
+        "```",
         f"```python\n{example(config, model, args.vocoder, args.text)}\n```",
         f"It needs espnet_prune {version_of(config)} or newer, and was trained with "
         f"ESPnet {config.get('version', 'of unknown version')}. ESPnet's own "

@@ -328,6 +328,25 @@ def read_prompts(folders: Sequence[Path]) -> Dict[str, Dict[str, str]]:
     return prompts
 
 
+def choose(systems: Dict[str, int], number: int) -> List[str]:
+    """Choose utterances that the most systems have, from all over the test set.
+
+    Sorted by name they come speaker by speaker, often each with the same sentences: the
+    stride passes on to another sentence with every speaker if there is room for it.
+
+    Args:
+        systems: How many systems have each utterance.
+        number: Of utterances.
+
+    """
+    ranked = sorted(systems, key=lambda name: (-systems[name], name))
+    best = [name for name in ranked if systems[name] == systems[ranked[0]]]
+    if len(best) <= number:
+        return ranked[:number]
+    stride = len(best) // max(1, number) + (number * (number - 1) < len(best))
+    return best[::stride][:number]
+
+
 def show_samples(
     samples: Sequence[Sample], prompts: Dict[str, Dict[str, str]], number: int
 ) -> str:
@@ -344,9 +363,7 @@ def show_samples(
         own = [sample for sample in samples if sample.test_set == test_set]
         systems = list(dict.fromkeys(sample.system for sample in own))
         paths = {(sample.utterance, sample.system): sample.path for sample in own}
-        # those that the most systems have come first
-        counts = collections.Counter(sample.utterance for sample in own)
-        chosen = sorted(counts, key=lambda name: (-counts[name], name))[:number]
+        chosen = choose(collections.Counter(s.utterance for s in own), number)
         lines = []
         for name in chosen:
             text = prompts["text"].get(name, "")
