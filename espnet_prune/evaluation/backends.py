@@ -255,7 +255,7 @@ class Ecapa(SpeakerEncoder):
 class DistillMOS(Backend):
     """Predictor of MOS distilled from XLS-R; tells vocoders and systems apart."""
 
-    title = "DistillMOS, of the first 30 s"  # its time grows with the square of T_wav
+    title = "DistillMOS"
     packages = ("distillmos",)
 
     @functools.cached_property
@@ -267,7 +267,7 @@ class DistillMOS(Backend):
             return ConvTransformerSQAModel().eval()
 
     def predict(self, wave: np.ndarray) -> float:
-        """Predict the MOS of (T_wav,)."""
+        """Predict the MOS of the first 30 s of (T_wav,); the time grows with T_wav²."""
         import torch
 
         with torch.no_grad():
