@@ -168,6 +168,9 @@ def test_a_pinned_list_that_was_changed_is_refused(
     monkeypatch.setattr(prepare_module, "PINNED", pinned)
     with pytest.raises(UserError, match="is not the pinned list any more"):
         prepare(vctk)
+    (tmp_path / "vctk_108.tsv.sha256").unlink()
+    with pytest.raises(UserError, match="cannot read .*sha256, which comes with"):
+        prepare(vctk)
     assert not (tmp_path / "data").exists()
 
 
@@ -214,6 +217,15 @@ def test_a_reference_that_is_missing_or_short_stops_it(prepare, vctk, tmp_path):
     shown = prepare(vctk, "--list", path, "--skip_faulty", "true")
     assert set(read(tmp_path / "data")["text"]) == {"p225_038"}
     assert "2 of the list are left out" in shown
+
+
+def test_who_is_in_the_list_is_not_called_left_out(prepare, vctk, tmp_path):
+    """The texts are the list's: nobody needs those of the corpus."""
+    rows = [("p315", "p315_012", "", "I have no texts."), *ROWS]
+    shown = prepare(vctk, "--list", write_list(tmp_path / "mine.tsv", rows))
+    assert "p315-sent001" in read(tmp_path / "data")["text"]
+    assert "left out: p315" not in shown and "left out: s5" in shown
+    assert [row[0] for row in findings(tmp_path / "data" / "left_out.tsv")] == ["s5"]
 
 
 def test_a_spare_reference_takes_the_place_and_is_named(prepare, vctk, tmp_path):
@@ -285,6 +297,7 @@ COLUMNS = "speaker\treference\ttext\n"
         ("", "lacks speaker"),
         ("speaker\ttext\n", "lacks reference"),
         ("speaker\treference\ttext\tage\n", "has the unknown age"),
+        ("speaker\treference\ttext\ttext\n", "has text twice"),
         (COLUMNS, "lists nobody"),
         (f"{COLUMNS}p225\tp225_012\n", "line 2 of .* has 2 of 3 columns and no text"),
         (f"{COLUMNS}p225\tp225_012\t \n", "and no text"),
@@ -401,8 +414,8 @@ def run_sh(recipe, *arguments, cwd):
     )
 
 
-def calls(ended):
-    assert ended.returncode == 0, ended.stderr
+def calls(ended, status=0):
+    assert ended.returncode == status, ended.stderr
     return [
         line.strip("<>").split("><")
         for line in ended.stdout.splitlines()
@@ -414,6 +427,7 @@ def test_run_sh_hands_on_its_options(recipe, tmp_path):
     caller = tmp_path / "some where"
     (caller / "my corpus").mkdir(parents=True)
     (caller / "tts_a").mkdir()
+    (caller / "tts_a" / "config.yaml").touch()
     (caller / "b.zip").touch()
     for name in ("tts_a", "b", "tag", "mine"):
         (recipe / "exp" / "vctk" / name / "wav").mkdir(parents=True)
@@ -424,7 +438,9 @@ def test_run_sh_hands_on_its_options(recipe, tmp_path):
         *("--metrics", "rtf kept_share", "--nj", "3", "--skip-faulty", "true"),
         cwd=caller,
     )
-    data, *said, scored = calls(ended)
+    # tags are fetched before any model speaks
+    tags, data, *said, scored = calls(ended)
+    assert tags == ["-", "some/tag", "some/other"]
     assert data[1:7] == [
         *("--corpus", "vctk", "--corpus_dir", f"{caller}/my corpus"),
         *("--data_dir", "data/vctk"),
@@ -470,12 +486,41 @@ def test_run_sh_names_its_folders_by_what_is_evaluated(recipe, tmp_path):
         (["--model", "a"], "--corpus_dir is missing"),
         (["--corpus_dir", "x"], "there is no --model"),
         (["--corpus_dir", "x", "--model", "a/b", "--model", "c/b"], "are called b"),
+        (["--corpus", "timit"], "--corpus is 'timit': choose one of vctk"),
+        (["--skip_faulty", "yes"], "choose one of true false"),
+        (["--stage", "two"], "--stage is 'two': give a whole number"),
+        (["--stage", "5"], "no stage is from --stage 5 to --stop_stage 4"),
+        (["--stage", "3", "--stop_stage", "2"], "no stage is from"),
+        (["--batch_size", "0"], "--batch_size is 0: choose 1 or more"),
+        (["--seed", "-1"], "--seed is '-1'"),
     ],
 )
 def test_run_sh_refuses_in_one_line(recipe, tmp_path, arguments, fault):
     ended = run_sh(recipe, *arguments, cwd=tmp_path)
     assert ended.returncode == 2
     assert fault in ended.stderr and ended.stderr.count("\n") == 1
+    assert not calls(ended, 2)
+
+
+@pytest.mark.parametrize(
+    "model, fault",
+    [
+        ("nowhere", "there is no model nowhere"),
+        ("exp/tts_b/nowhere", "there is no model exp/tts_b/nowhere"),
+        ("packed/none.zip", "there is no model packed/none.zip"),
+        ("empty", "empty has no config.yaml"),
+        ("scores=a/b", "no model can be called scores"),
+        ("ground_truth=a/b", "no model can be called ground_truth"),
+        (".", "no model can be called ."),
+    ],
+)
+def test_run_sh_knows_all_models_before_one_speaks(recipe, tmp_path, model, fault):
+    (tmp_path / "empty").mkdir()
+    models = ("--model", "owner/model", "--model", model)
+    ended = run_sh(recipe, "--corpus_dir", "x", *models, cwd=tmp_path)
+    assert ended.returncode == 2
+    assert fault in ended.stderr and ended.stderr.count("\n") == 1
+    assert not calls(ended, 2)
 
 
 def test_run_sh_help_names_every_option():

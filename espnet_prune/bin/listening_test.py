@@ -17,10 +17,14 @@ import logging
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence
 
-from espnet_prune.bin.score import GROUND_TRUTH, check_coverage, read_systems
 from espnet_prune.errors import UserError, run
 from espnet_prune.evaluation import listening, tables
-from espnet_prune.evaluation.scoring import read_data
+from espnet_prune.evaluation.scoring import (
+    GROUND_TRUTH,
+    check_coverage,
+    read_data,
+    read_systems,
+)
 
 PAGE = "listening_test.html"
 KEY = "listening_test.key.json"

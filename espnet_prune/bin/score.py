@@ -24,21 +24,25 @@ from espnet_prune.evaluation.copy_synthesis import copy_synthesis
 from espnet_prune.evaluation.intervals import (
     RESAMPLES,
     Difference,
+    Interval,
     paired_difference,
     score_interval,
 )
 from espnet_prune.evaluation.scorers import DEFAULT, MEASURED, METRICS, Utterance
 from espnet_prune.evaluation.scoring import (
+    GROUND_TRUTH,
     Results,
     System,
+    check_coverage,
     read_data,
     read_system,
+    read_systems,
     score_systems,
 )
 from espnet_prune.pretrained import find_model
 
-GROUND_TRUTH = "ground_truth"
 REMEDY = "the models of the default metrics come by espnet_prune[score], see README"
+OWN_REMEDY = "it needs its own package and, when first used, the network"
 METHOD = f"""\
 In brackets: 95 % intervals over speakers ({RESAMPLES} bootstrap resamples). p:
 two-sided permutation test over speakers, not corrected for the number of comparisons.
@@ -134,34 +138,6 @@ def get_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def read_systems(named: Sequence[str], data_dir: Path) -> List[System]:
-    """List ground truth, where there is one, and the systems in their order.
-
-    Args:
-        named: NAME=WAVS of each system.
-        data_dir: Its ``gt_wav.scp`` is the ground truth.
-
-    Raises:
-        UserError: A name cannot be used, or recordings are missing.
-
-    """
-    systems = []
-    if (data_dir / "gt_wav.scp").exists():
-        systems.append(read_system(GROUND_TRUTH, data_dir / "gt_wav.scp"))
-    for item in named:
-        name, _, source = item.partition("=")
-        if not source or not name or name.startswith(".") or set(name) & set("/|\n"):
-            raise UserError(
-                f"--system {item} is not NAME=WAVS with a name for a file; mend it"
-            )
-        if any(name == system.name for system in systems):
-            raise UserError(f"--system {name} comes a second time; rename one")
-        systems.append(read_system(name, Path(source)))
-    if not systems:
-        raise UserError("there is nothing to score; give --system NAME=WAVS")
-    return systems
-
-
 def vocode_ground_truth(
     systems: List[System], vocoder: str, model: Optional[str], output_dir: Path
 ) -> None:
@@ -217,36 +193,6 @@ def read_groups(named: Sequence[str], data: Dict[str, Utterance]) -> List[Group]
     return groups
 
 
-def check_coverage(systems: Sequence[System], data: Dict[str, Utterance]) -> None:
-    """Refuse systems that said nothing of the data, warn of those that lack some.
-
-    Raises:
-        UserError: Not one recording of a system belongs to the data.
-
-    """
-    for system in systems:
-        lacking = [name for name in data if name not in system.wavs]
-        if len(lacking) == len(data):
-            raise UserError(
-                f"{system.name} has no recording of any of the {len(data)} utterances "
-                f"(for instance {lacking[0]}); give the folder of this test set"
-            )
-        if lacking and not system.name.startswith(GROUND_TRUTH):
-            logging.warning(
-                f"{system.name} lacks {len(lacking)} of {len(data)} utterances (for "
-                f"instance {lacking[0]}): its scores leave them out"
-            )
-        if system.name == GROUND_TRUTH and any(
-            path.samefile(data[name].reference)
-            for name, path in system.wavs.items()
-            if name in data
-        ):
-            logging.warning(
-                "gt_wav.scp names recordings that are the references themselves: "
-                "choose other references, or the similarity of ground truth is 1"
-            )
-
-
 def summarise(results: Results, group: Group, baseline: str) -> List[Dict[str, Any]]:
     """Make a row for each system and metric that has values.
 
@@ -274,6 +220,9 @@ def summarise(results: Results, group: Group, baseline: str) -> List[Dict[str, A
                 )
             speakers = [data[key].speaker for key in scores]
             ratios = map(METRICS[name].ratio, scores.values())
+            interval = score_interval(*zip(*ratios), speakers)
+            if not METRICS[name].of_speakers:
+                interval = Interval(interval.value, None, None)
             rows.append(
                 {
                     "group": group.title,
@@ -281,7 +230,7 @@ def summarise(results: Results, group: Group, baseline: str) -> List[Dict[str, A
                     "metric": name,
                     "utterances": len(scores),
                     "speakers": len(set(speakers)),
-                    **score_interval(*zip(*ratios), speakers)._asdict(),
+                    **interval._asdict(),
                     "difference": difference.value,
                     "difference_lower": difference.lower,
                     "difference_upper": difference.upper,
@@ -382,7 +331,8 @@ def page(
         about = f"{METRICS[name].measures}; {results.versions.get(name)}"
         if name in results.faults:
             about = f"empty, {results.faults[name]}"
-            about += f"; {REMEDY}" if name not in MEASURED else ""
+            if name not in MEASURED:
+                about += f"; {REMEDY if name in DEFAULT else OWN_REMEDY}"
         lines.append(f"- {name}: {about}.")
     for system, columns in results.scores.items():
         for name, scores in columns.items():
@@ -410,7 +360,7 @@ def describe_synthesis(
             )
             facts[what] = facts.get(what, 0) + 1
         for what, number in facts.items():
-            of = "" if len(facts) == 1 else f" ({number} utterances)"
+            of = "" if len(facts) == 1 else f" ({number} of the utterances)"
             lines.append(f"- {system.name}{of}: {what}.")
     return lines
 

@@ -40,7 +40,7 @@ from espnet_prune.evaluation.page import (
     read_sound,
 )
 from espnet_prune.evaluation.scorers import Utterance
-from espnet_prune.evaluation.scoring import System
+from espnet_prune.evaluation.scoring import GROUND_TRUTH, System
 
 LEVEL = -26.0  # dB relative to full scale, of active speech, as in ITU-T P.800 tests
 RESULT = "listening.csv"  # of `collect`, which may write where the ratings lie
@@ -189,7 +189,7 @@ def make_test(
         UserError: There are too few utterances, or a recording cannot be read.
 
     """
-    required = [s for s in systems if not s.name.startswith("ground_truth")] or systems
+    required = [s for s in systems if not s.name.startswith(GROUND_TRUTH)] or systems
     chosen, practice = choose_utterances(data, required, number, seed)
     wavs = {system.name: system.wavs for system in systems}
     sounds: Dict[str, bytes] = {}  # by their path

@@ -81,6 +81,8 @@ class Metric:
         percent: The value is a share, to be shown as a percentage.
         digits: Decimals to be shown.
         compared: Systems are compared by it.
+        of_speakers: It varies with the speaker, so that an interval over speakers says
+            what others might have given.
         when_missing: Why an utterance may have no value.
 
     """
@@ -90,6 +92,7 @@ class Metric:
     percent = False
     digits = 2
     compared = True
+    of_speakers = True
     when_missing = "which are silent or leave nothing to compare"
 
     def __init__(self, name: str, backend: Backend):
@@ -244,8 +247,9 @@ class Measured(Metric):
 class RealTimeFactor(Measured):
     """Seconds of computing over seconds of speech, pooled over utterances."""
 
-    measures = "seconds of synthesis for a second of speech, with vocoder"
+    measures = "seconds of synthesis for a second of speech, with vocoder, in one run"
     digits = 4
+    of_speakers = False  # but with what else the machine had to do
 
     def take(self, record: Mapping[str, Any]) -> Dict[str, Any]:
         """Divide the seconds of synthesis by those of speech."""

@@ -15,6 +15,7 @@ import functools
 import hashlib
 import importlib.metadata
 import json
+import logging
 import multiprocessing
 import os
 import signal
@@ -46,6 +47,8 @@ from espnet_prune.files import read_columns, replace_when_written
 from espnet_prune.pretrained import first_line
 
 Record = Dict[str, Any]
+
+GROUND_TRUTH = "ground_truth"  # the system of the recordings of what is said
 
 
 class System(NamedTuple):
@@ -149,6 +152,64 @@ def read_system(name: str, source: Path) -> System:
     """
     records = read_records(source) if source.is_dir() else {}
     return System(name, read_wavs(source), records)
+
+
+def read_systems(named: Sequence[str], data_dir: Path) -> List[System]:
+    """List ground truth, where there is one, and the systems in their order.
+
+    Args:
+        named: NAME=WAVS of each system.
+        data_dir: Its ``gt_wav.scp`` is the ground truth.
+
+    Raises:
+        UserError: A name cannot be used, or recordings are missing.
+
+    """
+    systems = []
+    if (data_dir / "gt_wav.scp").exists():
+        systems.append(read_system(GROUND_TRUTH, data_dir / "gt_wav.scp"))
+    for item in named:
+        name, _, source = item.partition("=")
+        if not source or not name or name.startswith(".") or set(name) & set("/|\n"):
+            raise UserError(
+                f"--system {item} is not NAME=WAVS with a name for a file; mend it"
+            )
+        if any(name == system.name for system in systems):
+            raise UserError(f"--system {name} comes a second time; rename one")
+        systems.append(read_system(name, Path(source)))
+    if not systems:
+        raise UserError("there is nothing to score; give --system NAME=WAVS")
+    return systems
+
+
+def check_coverage(systems: Sequence[System], data: Dict[str, Utterance]) -> None:
+    """Refuse systems that said nothing of the data, warn of those that lack some.
+
+    Raises:
+        UserError: Not one recording of a system belongs to the data.
+
+    """
+    for system in systems:
+        lacking = [name for name in data if name not in system.wavs]
+        if len(lacking) == len(data):
+            raise UserError(
+                f"{system.name} has no recording of any of the {len(data)} utterances "
+                f"(for instance {lacking[0]}); give the folder of this test set"
+            )
+        if lacking and not system.name.startswith(GROUND_TRUTH):
+            logging.warning(
+                f"{system.name} lacks {len(lacking)} of {len(data)} utterances (for "
+                f"instance {lacking[0]}): its scores leave them out"
+            )
+        if system.name == GROUND_TRUTH and any(
+            path.samefile(data[name].reference)
+            for name, path in system.wavs.items()
+            if name in data
+        ):
+            logging.warning(
+                "gt_wav.scp names recordings that are the references themselves: "
+                "choose other references, or the similarity of ground truth is 1"
+            )
 
 
 _digest = functools.cache(digest)

@@ -26,7 +26,7 @@
 #   --batch_size N        utterances said at once (default: 8)
 #   --device cpu|cuda     where they are said (default: cpu)
 #   --metrics "M ..."     columns (default: see python3 -m espnet_prune.bin.score --help)
-#   --nj N                processes that score (default: one a core)
+#   --nj N                processes that score (default: one a core, at most 8)
 #   --tag NAME            of the folders (default: from corpus, part, list and texts)
 #   --expdir FOLDER       (default: exp)
 #   --stage N             first stage (default: 1)
@@ -78,6 +78,7 @@ batch_size=8
 device=cpu
 metrics=
 nj=$(env -u OMP_NUM_THREADS nproc)
+[ "${nj}" -le 8 ] || nj=8        # of up to 2 GB of memory each
 tag=
 expdir=exp
 stage=1
@@ -119,6 +120,31 @@ stem() {  # name of a file without folder and ending
     echo "${file%.*}"
 }
 
+is_one_of() {  # refuses the value of option $1 unless it is one of the words behind
+    local name=$1 word
+    shift
+    for word in "$@"; do
+        [ "${!name}" != "${word}" ] || return 0
+    done
+    fail "--${name} is '${!name}': choose one of $*"
+}
+is_whole() {  # refuses the value of option $1 unless it is a whole number from $2
+    case "${!1}" in
+        ''|*[!0-9]*) fail "--$1 is '${!1}': give a whole number" ;;
+        *) [ "${!1}" -ge "$2" ] || fail "--$1 is ${!1}: choose $2 or more" ;;
+    esac
+}
+
+is_one_of corpus vctk librispeech libritts
+[ -z "${skip_faulty}" ] || is_one_of skip_faulty true false
+for name in stage stop_stage batch_size nj; do is_whole "${name}" 1; done
+for name in num_speakers texts_per_speaker seed; do
+    [ -z "${!name}" ] || is_whole "${name}" 0
+done
+if [ "${stage}" -gt "${stop_stage}" ] || [ "${stage}" -gt 4 ]; then
+    fail "no stage is from --stage ${stage} to --stop_stage ${stop_stage}: there are" \
+        "stages 1 to 4"
+fi
 [ -n "${corpus_dir}" ] || ! runs 1 || fail "--corpus_dir is missing: name the folder" \
     "that ${corpus} was unpacked in"
 [ ${#models[@]} -gt 0 ] || [ "${stop_stage}" -lt 2 ] || fail "there is no --model: name" \
@@ -126,6 +152,7 @@ stem() {  # name of a file without folder and ending
 
 names=()
 files=()
+tags=()
 for model in ${models[@]+"${models[@]}"}; do
     model_name="${model%%=*}"
     case "${model}" in
@@ -140,10 +167,25 @@ for model in ${models[@]+"${models[@]}"}; do
         model_name="${model##*/}"
         model_name="${model_name%.zip}"
     fi
+    case "${model_name}" in
+        scores|ground_truth*|.*|*'|'*)
+            fail "no model can be called ${model_name}: give --model NAME=MODEL" ;;
+    esac
     for other in ${names[@]+"${names[@]}"}; do
         [ "${other}" != "${model_name}" ] || fail "two models are called ${other}: give" \
             "--model NAME=MODEL"
     done
+    # Said here, not when the models before it have spoken for hours.
+    if [ -d "${model}" ]; then
+        [ -e "${model}/config.yaml" ] || fail "${model} has no config.yaml: name an" \
+            "experiment folder (exp/tts_...), a packed zip or a tag"
+    elif [ ! -e "${model}" ]; then
+        [[ "${model}" =~ ^https?://.+ ||
+            ( "${model}" =~ ^[^/]+/[^/]+$ && "${model}" != *.zip ) ]] ||
+            fail "there is no model ${model}: name an experiment folder, a packed zip" \
+                "or a tag"
+        tags+=("${model}")
+    fi
     names+=("${model_name}")
     files+=("${model}")
 done
@@ -157,10 +199,23 @@ if [ -z "${tag}" ]; then
 fi
 data="data/${tag}"
 exp="${expdir}/${tag}"
+vocoder="${vocoder%/}"
 gt_name="ground_truth_mel_${vocoder##*/}"
 
 ../../setup.sh
 . ./path.sh
+
+if runs 2 && [ ${#tags[@]} -gt 0 ]; then
+    log "Looking up ${tags[*]}"
+    python3 - "${tags[@]}" << 'EOF'
+import sys
+
+from espnet_prune.errors import run
+from espnet_prune.pretrained import find_model
+
+run(lambda: [find_model(tag) for tag in sys.argv[1:]])
+EOF
+fi
 
 if runs 1; then
     log "Stage 1: the test set in ${data}"
@@ -179,7 +234,6 @@ speech=(--data_dir "${data}" --vocoder "${vocoder}" --device "${device}")
 if runs 2; then
     for i in "${!names[@]}"; do
         log "Stage 2: ${names[i]} says it, on ${device}"
-        mkdir -p "${exp}/${names[i]}"
         python3 -m espnet_prune.bin.synthesize "${speech[@]}" --model "${files[i]}" \
             -o "${exp}/${names[i]}/wav" --batch_size "${batch_size}"
     done
@@ -193,7 +247,6 @@ if runs 3; then
         log "Stage 3: passed over, ground truth does not go through a ParallelWaveGAN"
     else
         log "Stage 3: the recordings through the mel of ${names[0]} and ${vocoder}"
-        mkdir -p "${exp}/${gt_name}"
         python3 -m espnet_prune.bin.vocode "${speech[@]}" --model "${files[0]}" \
             -o "${gt_wavs}"
     fi

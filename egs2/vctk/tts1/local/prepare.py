@@ -60,12 +60,14 @@ def read_list(path: Path) -> List[Row]:
         raise UserError(f"cannot read the list {path} ({error}); correct --list")
     lines = [line for line in content.splitlines() if line.strip()]
     names = lines[0].split("\t") if lines else []
-    unknown = sorted(set(names) - set(COLUMNS))
-    missing = [name for name in NEEDED if name not in names]
-    if missing or unknown:
-        fault = f"lacks {missing[0]}" if missing else f"has the unknown {unknown[0]}"
+    faults = [
+        *(f"lacks {name}" for name in NEEDED if name not in names),
+        *(f"has the unknown {name}" for name in names if name not in COLUMNS),
+        *(f"has {name} twice" for name in COLUMNS if names.count(name) > 1),
+    ]
+    if faults:
         raise UserError(
-            f"the first line of {path} {fault}; name its columns, of "
+            f"the first line of {path} {faults[0]}; name its columns, of "
             f"{', '.join(COLUMNS)}, with tabs between them"
         )
     if len(lines) < 2:
@@ -97,8 +99,14 @@ def check_pinned(path: Path) -> None:
         UserError: It was changed.
 
     """
-    wanted = path.with_name(f"{path.name}.sha256").read_text().split()[0]
-    if hashlib.sha256(path.read_bytes()).hexdigest() != wanted:
+    try:
+        wanted = path.with_name(f"{path.name}.sha256").read_text().split()[:1]
+        found = hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise UserError(
+            f"cannot read {error.filename}, which comes with the recipe: restore it"
+        ) from None
+    if wanted != [found]:
         raise UserError(
             f"{path} is not the pinned list any more: restore it, or copy it and give "
             "the copy as --list"
@@ -322,7 +330,8 @@ def make_rows(
         if not rows:
             raise UserError(
                 f"no speaker of {corpus.title} has a reference of {MIN_SECONDS:.0f} to "
-                f"{MAX_SECONDS:.0f} s and {each} other texts; see --help"
+                f"{MAX_SECONDS:.0f} s and {each} other texts; choose fewer by "
+                "--texts_per_speaker, or another --part"
             )
     else:
         if path == pinned:
@@ -420,7 +429,8 @@ def main(cmd: Optional[Sequence[str]] = None) -> None:
     base = Path() if args.list is None else args.list.absolute().parent
     test_set = resolve(corpus, rows, base)
     folder = make_output_dir(args.data_dir)
-    reasons = corpus.left_out()
+    listed = {row["speaker"] for row in rows}  # their texts are those of the list
+    reasons = {who: why for who, why in corpus.left_out().items() if who not in listed}
     left_out = [
         Finding(who, "left out by name", why) for who, why in reasons.items()
     ] + [
