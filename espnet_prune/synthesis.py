@@ -187,6 +187,9 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
     ) -> List[torch.Tensor]:
         """Turn a text into token ids, one tensor for each part to be said on its own.
 
+        Punctuation that the model does not know is left out; other tokens that it does
+        not know are ``<unk>``, with a warning.
+
         Args:
             text: What to say. Longer than ``max_characters``, it is split at the ends
                 of sentences, else of clauses, else between words.
@@ -226,7 +229,11 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
                     self.preprocess_fn.text_cleaner(part)
                 )
                 known = converter.token2id
-                unknown.update(dict.fromkeys(t for t in tokens if t not in known))
+                new = dict.fromkeys(t for t in tokens if t not in known)
+                # marks are no sounds: a model that saw none does better without them
+                marks = {t for t in new if not any(map(str.isalnum, t))}
+                ids = np.array([i for i, t in zip(ids, tokens) if t not in marks])
+                unknown.update((t, None) for t in new if t not in marks)
             if (ids != converter.unk_id).any():
                 parts.append(torch.from_numpy(ids))
         names = ", ".join(unknown)

@@ -198,6 +198,13 @@ def test_unknown_tokens_are_named(text2speech, caplog):
     assert not caplog.records
 
 
+def test_marks_that_training_had_not_are_left_out(text2speech, caplog):
+    said = text2speech("“hello – you”!", speech=LOW)["feat_gen"]
+    assert torch.equal(said, text2speech("hello  you", speech=LOW)["feat_gen"])
+    assert not caplog.records
+    assert "gives no token" in refused(text2speech, "!?", speech=LOW)
+
+
 def test_text_front_end_that_is_not_installed(
     experiment, text2speech, tmp_path, monkeypatch
 ):
