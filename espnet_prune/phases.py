@@ -196,6 +196,27 @@ def parse_encoder_pruning(
     return conf, own
 
 
+def is_finished(config: Dict[str, Any], progress: Dict[str, Any]) -> bool:
+    """Tell whether a training came to its end; early stopping is one.
+
+    Args:
+        config: settings of the training, ``config.yaml``.
+        progress: state of ESPnet's reporter in ``checkpoint.pth``.
+
+    """
+    reporter = Reporter()
+    reporter.load_state_dict(progress)
+    epoch, patience = reporter.get_epoch(), config.get("patience")
+    if epoch >= config.get("max_epoch", epoch):
+        return True
+    criterion = config.get("early_stopping_criterion", ("valid", "loss", "min"))
+    return (
+        patience is not None
+        and reporter.has(*criterion[:2])
+        and reporter.check_early_stopping(patience, *criterion)
+    )
+
+
 def prepare_phase2(
     phase1_dir: Optional[Union[str, Path]],
     output_dir: Union[str, Path],
@@ -314,23 +335,12 @@ def _require_number(name: str, value: Any) -> None:
 def _require_finished(
     phase1_dir: Union[str, Path], config: Dict[str, Any], progress: Dict[str, Any]
 ) -> None:
-    """Refuse a phase 1 that was interrupted; early stopping counts as finished."""
-    reporter = Reporter()
-    reporter.load_state_dict(progress)
-    epoch, patience = reporter.get_epoch(), config.get("patience")
-    if epoch >= config.get("max_epoch", epoch):
-        return
-    criterion = config.get("early_stopping_criterion", ("valid", "loss", "min"))
-    if (
-        patience is not None
-        and reporter.has(*criterion[:2])
-        and reporter.check_early_stopping(patience, *criterion)
-    ):
-        return
-    raise UserError(
-        f"phase 1 in {phase1_dir} was interrupted after epoch {epoch} of "
-        f"{config['max_epoch']}; run phase 1 again, it resumes where it stopped"
-    )
+    """Refuse a phase 1 that was interrupted."""
+    if not is_finished(config, progress):
+        raise UserError(
+            f"phase 1 in {phase1_dir} was interrupted after epoch {progress['epoch']} "
+            f"of {config['max_epoch']}; run phase 1 again, it resumes where it stopped"
+        )
 
 
 def _require_same_model(

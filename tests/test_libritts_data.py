@@ -137,6 +137,21 @@ def test_zero_shot_sets_never_say_their_reference(prepare, tmp_path):
         assert reference in trained["wav.scp"].values()
 
 
+def test_missing_labels_change_no_other_voice(prepare_module):
+    """Models of given and of learned durations say test_seen in the same voices."""
+    one = prepare_module.Utterance("", "", "", seconds=5.0)
+    found = [
+        one._replace(name=f"{reader}-{n}", speaker=reader)
+        for reader in ("103", "1034")
+        for n in range(6)
+    ]
+    drawn = prepare_module.draw_references(found, 0)
+    assert drawn != prepare_module.draw_references(found, 1)
+    for gone in set(found) - set(drawn.values()):
+        left = [one for one in found if one != gone]
+        assert prepare_module.draw_references(left, 0) == drawn
+
+
 def test_all_tokens_are_listed_whatever_the_data(prepare, tmp_path):
     prepare()
     line = (tmp_path / "data" / "arpabet" / "text").read_text()
@@ -289,6 +304,28 @@ def test_what_is_missing_altogether_ends_in_one_line(
     assert not (tmp_path / "data").exists()
 
 
+def test_labels_of_words_end_in_one_line_and_a_list(prepare, tree, tmp_path):
+    """The clone has lab/word beside lab/phone; the list is there to be looked at."""
+    for path in tree[1].rglob("*.lab"):
+        path.write_text(re.sub("[A-Z]+[012]?", "matthew", path.read_text()))
+    with pytest.raises(UserError, match="no recording of train-clean-100") as caught:
+        prepare()
+    assert "labels with unknown phones" in str(caught.value)
+    assert "matthew" in str(caught.value) and "db.sh" in str(caught.value)
+    assert len(left_out(tmp_path / "data")) == 5
+    assert not (tmp_path / "data" / TRAIN).exists()
+
+
+@pytest.mark.parametrize("above", [False, True])
+def test_a_partial_corpus_is_told_from_none(prepare, tree, tmp_path, above):
+    """The folder LibriTTS or the one above it may be named."""
+    corpus, labels = tree
+    shutil.rmtree(corpus / "train-clean-100")
+    with pytest.raises(UserError) as caught:
+        prepare("--corpus", tmp_path if above else corpus)
+    assert f"{corpus} lacks train-clean-100 of" in str(caught.value)
+
+
 # ----------------------------------------------------------------------- interruptions
 
 
@@ -431,6 +468,24 @@ def test_data_sh_with_existing_copies(recipe, tmp_path):
         text=True,
     )
     assert check.returncode == 0, check.stdout + check.stderr
+
+
+@needs_recordings
+def test_data_sh_with_half_of_the_labels_ends_in_one_line(recipe, tree, tmp_path):
+    """A piece of the archive is missing; nothing of it is taken for whole."""
+    folder, run = recipe
+    corpus, labels = tree
+    with tarfile.open(labels / "lab.tar.gz", "w:gz") as archive:
+        archive.add(labels / "lab", "lab")
+    shutil.rmtree(labels / "lab")
+    content = (labels / "lab.tar.gz").read_bytes()
+    (labels / "lab.tar.gz").unlink()
+    (labels / "lab.tar.gz-aa").write_bytes(content[:1500])
+    for _ in range(2):
+        ended = run(LIBRITTS=corpus, LIBRITTS_LABEL=labels)
+        assert ended.returncode == 2 and ended.stderr.count("\n") == 1
+        assert "lab.tar.gz-aa and its like; get the labels anew" in ended.stderr
+        assert not (folder / "data" / TRAIN).exists()
 
 
 @pytest.mark.slow

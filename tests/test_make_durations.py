@@ -57,3 +57,18 @@ def test_times_that_are_out_of_order_name_the_utterance(tmp_path):
     write(tmp_path, token_ends="a 0.3 0.2\n", utt2num_samples="a 9600\n")
     with pytest.raises(UserError, match="a: .* not in order"):
         make_durations(tmp_path, tmp_path, 16000, 256, tmp_path / "durations")
+
+
+@pytest.mark.parametrize(
+    "tables",
+    [
+        dict(token_ends="a 0.1 O.2\n", utt2num_samples="a 9600\n"),
+        dict(token_ends="a 0.1 0.2\n", utt2num_samples="a 0.6s\n"),
+    ],
+)
+def test_what_is_no_number_ends_in_one_line(tmp_path, tables):
+    write(tmp_path, **tables)
+    with pytest.raises(UserError, match="a has no numbers in .*: run from") as caught:
+        make_durations(tmp_path, tmp_path, 16000, 256, tmp_path / "durations")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "durations").exists()

@@ -148,6 +148,32 @@ def test_finished_points_are_passed_over_and_others_go_on(recipe):
     assert len(sweep(recipe, *options, "--train_args", "--max_epoch 9")[1]) == 2
 
 
+def test_a_folder_has_models_of_one_kind(recipe):
+    """ESPnet would train a model of 16 kHz on under the settings of 24 kHz."""
+    options = ("--sparsity_ratios", "0.5", "--system", "vp")
+    sweep(recipe, *options, "--fs", "16000", "--ngpu", "1")
+    for other in (("--fs", "24000"), (), ("--fs", "16000", "--durations", "learned")):
+        for dry_run in ((), ("--dry_run",)):
+            ended, trained, _ = sweep(recipe, *options, *other, *dry_run, code=2)
+            assert not trained and ended.stderr.count("\n") == 1
+            assert "exp/sweep was begun with --fs 16000 --system vp: " in ended.stderr
+    longer = ("--fs", "16000", *options, "--train_args", "--max_epoch 99")
+    assert sweep(recipe, *longer)[1]
+    faster = (*longer[:-1], "--max_epoch 99 --optim_conf lr=1")
+    ended, trained, _ = sweep(recipe, *faster, code=2)
+    assert not trained and "choose another --sweep_dir" in ended.stderr
+    same = ("--fs", "16000", *options, "--ngpu", "4", "--vocoders", "none hifigan")
+    sweep(recipe, *same)
+    assert sweep(recipe, *options, "--fs", "24000", "--sweep_dir", "exp/other")[1]
+
+
+def test_seeds_that_begin_alike_are_not_mistaken(recipe):
+    options = ("--sparsity_ratios", "0.5", "--seeds")
+    sweep(recipe, *options, "10")
+    ended, _, _ = sweep(recipe, *options, "1", "--dry_run")
+    assert "    new       R0.5_s1 " in ended.stdout
+
+
 def test_scores_of_all_points(recipe):
     options = ("--sparsity_ratios", "0.5 vanilla", "--score", "true")
     _, _, reported = sweep(recipe, *options)
@@ -157,10 +183,12 @@ def test_scores_of_all_points(recipe):
         *("--system", "R0.5_s0=exp/sweep/R0.5_s0_phase2/decode/test/wav"),
         *("--system", "vanilla_s0=exp/sweep/vanilla_s0/decode/test/wav"),
     ]
+    assert "--scores exp/sweep/scores/scores.csv" in reported[1]
+    # scores of what the points said before are none of theirs
     (recipe / "exp" / "sweep" / "scores").mkdir()
     (recipe / "exp" / "sweep" / "scores" / "scores.csv").touch()
-    _, _, reported = sweep(recipe, *options)
-    assert "--scores exp/sweep/scores/scores.csv" in reported[1]
+    _, _, reported = sweep(recipe, *options[:2])
+    assert "--scores" not in reported[0]
 
 
 def test_recipes_without_run_sh_are_run_by_prune_tts_sh(recipe):

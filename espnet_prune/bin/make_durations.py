@@ -31,7 +31,8 @@ def make_durations(
         int: number of utterances.
 
     Raises:
-        UserError: an utterance has no ends, or a file is missing.
+        UserError: an utterance has no ends, or none that are in order, or a file is
+            missing.
 
     """
     ends = read_columns(data_dir / "token_ends")
@@ -42,8 +43,14 @@ def make_durations(
                 f"{name} of {dump_dir} has no line in {data_dir}/token_ends: run from "
                 "stage 1, after a change of data"
             )
-        times = list(map(float, ends[name].split()))
-        frames = frame_count(int(samples), n_shift)
+        try:
+            times = list(map(float, ends[name].split()))
+            frames = frame_count(int(samples), n_shift)
+        except ValueError as error:
+            raise UserError(
+                f"{name} has no numbers in {data_dir}/token_ends or "
+                f"{dump_dir}/utt2num_samples ({error}): run from stage 1"
+            ) from None
         try:
             durations = frame_durations(times, fs, n_shift, frames)
         except UserError as error:

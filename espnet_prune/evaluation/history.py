@@ -78,7 +78,7 @@ def read_experiment(folder: Union[str, Path]) -> Experiment:
             f"{folder} is no folder; give the experiment folder that training wrote"
         )
     config = read_config(folder)
-    rows = _epoch_rows(_read_reporter(folder), config.get("accum_grad", 1))
+    rows = _epoch_rows(read_progress(folder)["stats"], config.get("accum_grad", 1))
     if not rows:
         raise UserError(
             f"no epoch has been finished in {folder}; train at least one epoch first"
@@ -267,13 +267,23 @@ def read_config(folder: Path) -> Dict[str, Any]:
     return config
 
 
-def _read_reporter(folder: Path) -> Dict[int, Dict[str, Dict[str, Any]]]:
-    """Read epoch -> split -> name -> value out of checkpoint.pth."""
+def read_progress(folder: Path) -> Dict[str, Any]:
+    """Read the state of ESPnet's reporter out of checkpoint.pth.
+
+    Returns:
+        ``epoch``, and ``stats``: epoch -> split -> name -> value.
+
+    Raises:
+        UserError: It is missing, or is no checkpoint.
+
+    """
     path = folder / "checkpoint.pth"
     try:
         # Mapped, not read: the checkpoint carries model and optimiser as well.
         states = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
-        return states["reporter"]["stats"]
+        progress = states["reporter"]
+        progress["epoch"], progress["stats"]
+        return progress
     except FileNotFoundError:
         raise UserError(
             f"{folder} holds no checkpoint.pth; train at least one epoch there first"

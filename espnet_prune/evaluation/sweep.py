@@ -11,7 +11,6 @@ import statistics
 from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Union
 
-import yaml
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
@@ -22,8 +21,11 @@ from espnet_prune.evaluation.history import (
     Row,
     decoder_layers,
     join,
+    read_config,
     read_experiments,
+    read_progress,
 )
+from espnet_prune.phases import is_finished
 
 _PHASES = ("_phase1", "_phase2")
 
@@ -106,17 +108,19 @@ def read_sweep(folder: Union[str, Path]) -> List[Point]:
         except UserError as error:
             logging.warning(f"{name} is left out: {error}")
             continue
-        configs = [_read_config(each) for each in folders]
+        configs = [read_config(each) for each in folders]
         pruning_conf = (configs[0].get("tts_conf") or {}).get("pruning_conf") or {}
         soft = pruning_conf.get("inference_mask") == "soft"
         first = folders[0].name.endswith(_PHASES[0])
         if first and len(folders) == 1 and not soft:
             logging.warning(f"{name} is left out: it has no phase 2 yet")
             continue
-        last, epochs = experiments[-1], configs[-1].get("max_epoch")
-        done = max(row["run_epoch"] for row in last.rows)
-        if configs[-1].get("patience") is None and epochs and done < epochs:
-            logging.warning(f"{name} is left out: it has {done} of {epochs} epochs")
+        last, progress = experiments[-1], read_progress(experiments[-1].folder)
+        if not is_finished(configs[-1], progress):
+            logging.warning(
+                f"{name} is left out: it has {progress['epoch']} of "
+                f"{configs[-1]['max_epoch']} epochs"
+            )
             continue
         length = configs[0].get("max_epoch") if len(folders) == 2 else None
         setting = Setting(last.pruning, last.sparsity_ratio, length)
@@ -365,8 +369,3 @@ def _styles(points: Sequence[Point]) -> Dict[Setting, Dict[str, Any]]:
         )
         for setting in settings
     }
-
-
-def _read_config(folder: Path) -> Dict[str, Any]:
-    """Read what ``read_experiments`` does not tell: seed and epochs."""
-    return yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))

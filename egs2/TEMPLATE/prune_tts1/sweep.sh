@@ -46,7 +46,8 @@ prune_tts.sh, where there is none) from stage 7 for every combination of:
 
 All other options go to run.sh. A point that was finished with the same options is
 passed over, one that was interrupted goes on: call it again with more points to add
-them. Results, of seeds as mean and standard deviation, are in SWEEP_DIR/report.
+them. A sweep at another rate, of other data or of another configuration has its own
+--sweep_dir. Results, of seeds as mean and standard deviation, are in SWEEP_DIR/report.
 EOT
 )
 
@@ -160,12 +161,34 @@ state() {  # state of point $1
     describe "$1"
     if [ "$(cat "${sweep_dir}/$1.done" 2> /dev/null)" = "$(record)" ]; then
         echo finished
-    elif compgen -G "${sweep_dir}/$1*/checkpoint.pth" > /dev/null; then
+    elif [ -e "${sweep_dir}/$1/checkpoint.pth" ] \
+        || [ -e "${sweep_dir}/$1_phase1/checkpoint.pth" ]; then
         echo begun
     else
         echo new
     fi
 }
+model_options() {  # options of run.sh, but for those that make no other model
+    local i kept
+    # a longer training goes on where a shorter one ended
+    kept=$(sed -E 's/--max_epoch[ =]+[0-9]+//; s/^ +| +$//g' <<< "${train_args}")
+    [ -z "${kept}" ] || echo "--train_args ${kept}"
+    for ((i = 0; i < ${#passed[@]}; i += 2)); do
+        case "${passed[i]#--}" in
+            ngpu|num_nodes|nj|gpu_inference|inference_*|vocoders|skip_*|card_args|python)
+                ;;
+            *) printf '%s %q\n' "${passed[@]:i:2}" ;;
+        esac
+    done | sort
+}
+
+# ESPnet would go on with a model of the one kind under the options of the other.
+if [ -e "${sweep_dir}/options" ] \
+    && [ "$(cat "${sweep_dir}/options")" != "$(model_options)" ]; then
+    begun_with=$(paste -sd " " "${sweep_dir}/options")
+    fail "${sweep_dir} was begun with ${begun_with:-no other options}: give the same" \
+        "again, or choose another --sweep_dir"
+fi
 
 log "${#points[@]} points in ${sweep_dir}, each by ${script}, stages 7 to" \
     "${stop_stage}:"
@@ -203,6 +226,7 @@ if "${dry_run}"; then
 fi
 
 mkdir -p "${sweep_dir}"
+model_options > "${sweep_dir}/options"
 number=0
 for point in "${points[@]}"; do
     number=$((number + 1))
@@ -255,9 +279,9 @@ if "${score}"; then
 fi
 
 log "Report"
-scores="${sweep_dir}/scores/scores.csv"
-[ -e "${scores}" ] || scores=
-python3 -m espnet_prune.bin.sweep "${sweep_dir}" ${scores:+--scores "${scores}"} \
+scores=()
+! "${score}" || scores=(--scores "${sweep_dir}/scores/scores.csv")
+python3 -m espnet_prune.bin.sweep "${sweep_dir}" ${scores[@]+"${scores[@]}"} \
     --output_dir "${sweep_dir}/report"
 if [ -n "${test_data}" ]; then
     shown=()

@@ -50,7 +50,10 @@ if "${labelled}"; then
             mkdir -p "${labels}"
             # shellcheck disable=SC2086
             cat "${pieces[@]}" | tar -xz -C "${labels}" \
-                $(printf 'lab/phone/%s ' train-clean-100 train-clean-360 dev-clean)
+                $(printf 'lab/phone/%s ' train-clean-100 train-clean-360 dev-clean) \
+                2> data/local/untar_labels.log \
+                || fail "cannot unpack ${pieces[0]} and its like; get the labels anew," \
+                    "or see data/local/untar_labels.log"
             touch "${labels}/.complete"
         fi
     fi

@@ -146,13 +146,14 @@ def find_corpus(folder: Path) -> Path:
         UserError: a part is missing.
 
     """
-    for corpus in (folder, folder / "LibriTTS"):
-        if (corpus / TRAIN_PARTS[0]).is_dir():
-            break
-    missing = [part for part in PARTS if not (corpus / part).is_dir()]
+    lacking = {
+        corpus: [part for part in PARTS if not (corpus / part).is_dir()]
+        for corpus in (folder, folder / "LibriTTS")
+    }
+    corpus, missing = min(lacking.items(), key=lambda item: len(item[1]))
     if missing:
         raise UserError(
-            f"{folder} lacks {', '.join(missing)} of LibriTTS: name the folder that "
+            f"{corpus} lacks {', '.join(missing)} of LibriTTS: name the folder that "
             "has them by LIBRITTS in db.sh, or write downloads there"
         )
     return corpus
@@ -241,15 +242,21 @@ def _checked(check, wavs, nj) -> Iterable[List[Utterance]]:
 
 
 def draw_references(utterances: List[Utterance], seed: int) -> Dict[str, Utterance]:
-    """Draw one recording of each speaker who has one that is long enough."""
+    """Draw one recording of each speaker who has one that is long enough.
+
+    Leaving out others does not change it: models on labels, some of which are missing,
+    and models without are to be heard in the same voices.
+    """
     references = {}
     for speaker, group in itertools.groupby(utterances, lambda one: one.speaker):
         long_enough = [one for one in group if one.seconds >= SHORTEST_REFERENCE]
         low, high = REFERENCE_SECONDS
         best = [one for one in long_enough if low <= one.seconds <= high]
         if long_enough:
-            generator = random.Random(f"{seed} {speaker}")
-            references[speaker] = generator.choice(best or long_enough)
+            references[speaker] = min(
+                best or long_enough,
+                key=lambda one: random.Random(f"{seed} {one.name}").random(),
+            )
     return references
 
 
@@ -363,13 +370,15 @@ def prepare(args: argparse.Namespace) -> None:
                 used[part].append(one)
         left_out += gone
         report_part(part, used[part], gone, args.data_dir)
+        write_left_out(args.data_dir / "left_out.tsv", left_out)
         if not used[part]:
             raise UserError(
-                f"no recording of {part} can be used: see {args.data_dir}/left_out.tsv"
+                f"no recording of {part} can be used, for instance {gone[0][2]} "
+                f"({gone[0][3]}): see {args.data_dir}/left_out.tsv and name other "
+                "copies in db.sh"
                 if checked
                 else f"{corpus / part} has no READER/CHAPTER/*.wav: unpack it again"
             )
-    write_left_out(args.data_dir / "left_out.tsv", left_out)
 
     train = sorted(one for part in TRAIN_PARTS for one in used[part])
     test = used[TEST_PART]
