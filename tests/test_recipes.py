@@ -98,6 +98,17 @@ def test_bad_command_lines_end_in_one_line(arguments, fault, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_several_machines_need_a_queue():
+    recipe = ROOT / "egs2" / "mini_an4" / "tts1"
+    if not (ROOT / "tools").exists() and not ESPNET.exists():
+        pytest.skip("needs ESPnet's recipes: set ESPNET_ROOT")
+    ended = subprocess.run(
+        [str(PIPELINE), "--num_nodes", "2"], capture_output=True, text=True, cwd=recipe
+    )
+    assert ended.returncode == 2
+    assert "set cmd_backend=slurm" in ended.stderr and ended.stderr.count("\n") == 1
+
+
 def commands_of_readme():
     """Yield the commands of the README's shell blocks as lists of words."""
     text = (ROOT / "README.md").read_text()

@@ -33,6 +33,7 @@ valid_set=
 test_sets=
 teacher_dumpdir=
 fs=16000
+num_nodes=1
 n_shift=256
 token_type=phn
 cleaner=tacotron
@@ -120,6 +121,9 @@ while [ $# -gt 0 ]; do
         skip_train|skip_eval|skip_upload_hf|hf_repo|lang|use_spk_embed|spk_embed_tag)
             printf -v "${name}" '%s' "$2"
             passed+=("--${name}" "$2") ;;
+        num_nodes)
+            num_nodes="$2"
+            passed+=(--num_nodes "$2") ;;
         vocoder_file)
             fail "--vocoder_file is --vocoders here, which takes several" ;;
         *)
@@ -135,6 +139,11 @@ log "$0 ${given}"
 # refuse texts with letters beyond ASCII.
 locale() { command locale "$@" | sed 's/^C\.utf8$/C.UTF-8/'; }
 export -f locale
+case "${num_nodes}:${cmd_backend:-}" in
+    1:*) ;;
+    *:local|*:stdout) fail "--num_nodes is ${num_nodes}, but jobs run on this machine:" \
+        "set cmd_backend=slurm, sge or pbs" ;;
+esac
 tts_sh="${ESPNET_ROOT}/egs2/TEMPLATE/tts1/tts.sh"
 [ -f "${tts_sh}" ] || fail "no tts.sh in ESPNET_ROOT=${ESPNET_ROOT}; run egs2/setup.sh"
 
