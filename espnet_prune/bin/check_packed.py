@@ -3,6 +3,7 @@
 
 import argparse
 import tempfile
+import warnings
 from pathlib import Path
 from typing import Any, Dict, Optional
 
@@ -56,7 +57,9 @@ def check(
         raise UserError(f"there is no {said}; run the decoding stage first")
     with tempfile.TemporaryDirectory() as cache:
         try:
-            files = ModelDownloader(cache).unpack_local_file(str(packed))
+            with warnings.catch_warnings():  # that it unpacks the file
+                warnings.simplefilter("ignore", UserWarning)
+                files = ModelDownloader(cache).unpack_local_file(str(packed))
         except Exception as error:  # zipfile, yaml and ESPnet each raise their own
             raise UserError(
                 f"{packed} cannot be unpacked as a model ({first_line(error)}); run "

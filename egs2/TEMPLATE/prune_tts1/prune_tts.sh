@@ -326,6 +326,7 @@ model_card() {  # model_card OPTIONS...
 
 if runs 12 && ! "${skip_packing}"; then
     packed="${final_exp}/${final_exp##*/}_${inference_model%.*}.zip"
+    mkdir -p "${final_exp}/images"  # packed whether ESPnet drew any or not
     run_tts 10 --tts_exp "${final_exp}" --skip_packing false
     # tts.sh does not know of this file; in the archive, ESPnet finds it by its name
     [ -z "${bpemodel}" ] || python3 -c "import sys, zipfile
