@@ -103,8 +103,8 @@ require() {
     for value in $2; do
         [[ "${value}" =~ ^($3)$ ]] || fail "--$1 has ${value}: $4"
     done
-    value=$(tr ' ' '\n' <<< "$2" | sed '/^0\./s/0*$//' | sort | uniq -d | head -n 1)
-    [ -z "${value}" ] || fail "--$1 has ${value} twice: leave one out"
+    value=$(tr ' ' '\n' <<< "$2" | sed '/^0\./s/0*$//' | sort | uniq -d)
+    [ -z "${value}" ] || fail "--$1 has ${value%%$'\n'*} twice: leave one out"
 }
 require sparsity_ratios "${sparsity_ratios}" '0\.0*[1-9][0-9]*|none|vanilla' \
     "choose values between 0 and 1 such as 0.45, none or vanilla"
@@ -210,8 +210,9 @@ if [ "${left}" -gt 0 ]; then
     checked=()
     ends=$(tr ' ' '\n' <<< "${phase1_epochs}" | sort -n | sed -n '1p;$p' | uniq)
     for length in ${ends}; do
-        point=$(printf '%s\n' "${points[@]}" | sed -n "/_p${length}_s/{p;q}")
-        [ -z "${point}" ] || checked+=("${point}")
+        for point in "${points[@]}"; do
+            [[ "${point}" != *_p"${length}"_s* ]] || { checked+=("${point}"); break; }
+        done
     done
     [ "${#checked[@]}" -gt 0 ] || checked=("${points[-1]}")
     for point in "${checked[@]}"; do

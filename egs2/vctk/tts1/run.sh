@@ -265,7 +265,7 @@ if runs 4; then
     done
     # Values of these speakers line up with two more papers.
     if [ "${corpus}" = vctk ] && cut -d ' ' -f 2 "${data}/utt2spk" \
-        | grep -qxFf local/yourtts_11.txt; then
+        | grep -xFf local/yourtts_11.txt > /dev/null; then  # to the end, for pipefail
         options+=(--subset "the 11 of YourTTS and SC-CNN=local/yourtts_11.txt")
     fi
     # shellcheck disable=SC2206  # a list of words
