@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import Any, Dict, Iterator, Union
 
+import torch
 import yaml
 from espnet2.main_funcs.pack_funcs import unpack
 from espnet2.utils.pretrained import download_pretrained
@@ -185,6 +186,16 @@ def download_vocoder(tag: str) -> Dict[str, Any]:
         ) from error
     file = Path(download_pretrained_model(tag.removeprefix(prefix)))
     return dict(vocoder_config=file.parent / "config.yml", vocoder_file=file)
+
+
+def require_device(device: str) -> None:
+    """Refuse a device that PyTorch cannot use here."""
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(
+            f"device {device} cannot be used ({first_line(error)}): use cpu"
+        ) from error
 
 
 def first_line(error: BaseException) -> str:

@@ -24,6 +24,7 @@ from espnet_prune.pretrained import (
     find_model,
     first_line,
     paths_made_absolute,
+    require_device,
 )
 from espnet_prune.reference import Source, load_reference
 from espnet_prune.text import use_bundled_espeak
@@ -84,12 +85,7 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
             raise UserError(
                 f"dtype {dtype} is too coarse for mel features: use float32 or float64"
             )
-        try:
-            torch.empty(0, device=device)
-        except (RuntimeError, AssertionError) as error:
-            raise UserError(
-                f"device {device} cannot be used ({first_line(error)}): use cpu"
-            ) from error
+        require_device(device)
         if train_config is None and model_file is not None:
             train_config = Path(model_file).parent / "config.yaml"
         for file, what in ((train_config, "configuration"), (model_file, "weights")):

@@ -21,7 +21,7 @@ from espnet_prune.evaluation.speaking import (
     lacking,
     stamp,
 )
-from espnet_prune.pretrained import first_line
+from espnet_prune.pretrained import require_device
 from espnet_prune.vocoder import (
     PUBLISHED,
     GriffinLim,
@@ -71,12 +71,7 @@ def build(vocoder: str, feats_extract: torch.nn.Module, device: str = "cpu"):
         UserError: It does not fit, or cannot be built, or there is no such device.
 
     """
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(
-            f"device {device} cannot be used ({first_line(error)}): use cpu"
-        ) from error
+    require_device(device)
     if vocoder == GRIFFIN_LIM:
         return GriffinLim(**feats_extract.get_parameters())
     if vocoder.endswith(".pkl"):
