@@ -256,6 +256,11 @@ def frame_levels(samples: np.ndarray, rate: int) -> np.ndarray:
     return 10 * np.log10(power + 1e-20)
 
 
+def is_silent(level: np.ndarray) -> bool:
+    """Tell whether too few of these ``frame_levels`` are loud enough for speech."""
+    return bool((level > SILENCE_DBFS).sum() * 0.02 < MIN_LOUD_SECONDS)
+
+
 def _check_clipping(name: str, clipped: float) -> None:
     if clipped > CLIPPED_ERROR:
         raise UserError(
@@ -271,7 +276,7 @@ def _check_clipping(name: str, clipped: float) -> None:
 
 def _check_loudness(name: str, samples: np.ndarray, rate: int, channels: int) -> None:
     level = frame_levels(samples, rate)
-    if (level > SILENCE_DBFS).sum() * 0.02 < MIN_LOUD_SECONDS:
+    if is_silent(level):
         mixed = f" after mixing its {channels} channels" if channels > 1 else ""
         raise UserError(
             f"reference {name} is silent{mixed}: its level reaches {level.max():.0f} "

@@ -9,6 +9,7 @@ experiment folder, a packed archive or a tag.
 import logging
 import pickle
 import re
+import unicodedata
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional, Sequence, Union
 
@@ -227,7 +228,11 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
                 known = converter.token2id
                 new = dict.fromkeys(t for t in tokens if t not in known)
                 # marks are no sounds: a model that saw none does better without them
-                marks = {t for t in new if not any(map(str.isalnum, t))}
+                marks = {
+                    t
+                    for t in new
+                    if all(unicodedata.category(c)[0] in "PSZ" for c in t)
+                }
                 ids = np.array([i for i, t in zip(ids, tokens) if t not in marks])
                 unknown.update((t, None) for t in new if t not in marks)
             if (ids != converter.unk_id).any():

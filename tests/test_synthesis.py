@@ -203,6 +203,8 @@ def test_marks_that_training_had_not_are_left_out(text2speech, caplog):
     assert torch.equal(said, text2speech("hello  you", speech=LOW)["feat_gen"])
     assert not caplog.records
     assert "gives no token" in refused(text2speech, "!?", speech=LOW)
+    text2speech("hello \u093e", speech=LOW)  # a vowel sign of Hindi: no punctuation
+    assert "are said as <unk>: \u093e\n" in caplog.text
 
 
 def test_text_front_end_that_is_not_installed(

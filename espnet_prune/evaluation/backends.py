@@ -17,8 +17,8 @@ import librosa
 import numpy as np
 import soundfile
 
+from espnet_prune import reference
 from espnet_prune.errors import UserError
-from espnet_prune.reference import MIN_LOUD_SECONDS, SILENCE_DBFS, frame_levels
 
 RATE = 16000  # Hz, of every model here
 
@@ -56,8 +56,7 @@ def is_silent(wave: np.ndarray) -> bool:
     To be asked first: on silence recognisers answer "You", and encoders give some
     vector.
     """
-    loud = frame_levels(wave, RATE) > SILENCE_DBFS
-    return bool(loud.sum() * 0.02 < MIN_LOUD_SECONDS)
+    return reference.is_silent(reference.frame_levels(wave, RATE))
 
 
 class Backend:
@@ -222,7 +221,7 @@ class Resemblyzer(SpeakerEncoder):
         from resemblyzer import preprocess_wav
 
         speech = preprocess_wav(wave, source_sr=RATE)  # without its pauses
-        if len(speech) < MIN_LOUD_SECONDS * RATE:
+        if len(speech) < reference.MIN_LOUD_SECONDS * RATE:
             return None
         return encoder.embed_utterance(speech)
 

@@ -281,9 +281,7 @@ def read_progress(folder: Path) -> Dict[str, Any]:
     try:
         # Mapped, not read: the checkpoint carries model and optimiser as well.
         states = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
-        progress = states["reporter"]
-        progress["epoch"], progress["stats"]
-        return progress
+        return {name: states["reporter"][name] for name in ("epoch", "stats")}
     except FileNotFoundError:
         raise UserError(
             f"{folder} holds no checkpoint.pth; train at least one epoch there first"

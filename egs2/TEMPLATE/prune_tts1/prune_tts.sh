@@ -118,12 +118,10 @@ while [ $# -gt 0 ]; do
             printf -v "${name}" '%s' "$2" ;;  # handed on stage by stage
         expdir|dumpdir|train_config|train_set|valid_set|fs|n_shift|token_type|cleaner|\
         g2p|feats_type|srctexts|inference_config|inference_args|inference_model|\
-        skip_train|skip_eval|skip_upload_hf|hf_repo|lang|use_spk_embed|spk_embed_tag)
+        skip_train|skip_eval|skip_upload_hf|hf_repo|lang|use_spk_embed|spk_embed_tag|\
+        num_nodes)
             printf -v "${name}" '%s' "$2"
             passed+=("--${name}" "$2") ;;
-        num_nodes)
-            num_nodes="$2"
-            passed+=(--num_nodes "$2") ;;
         vocoder_file)
             fail "--vocoder_file is --vocoders here, which takes several" ;;
         *)

@@ -24,11 +24,10 @@ from espnet_prune.reference import (
     CLIPPED_ERROR,
     CLIPPED_WARNING,
     LARGEST_FLOAT,
-    MIN_LOUD_SECONDS,
     PAUSE_DB,
-    SILENCE_DBFS,
     clipped_share,
     frame_levels,
+    is_silent,
 )
 
 AUDIO = (".wav", ".flac")
@@ -309,7 +308,7 @@ class Checker:
         clipped = clipped_share(samples)
         mono = samples.mean(axis=1)
         level = frame_levels(mono, rate)
-        if (level > SILENCE_DBFS).sum() * 0.02 < MIN_LOUD_SECONDS:
+        if is_silent(level):
             return faulty("silent", f"reaches {level.max():.0f} dBFS")
         if clipped > CLIPPED_ERROR:
             return faulty("clipped", f"{100 * clipped:.0f} % of samples at the peak")
