@@ -12,14 +12,16 @@ class UserError(ValueError):
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run a command; end it with one line and exit code 2 on a ``UserError``."""
+    """Run a command; bad input and interruptions end it with one line on stderr.
+
+    The exit code is 2 on a ``UserError`` and, as in shells, 130 on Ctrl-C.
+    """
     try:
         main()
     except UserError as error:
-        sys.exit(report(error))
-
-
-def report(error: UserError) -> int:
-    """Print the one line of ``error`` on stderr and return the exit code 2."""
-    print(f"espnet_prune: error: {' '.join(str(error).split())}", file=sys.stderr)
-    return 2
+        message = " ".join(str(error).split())
+        print(f"espnet_prune: error: {message}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("espnet_prune: interrupted", file=sys.stderr)
+        sys.exit(130)

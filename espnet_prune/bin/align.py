@@ -9,7 +9,6 @@ run goes on where it was.
 """
 
 import argparse
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Dict, List, NamedTuple, Optional, Tuple
 
@@ -23,6 +22,7 @@ from tqdm import tqdm
 from espnet_prune.errors import UserError, run
 from espnet_prune.files import read_columns, replace_when_written
 from espnet_prune.forced_alignment import RATE, AlignmentError, ForcedAligner, words_of
+from espnet_prune.processes import process_pool
 
 # Fewer is a text in another language, or texts of other recordings.
 SMALLEST_SHARE = 0.5
@@ -99,7 +99,7 @@ def align(folder: Path, store: Path, tokenize, nj: int) -> Tuple[int, int]:
     jobs = [one for one in utterances if one.name not in ends]
     store.parent.mkdir(parents=True, exist_ok=True)
     with (
-        ProcessPoolExecutor(nj, initializer=_start_worker) as pool,
+        process_pool(nj, _start_worker) as pool,
         store.open("a", encoding="utf-8") as found,
         tqdm(desc=folder.name, total=len(utterances), initial=len(ends)) as progress,
     ):

@@ -16,12 +16,7 @@ import hashlib
 import importlib.metadata
 import json
 import logging
-import multiprocessing
-import os
-import signal
-import threading
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import as_completed
 from pathlib import Path
 from typing import (
     Any,
@@ -45,6 +40,7 @@ from espnet_prune.evaluation.scorers import METRICS, Measured, Utterance
 from espnet_prune.evaluation.speaking import RECORDS, digest, read_records
 from espnet_prune.files import read_columns, replace_when_written
 from espnet_prune.pretrained import first_line
+from espnet_prune.processes import process_pool
 
 Record = Dict[str, Any]
 
@@ -416,33 +412,11 @@ def workers(nj: int) -> Iterator[Callable[..., Iterator[Tuple[Any, Any]]]]:
     if nj < 2:
         yield lambda function, items: ((item, function(item)) for item in items)
         return
-    # forked processes would hang in libraries that have started threads
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(nj, context, initializer=_start_worker)
+    with process_pool(nj, torch.set_num_threads, 1, method="spawn") as pool:
 
-    def run(function, items):
-        futures = {pool.submit(function, item): item for item in items}
-        for future in as_completed(futures):
-            yield futures[future], future.result()
+        def run(function, items):
+            futures = {pool.submit(function, item): item for item in items}
+            for future in as_completed(futures):
+                yield futures[future], future.result()
 
-    try:
         yield run
-    except BrokenProcessPool:
-        raise UserError(
-            "a scoring process was killed, perhaps for want of memory; run it again "
-            "with a smaller --nj, what has been scored is kept"
-        ) from None
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _start_worker() -> None:
-    torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends the work
-
-    def end_with_parent():
-        multiprocessing.parent_process().join()
-        os._exit(1)
-
-    # otherwise it would wait for work for ever if the parent is killed
-    threading.Thread(target=end_with_parent, daemon=True).start()

@@ -8,8 +8,6 @@ import hashlib
 import os
 import re
 import sys
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Dict, Iterable, List, NamedTuple, Optional, Tuple
 
@@ -20,6 +18,7 @@ from espnet2.text.cleaner import TextCleaner
 from tqdm import tqdm
 
 from espnet_prune.errors import UserError
+from espnet_prune.processes import process_pool
 from espnet_prune.reference import (
     CLIPPED_ERROR,
     CLIPPED_WARNING,
@@ -392,15 +391,9 @@ def in_parallel(function, items: list, nj: int, label: str, start=None, argument
         yield from progress(map(function, items), len(items), label)
         return
     chunk = max(1, min(64, len(items) // (4 * nj)))
-    with ProcessPoolExecutor(nj, initializer=start, initargs=arguments) as pool:
+    with process_pool(nj, start, *arguments) as pool:
         results = pool.map(function, items, chunksize=chunk)
-        try:
-            yield from progress(results, len(items), label)
-        except BrokenProcessPool as error:
-            raise UserError(
-                "a process that read recordings was killed, for lack of memory "
-                "perhaps; try a smaller --nj"
-            ) from error
+        yield from progress(results, len(items), label)
 
 
 def check(

@@ -22,7 +22,6 @@ import itertools
 import json
 import os
 import random
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
@@ -33,6 +32,7 @@ from espnet_prune import arpabet
 from espnet_prune.errors import UserError, run
 from espnet_prune.files import replace_when_written
 from espnet_prune.labels import read_labels, tokens_and_ends
+from espnet_prune.processes import process_pool
 
 TRAIN_PARTS = ("train-clean-100", "train-clean-360")
 DEV_PART, TEST_PART = "dev-clean", "test-clean"
@@ -234,7 +234,7 @@ def _checked(check, wavs, nj) -> Iterable[List[Utterance]]:
     if nj == 1 or len(batches) < 2:
         yield from (_check_all(check, batch) for batch in batches)
         return
-    with ProcessPoolExecutor(nj) as pool:
+    with process_pool(nj) as pool:
         yield from pool.map(_check_all, itertools.repeat(check), batches)
 
 
