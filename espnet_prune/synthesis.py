@@ -30,6 +30,7 @@ from espnet_prune.pretrained import (
 from espnet_prune.reference import Source, load_reference
 from espnet_prune.text import use_bundled_espeak
 from espnet_prune.vocoder import (
+    GRIFFIN_LIM,
     build_vocoder,
     describe_features,
     is_vocoder_name,
@@ -60,7 +61,7 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
         vocoder_config: For ESPnet's vocoders.
         vocoder_file: ``hifigan`` and the other choices of
             :func:`espnet_prune.vocoder.build_vocoder`, a ParallelWaveGAN ``.pkl``, or
-            None for Griffin-Lim.
+            None, ``griffin_lim`` or ``none`` for Griffin-Lim.
         dtype: ``float32`` or ``float64``.
         device: For instance ``cpu``, ``cuda`` or ``cuda:1``.
         options: Further arguments of ESPnet's ``Text2Speech``, for instance
@@ -95,6 +96,8 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
                     f"the model's {what} is missing ({file}): give the experiment "
                     "folder, a packed model or a tag to from_pretrained"
                 )
+        if vocoder_file in GRIFFIN_LIM:
+            vocoder_file = None
         named = is_vocoder_name(vocoder_file)
         if not named and vocoder_file is not None and not Path(vocoder_file).is_file():
             raise UserError(f"vocoder {vocoder_file} is missing: name another")

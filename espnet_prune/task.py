@@ -24,6 +24,7 @@ from espnet_prune.errors import UserError
 from espnet_prune.files import replace_when_written
 from espnet_prune.phases import prepare_phase2
 from espnet_prune.vocoder import (
+    GRIFFIN_LIM,
     build_vocoder,
     describe_features,
     is_vocoder_name,
@@ -187,6 +188,8 @@ class PruneTTSTask(TTSTask):
         if is_vocoder_name(vocoder_file):
             parameters = describe_features(model.feats_extract)
             return build_vocoder(vocoder_file, parameters, device)
+        if vocoder_file in GRIFFIN_LIM:
+            vocoder_file = None
         return reproducible(
             super().build_vocoder_from_file(
                 vocoder_config_file, vocoder_file, model, device

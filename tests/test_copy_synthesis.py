@@ -89,7 +89,7 @@ def test_what_is_finished_is_not_done_again(run, data, tmp_path):
 
 def test_what_cannot_be_done_is_said(run, data, tmp_path):
     with pytest.raises(UserError, match="neither known nor a HiFi-GAN folder"):
-        run("none")
+        run("nobodys")
     with pytest.raises(UserError, match="device nowhere cannot be used .*: use cpu"):
         run("griffin_lim", "--device", "nowhere")
     with pytest.raises(UserError, match="ParallelWaveGAN"):

@@ -121,8 +121,8 @@ def test_card_says_what_a_user_has_to_know(recipe, capsys):
     experiment = write_model(
         recipe, tts_conf={**pruning, "plugin_version": "0.0.9"}, cleaner="tacotron"
     )
-    scores = experiment / "scores"
-    scores.mkdir()
+    scores = experiment / "scores" / "test_unseen"
+    scores.mkdir(parents=True)
     (scores / "scores.md").write_text("# Scores on VCTK\n\n| system |\n| -----: |\n")
     report = experiment / "report"
     report.mkdir()

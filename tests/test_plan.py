@@ -74,6 +74,28 @@ def test_what_cannot_be_read_is_named(tmp_path, text, train_args, fault):
         plan(config, train_args)
 
 
+MEL = "--feats_extract fbank --feats_extract_conf fmin=0 --feats_extract_conf fmax=8000"
+
+
+@pytest.mark.parametrize(
+    "train_args, vocoders, fault",
+    [
+        (f"{MEL} --feats_extract_conf fs=16000", "none hifigan", "fs found 16000 want"),
+        (f"{MEL} --feats_extract_conf fs=22050", "griffin_lim hifigan", None),
+        (f"{MEL} --feats_extract_conf fs=16000", "griffin_lim", None),
+        (MEL, "melgan", "neither known nor a HiFi-GAN folder"),
+        (MEL, "nowhere/checkpoint.pkl", "checkpoint.pkl is missing"),
+    ],
+)
+def test_a_vocoder_that_decoding_would_refuse(train_args, vocoders, fault):
+    """Said before the training, not by stage 9 days later."""
+    if fault is None:
+        assert plan(DEBUG, train_args, vocoders=vocoders)["phase2_epochs"]
+        return
+    with pytest.raises(UserError, match=fault):
+        plan(DEBUG, train_args, vocoders=vocoders)
+
+
 def test_prints_shell_assignments(capsys):
     main(["--train_config", str(DEBUG), "--phase1_epochs", "5"])
     assert capsys.readouterr().out.splitlines() == [

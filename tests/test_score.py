@@ -250,7 +250,7 @@ def test_ground_truth_through_a_vocoder(data, metrics, capsys):
     main(command_line)
     assert wavs[0].stat().st_mtime_ns == before
     with pytest.raises(UserError, match="neither known nor a HiFi-GAN folder"):
-        main([*command_line[:-1], "none"])
+        main([*command_line[:-1], "nobodys"])
 
 
 def write_records(folder, names=NAMES, **facts):

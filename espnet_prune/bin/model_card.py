@@ -25,7 +25,7 @@ from espnet_prune.evaluation import tables
 from espnet_prune.evaluation.history import read_config
 from espnet_prune.files import replace_when_written
 from espnet_prune.phases import parse_pruning
-from espnet_prune.vocoder import WEIGHTS
+from espnet_prune.vocoder import GRIFFIN_LIM, WEIGHTS
 
 CARD = "README.md"
 UNKNOWN = "to be filled in"
@@ -100,8 +100,8 @@ def get_parser() -> argparse.ArgumentParser:
         type=Path,
         default=[],
         metavar="DIR",
-        help="Folders that bin.score or bin.listening_test collect wrote; EXP/scores "
-        "is one if it exists",
+        help="Folders that bin.score or bin.listening_test collect wrote, beside those "
+        "in EXP/scores",
     )
     return parser
 
@@ -153,14 +153,14 @@ def example(config: Dict[str, Any], model: str, vocoder: str, text: str) -> str:
         f"    {json.dumps(model, ensure_ascii=False)}{options}",
         ")",
         f'wav = text2speech({", ".join(arguments)})["wav"]',
-        'soundfile.write("out.wav", wav.numpy(), text2speech.fs)',
+        'soundfile.write("out.wav", wav.cpu().numpy(), text2speech.fs)',
     ]
     return "\n".join(lines)
 
 
 def own_vocoder(vocoder: str) -> List[str]:
     """Tell of a vocoder that is nobody else's."""
-    if vocoder == "none" or vocoder in WEIGHTS:
+    if vocoder in GRIFFIN_LIM or vocoder in WEIGHTS:
         return []
     return [
         f"It was decoded with a vocoder, `{Path(vocoder).name}`, that is not in the "
@@ -263,9 +263,8 @@ def write_card(args: argparse.Namespace) -> str:
         )
     name = args.experiment.resolve().name
     model = args.tag or (args.archive.name if args.archive else name)
-    scores = list(args.scores)
-    if (args.experiment / "scores").is_dir():
-        scores.append(args.experiment / "scores")
+    own = {file.parent for file in (args.experiment / "scores").rglob("*.md")}
+    scores = [*args.scores, *sorted(own)]
     parts = [
         head(args) + PLUGIN_FIRST,
         f"# {args.tag or name}",

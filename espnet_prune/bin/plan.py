@@ -3,53 +3,69 @@
 
 import argparse
 import shlex
-from typing import Optional
+from pathlib import Path
+from typing import Optional, Sequence
 
 import yaml
+from espnet2.tasks.tts import feats_extractor_choices
 
 from espnet_prune.errors import UserError, run
 from espnet_prune.phases import parse_pruning
 from espnet_prune.pretrained import first_line
 from espnet_prune.task import PruneTTSTask, check_settings, is_ours
+from espnet_prune.vocoder import (
+    GRIFFIN_LIM,
+    check_features,
+    describe_features,
+    is_vocoder_name,
+    trained_features,
+)
 
 PHASE1_SHARE = 40 / 300  # of all steps, in the paper
 
 
 def plan(
-    config: Optional[str],
+    train_config: Optional[str],
     train_args: str = "",
     phase1_epochs: Optional[int] = None,
     teacher_dumpdir: str = "",
+    vocoders: str = "",
 ) -> dict:
     """Return the kind of pruning and the epochs of each phase.
 
     Args:
-        config: file with the options of training; ``max_epoch`` counts both phases.
+        train_config: file with the options of training; ``max_epoch`` counts both
+            phases.
         train_args: options that override it, as one string.
         phase1_epochs: epochs of phase 1, the paper's share of all if not given. Of no
             effect on models of one phase: none, vanilla, and soft masks to the end.
         teacher_dumpdir: folder of the durations that come with the data, if any.
+        vocoders: what will decode, in a row.
 
     Raises:
-        UserError: a setting that cannot work.
+        UserError: a setting that cannot work, or a vocoder that would refuse the
+            features after all the training.
 
     """
-    options = ["--config", str(config)] if config else []
+    options = ["--config", str(train_config)] if train_config else []
     try:
         options += shlex.split(train_args)
     except ValueError as error:
         raise UserError(
-            f"--train_args {train_args} cannot be split ({error}): close the quote"
+            f"--train_args cannot be split ({error}): close the quote"
         ) from error
     try:
         args = PruneTTSTask.get_parser().parse_args(options)
     except yaml.YAMLError as error:
         raise UserError(
-            f"{config} or --train_args is no YAML ({first_line(error)}): correct it"
+            f"{train_config} or --train_args is no YAML ({first_line(error)}): correct "
+            "it"
         ) from error
     data = ["text", "speech"] + (["durations"] if teacher_dumpdir else [])
     args.train_data_path_and_name_and_type = [("", name, "") for name in data]
     check_settings(args)
+    if vocoders:
+        check_vocoders(vocoders.split(), args)
     pruning = args.tts_conf.get("pruning") or "none"
     if not is_ours(args.tts) or pruning != "differentiable":
         return dict(pruning=pruning, epochs=args.max_epoch)
@@ -71,6 +87,26 @@ def plan(
     )
 
 
+def check_vocoders(names: Sequence[str], args: argparse.Namespace) -> None:
+    """Refuse vocoders that are missing or do not fit the features.
+
+    Args:
+        names: As ``--vocoder_file`` of decoding takes them.
+        args: parsed options of training.
+
+    Raises:
+        UserError: see above.
+
+    """
+    extractor = feats_extractor_choices.get_class(args.feats_extract)
+    features = describe_features(extractor(**args.feats_extract_conf))
+    for name in names:
+        if is_vocoder_name(name):
+            check_features(name, trained_features(name), features)
+        elif name not in GRIFFIN_LIM and not Path(name).is_file():
+            raise UserError(f"vocoder {name} is missing: name another")
+
+
 def get_parser() -> argparse.ArgumentParser:
     """Return the parser of this command."""
     parser = argparse.ArgumentParser(
@@ -87,15 +123,18 @@ def get_parser() -> argparse.ArgumentParser:
         type=int,
         help="epochs of phase 1 (default: 40/300 of all, as in the paper)",
     )
+    parser.add_argument(
+        "--vocoders",
+        default="",
+        help="vocoders of decoding, in a row; checked against --feats_extract_conf",
+    )
     return parser
 
 
 def main(cmd=None) -> None:
     """Print the plan."""
     args = get_parser().parse_args(cmd)
-    for name, value in plan(
-        args.train_config, args.train_args, args.phase1_epochs, args.teacher_dumpdir
-    ).items():
+    for name, value in plan(**vars(args)).items():
         print(f"{name}={value}")
 
 

@@ -200,7 +200,7 @@ def main(cmd=None) -> None:
     text2speech = Text2Speech.from_pretrained(
         args.model,
         model_file=args.model_file,
-        vocoder_file=None if args.vocoder == "griffin_lim" else args.vocoder,
+        vocoder_file=args.vocoder,
         device=args.device,
     )
     tokens = [text2speech.tokenize(text) for text in texts.values()]
@@ -238,9 +238,8 @@ def say_data(args: argparse.Namespace) -> None:
 
     data = read_data(args.data_dir)
     files = find_model(args.model, args.model_file)
-    vocoder = None if args.vocoder == "griffin_lim" else args.vocoder
     made_from = [speaking.digest(Path(file)) for file in files.values()]
-    made_from += [speaking.identify_vocoder(vocoder), args.speed]
+    made_from += [speaking.identify_vocoder(args.vocoder), args.speed]
     stamps = {
         name: speaking.stamp(said.text, speaking.digest(said.reference), *made_from)
         for name, said in data.items()
@@ -249,7 +248,9 @@ def say_data(args: argparse.Namespace) -> None:
     folder = make_output_dir(args.output)
     todo = speaking.lacking(folder, stamps)
     if todo:
-        text2speech = Text2Speech(**files, vocoder_file=vocoder, device=args.device)
+        text2speech = Text2Speech(
+            **files, vocoder_file=args.vocoder, device=args.device
+        )
         speaking.speak(
             text2speech,
             [data[name] for name in todo],

@@ -23,14 +23,13 @@ from espnet_prune.evaluation.speaking import (
 )
 from espnet_prune.pretrained import require_device
 from espnet_prune.vocoder import (
+    GRIFFIN_LIM,
     PUBLISHED,
     GriffinLim,
     build_vocoder,
     describe_features,
     trained_features,
 )
-
-GRIFFIN_LIM = "griffin_lim"
 
 
 def features_for(vocoder: str, train_config: Optional[Path] = None) -> torch.nn.Module:
@@ -50,7 +49,7 @@ def features_for(vocoder: str, train_config: Optional[Path] = None) -> torch.nn.
 
     """
     if train_config is None:
-        settings = PUBLISHED if vocoder == GRIFFIN_LIM else trained_features(vocoder)
+        settings = PUBLISHED if vocoder in GRIFFIN_LIM else trained_features(vocoder)
         settings = dict(settings)
         return LogMelFbank(hop_length=settings.pop("n_shift"), **settings)
     settings = yaml.safe_load(train_config.read_text(encoding="utf-8"))
@@ -72,12 +71,12 @@ def build(vocoder: str, feats_extract: torch.nn.Module, device: str = "cpu"):
 
     """
     require_device(device)
-    if vocoder == GRIFFIN_LIM:
+    if vocoder in GRIFFIN_LIM:
         return GriffinLim(**feats_extract.get_parameters())
     if vocoder.endswith(".pkl"):
         raise UserError(
             f"{vocoder} is a vocoder of ParallelWaveGAN: ground truth goes through "
-            f"{GRIFFIN_LIM}, hifigan or the folder of a HiFi-GAN"
+            "griffin_lim, hifigan or the folder of a HiFi-GAN"
         )
     return build_vocoder(vocoder, describe_features(feats_extract), device)
 

@@ -119,10 +119,27 @@ def test_one_phase_models(finished, pruning):
         *("--stage", "7", "--vocoders", "none"),
     )
     exp = folder / "exp" / f"tts_{pruning}"
-    assert "Stage 8: passed over" in shown
+    assert "Stage 8: skipped" in shown
     assert (exp / "train.loss.ave.pth").exists()
     assert (exp / "report" / "thresholds.md").exists() == (pruning == "vanilla")
     assert list(exp.glob("decode_*/test/wav/*.wav"))
+
+
+def test_scores_reach_report_and_card(finished):
+    """--skip_scoring false: one row a vocoder, by what needs no network."""
+    pytest.importorskip("moonshine_voice")
+    folder, _ = finished
+    options = ("--train_args", SHORT, "--phase1_epochs", "1")
+    run_recipe(
+        folder,
+        *(*options, "--stage", "10", "--stop_stage", "12", "--skip_scoring", "false"),
+    )
+    exp = experiment(folder, 2)
+    table = (exp / "scores" / "test" / "scores.md").read_text()
+    for system in ("griffin_lim", "hifigan"):
+        assert f"| {system} | 12 |" in " ".join(table.split())
+    assert "cer_moonshine" in (exp / "README.md").read_text()
+    assert "cer_moonshine" in (exp / "report" / "report.html").read_text()
 
 
 def test_pieces_of_words(finished):

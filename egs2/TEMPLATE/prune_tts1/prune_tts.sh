@@ -33,12 +33,18 @@ valid_set=
 test_sets=
 teacher_dumpdir=
 fs=16000
-num_nodes=1
+n_fft=1024
 n_shift=256
+win_length=null
+fmin=80
+fmax=7600
+n_mels=80
+num_nodes=1
 token_type=phn
 cleaner=tacotron
 g2p=g2p_en
 feats_type=raw
+feats_extract=fbank
 inference_config=
 inference_args=
 inference_tag=
@@ -46,7 +52,7 @@ inference_model=train.loss.ave.pth
 skip_train=false
 skip_eval=false
 skip_packing=false
-skip_scoring=false
+skip_scoring=true
 skip_upload_hf=true
 hf_repo=
 lang=noinfo
@@ -64,12 +70,14 @@ Takes every option of ESPnet's tts.sh and hands it on, and these:
                      # configuration (default: 40/300 of them, as in the paper);
                      # of no effect on models of one phase.
     --vocoders       # Vocoders to decode with, in a row: none (Griffin-Lim), hifigan,
-                     # the folder of a HiFi-GAN, or the .pkl of a ParallelWaveGAN (default="${vocoders}").
+                     # the folder of a HiFi-GAN, or the .pkl of a ParallelWaveGAN
+                     # (default="${vocoders}").
     --nbpe           # Pieces of --token_type bpe, which tts.sh itself cannot make
                      # (default="${nbpe}").
     --train_overlays # YAML files of settings that differ from --train_config, in a row;
                      # merged over it into one file, EXPDIR/configs/NAME_OVERLAYS.yaml,
                      # which gives the experiment its name.
+    --skip_scoring   # Skip stage 10 (default="${skip_scoring}").
     --skip_packing   # Skip stage 12 (default="${skip_packing}").
     --card_args      # More options of espnet_prune.bin.model_card, for instance
                      # "--license cc-by-4.0 --scores scores" (default="${card_args}").
@@ -87,14 +95,15 @@ Stages (of tts.sh in brackets):
      8 [7]  training: phase 2 with hard masks, from the weights, optimiser and schedule
             of phase 1 (pruning: differentiable only)
      9 [8]  decoding of --test_sets with each of --vocoders
-    10 [9]  VERSA scoring, passed over unless VERSA is installed
+    10      scores of that speech by espnet_prune.bin.score (--skip_scoring false)
     11      reports: thresholds, kept share and attention maps as tables and pictures
     12 [10] packing, and a check that the packed model says the same
     13 [11] upload, unless --skip_upload_hf
 
 Folders: phase 1 is EXP_phase1, phase 2 is EXP_phase2; a model of one phase is EXP,
-which is --tts_exp or EXPDIR/tts_TAG. Training that was interrupted goes on when its
-stage is run again.
+which is --tts_exp or EXPDIR/tts_TAG; TAG is --tag, or made of --train_config,
+--token_type, --cleaner, --g2p and --train_args. Training that was interrupted goes on
+when its stage is run again with the same options.
 EOT
 )
 
@@ -116,8 +125,9 @@ while [ $# -gt 0 ]; do
         phase1_epochs|vocoders|nbpe|train_overlays|stage|stop_stage|python|train_args|\
         tag|tts_exp|test_sets|teacher_dumpdir|inference_tag|skip_packing|skip_scoring|card_args)
             printf -v "${name}" '%s' "$2" ;;  # handed on stage by stage
-        expdir|dumpdir|train_config|train_set|valid_set|fs|n_shift|token_type|cleaner|\
-        g2p|feats_type|srctexts|inference_config|inference_args|inference_model|\
+        expdir|dumpdir|train_config|train_set|valid_set|token_type|cleaner|\
+        fs|n_fft|n_shift|win_length|fmin|fmax|n_mels|feats_type|feats_extract|\
+        g2p|srctexts|inference_config|inference_args|inference_model|\
         skip_train|skip_eval|skip_upload_hf|hf_repo|lang|use_spk_embed|spk_embed_tag|\
         num_nodes)
             printf -v "${name}" '%s' "$2"
@@ -162,9 +172,18 @@ if [ -n "${train_overlays}" ]; then
 fi
 
 # What is to be done, checked before anything is.
-phases=$(python3 -m espnet_prune.bin.plan --train_config "${train_config}" \
-    --train_args "${train_args}" --teacher_dumpdir "${teacher_dumpdir}" \
-    ${phase1_epochs:+--phase1_epochs "${phase1_epochs}"}) || exit 2
+to_check=(--train_config "${train_config}" --teacher_dumpdir "${teacher_dumpdir}")
+[ -z "${phase1_epochs}" ] || to_check+=(--phase1_epochs "${phase1_epochs}")
+features=  # as tts.sh will say them
+if runs 9 && [ "${feats_type}:${feats_extract}" = raw:fbank ]; then
+    to_check+=(--vocoders "${vocoders}")
+    for setting in fs="${fs}" n_fft="${n_fft}" hop_length="${n_shift}" \
+        win_length="${win_length}" fmin="${fmin}" fmax="${fmax}" n_mels="${n_mels}"; do
+        features+="--feats_extract_conf ${setting} "
+    done
+fi
+phases=$(python3 -m espnet_prune.bin.plan "${to_check[@]}" \
+    --train_args "${features}${train_args}") || exit 2
 pruning=
 epochs=
 phase2_epochs=0
@@ -249,7 +268,7 @@ fi
 
 if runs 8; then
     if [ "${phase2_epochs}" -eq 0 ]; then
-        log "Stage 8: passed over, ${first_exp} has one phase"
+        log "Stage 8: skipped, ${first_exp} has one phase"
     elif "${skip_train}"; then
         log "Stage 8: skipped"
     else
@@ -267,11 +286,10 @@ if [ -z "${inference_tag}" ]; then
     inference_tag+="_$(echo "${inference_model}" | sed -e "s/\//_/g" -e "s/\.[^.]*$//g")"
 fi
 decoded_tag() {  # name of the folder with the speech of vocoder $1
-    if [ "$1" = none ]; then
-        echo "${inference_tag}"
-    else
-        echo "${inference_tag}_$(basename "$1" .pkl)"  # a name, or a file of weights
-    fi
+    case "$1" in
+        none|griffin_lim) echo "${inference_tag}" ;;
+        *) echo "${inference_tag}_$(basename "$1" .pkl)" ;;  # a name, or a file
+    esac
 }
 
 if runs 9; then
@@ -283,11 +301,19 @@ if runs 9; then
 fi
 
 if runs 10; then
-    if "${skip_scoring}" || ! python3 -c "import versa" 2>/dev/null; then
-        log "Stage 10: passed over, VERSA is not installed or not asked for"
+    if "${skip_scoring}"; then
+        log "Stage 10: skipped, --skip_scoring false scores the speech"
     else
-        run_tts 9 --tts_exp "${final_exp}" --inference_tag "${inference_tag}" \
-            --skip_scoring false
+        for dset in ${test_sets}; do
+            log "Stage 10: scores on ${dset}"
+            systems=()
+            for vocoder in ${vocoders}; do
+                wavs="${final_exp}/$(decoded_tag "${vocoder}")/${dset}/wav"
+                systems+=(--system "$(basename "${vocoder/#none/griffin_lim}" .pkl)=${wavs}")
+            done
+            python3 -m espnet_prune.bin.score --data_dir "data/${dset}" "${systems[@]}" \
+                --output_dir "${final_exp}/scores/${dset}"
+        done
     fi
 fi
 
@@ -301,16 +327,19 @@ if runs 11 && ! "${skip_eval}"; then
     experiments=("${first_exp}")
     [ "${final_exp}" = "${first_exp}" ] || experiments+=("${final_exp}")
     if [ "${pruning}" != none ]; then
-        for dset in ${test_sets%% *}; do
-            # shellcheck disable=SC2046
-            python3 -m espnet_prune.bin.plot_attention "${experiments[@]}" \
-                --data_dir "${dumpdir}/raw/${dset}" $(spembs "${dset}") \
-                --inference_model "${inference_model}" \
-                --output_dir "${final_exp}/report"
-        done
+        dset="${test_sets%% *}"
+        # shellcheck disable=SC2046
+        python3 -m espnet_prune.bin.plot_attention "${experiments[@]}" \
+            --data_dir "${dumpdir}/raw/${dset}" $(spembs "${dset}") \
+            --inference_model "${inference_model}" \
+            --output_dir "${final_exp}/report"
     fi
-    # shellcheck disable=SC2086
-    python3 -m espnet_prune.bin.report "${experiments[@]}" \
+    scores=(--scores)
+    for dset in ${test_sets}; do
+        [ ! -d "${final_exp}/scores/${dset}" ] || scores+=("${final_exp}/scores/${dset}")
+    done
+    # shellcheck disable=SC2046,SC2086
+    python3 -m espnet_prune.bin.report "${experiments[@]}" "${scores[@]}" \
         --data_dir $(printf -- "${dumpdir}/raw/%s " ${test_sets}) \
         --output_dir "${final_exp}/report"
 fi

@@ -664,7 +664,9 @@ def test_texts(args: argparse.Namespace) -> Path:
     """
     if args.test_texts:
         return Path(args.test_texts)
-    english = args.g2p in ("g2p_en", "g2p_en_no_space", "espeak_ng_english_us_vits")
+    english = args.g2p in (
+        *("arpabet", "espeak_ng_english_us_vits", "g2p_en", "g2p_en_no_space"),
+    )
     if args.token_type != "phn" or english:
         english = args.lang.lower() in ("en", "english", "noinfo")
     if not english:
