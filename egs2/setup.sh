@@ -206,7 +206,7 @@ make_venv() {
     pip install --upgrade pip wheel 'setuptools>=77.0.3,<82' 'setuptools-scm>=8,<9' ||
         die_of_pip "install pip itself"
     # Whoever chooses another build or version of torch does not want ours.
-    case "${PRUNE_PIP_ARGS:-}" in *torch*) torch= ;; esac
+    case " ${PRUNE_PIP_ARGS:-}" in *" torch"*) torch= ;; esac
     say "installing espnet_prune[${extras}] and torch: gigabytes, some minutes"
     # shellcheck disable=SC2086  # lists of words
     pip install ${PRUNE_PIP_ARGS:-} ${torch} --editable "${root}[${extras}]" ||

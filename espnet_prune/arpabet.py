@@ -164,7 +164,7 @@ def pronounce(word: str) -> List[str]:
             return known[spelling].split()
     phones = from_ipa(espeak().phonemize([word], strip=True)[0])
     if not phones:
-        logging.warning(f"'{word}' has no English pronunciation and is passed over")
+        logging.warning(f"'{word}' has no English pronunciation and is skipped")
     return phones
 
 

@@ -98,22 +98,6 @@ def union_over_heads(mask: torch.Tensor) -> torch.Tensor:
     return mask.amax(dim=1, keepdim=True)
 
 
-def valid_pairs(lengths: torch.Tensor, max_length: int = None) -> torch.Tensor:
-    """Mark the query-key pairs of which neither side is padding.
-
-    Args:
-        lengths: N (B,).
-        max_length: T; the largest N if not given.
-
-    Returns:
-        (B, 1, T, T), boolean.
-
-    """
-    max_length = int(lengths.max()) if max_length is None else max_length
-    valid = torch.arange(max_length, device=lengths.device) < lengths[:, None]
-    return (valid[:, :, None] & valid[:, None, :])[:, None]
-
-
 def mean_soft_mask(soft: torch.Tensor, pairs: torch.Tensor) -> torch.Tensor:
     """Average a soft mask over the pairs of an utterance, then over the batch.
 

@@ -176,7 +176,7 @@ def _read(
                 samples = file.read(
                     math.ceil(max_seconds * rate), dtype="float32", always_2d=True
                 )
-        except (soundfile.LibsndfileError, OSError) as error:
+        except (soundfile.LibsndfileError, OSError, TypeError) as error:  # of .raw
             raise UserError(
                 f"reference {name} cannot be read as audio ({error}): convert it to "
                 "wav or flac"

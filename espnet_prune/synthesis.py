@@ -11,7 +11,7 @@ import pickle
 import re
 import unicodedata
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Optional, Sequence, Union
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple, Union
 
 import espnet2.bin.tts_inference
 import numpy as np
@@ -562,23 +562,26 @@ def split_text(text: str, max_characters: Optional[int] = MAX_CHARACTERS) -> Lis
     ):
         pieces = []
         for part in parts:
-            fits = len(part) <= max_characters
-            pieces.extend(
-                [part] if fits else _pack(re.split(end, part), max_characters)
-            )
+            pieces.extend(_split_at(end, part, max_characters))
         parts = pieces
     return parts
 
 
-def _pack(pieces: Sequence[str], max_characters: int) -> List[str]:
-    """Join neighbouring pieces by spaces as long as they fit."""
-    packed: List[str] = []
-    for piece in filter(None, pieces):
-        if packed and len(packed[-1]) + 1 + len(piece) <= max_characters:
-            packed[-1] = f"{packed[-1]} {piece}"
-        else:
-            packed.append(piece)
-    return packed
+def _split_at(end: str, part: str, max_characters: int) -> List[str]:
+    """Split at as few of the matches of ``end`` as will do, and leave those out."""
+    if len(part) <= max_characters:
+        return [part]
+    begins, ends = [0], []
+    for match in re.finditer(end, part):
+        ends.append(match.start())
+        begins.append(match.end())
+    spans: List[Tuple[int, int]] = []
+    for begin, stop in zip(begins, [*ends, len(part)]):
+        if spans and stop - spans[-1][0] <= max_characters:
+            spans[-1] = (spans[-1][0], stop)
+        elif begin < stop:
+            spans.append((begin, stop))
+    return [part[begin:stop] for begin, stop in spans]
 
 
 def _shortened(text: str) -> str:

@@ -2,6 +2,7 @@
 
 import pytest
 import soundfile
+import torch
 from tiny_experiment import pack_experiment, voice, write_recipe
 
 from espnet_prune import Text2Speech
@@ -26,8 +27,10 @@ def job(tmp_path_factory):
     return recipe, pack_experiment(recipe, experiment)
 
 
-def check(recipe, packed, wav_dir):
-    main([str(packed), "--data_dir", str(recipe / "data"), "--wav_dir", str(wav_dir)])
+def check(recipe, packed, said, *options):
+    main(
+        [str(packed), "--data_dir", str(recipe / "data"), "--said", str(said), *options]
+    )
 
 
 def test_same_samples(job, capsys):
@@ -59,3 +62,34 @@ def test_what_is_damaged_is_named(job, tmp_path):
     packed.write_bytes(b"no zip")
     with pytest.raises(UserError, match="model.zip cannot be unpacked as a model"):
         check(recipe, packed, recipe / "wav")
+
+
+def test_speech_of_another_device_is_made_again(job, tmp_path, monkeypatch, capsys):
+    """What a GPU said differs by its rounding: the weights speak here in its place."""
+    recipe, packed = job
+    monkeypatch.chdir(recipe)  # where stages run, and what ESPnet's paths start from
+    (weights,) = recipe.glob("exp/*/train.loss.ave.pth")
+    check(recipe, packed, weights)
+    assert "says spk-1 bit for bit as before" in capsys.readouterr().out
+    state = torch.load(weights)
+    for name in state:
+        if name.endswith("decoder.output.bias"):
+            state[name] += 0.1
+    (tmp_path / "config.yaml").symlink_to(weights.parent / "config.yaml")
+    torch.save(state, tmp_path / "other.pth")
+    with pytest.raises(UserError, match="does not say spk-1 as .*other.pth does"):
+        check(recipe, packed, tmp_path / "other.pth")
+
+
+def test_options_are_read_as_decoding_reads_them(job, tmp_path, capsys):
+    recipe, packed = job
+    config = tmp_path / "decode.yaml"
+    config.write_text("batch_size: 1\nspeed_control_alpha: 2.0\nseed: 3\n")
+    options = ["--config", str(config)]
+    with pytest.raises(UserError, match="give the options of its decoding"):
+        check(recipe, packed, recipe / "wav", *options)
+    options += ["--inference_args", "--speed_control_alpha 1.0"]
+    check(recipe, packed, recipe / "wav", *options)
+    assert "bit for bit" in capsys.readouterr().out
+    with pytest.raises(UserError, match="there is no .*nowhere.yaml"):
+        check(recipe, packed, recipe / "wav", "--config", "nowhere.yaml")

@@ -478,7 +478,7 @@ def test_attention_and_packing_find_the_voice(tmp_path, monkeypatch, capsys, voi
     wav = text2speech("hello", **given)["wav"].numpy()
     soundfile.write("a.wav", wav, 16000, "PCM_16")
     packed = pack_experiment(tmp_path, experiment)
-    options = ["--data_dir", ".", "--wav_dir", ".", "--spembs", "embed.scp"]
+    options = ["--data_dir", ".", "--said", ".", "--spembs", "embed.scp"]
     check_packed.main([str(packed), *options])
     assert "says a bit for bit" in capsys.readouterr().out
 

@@ -117,7 +117,7 @@ def test_training_text_is_what_the_labels_say(prepare, tree, tmp_path):
 
 
 def test_zero_shot_sets_never_say_their_reference(prepare, tmp_path):
-    prepare("--num_texts", 2)
+    prepare("--num_texts", 3)
     unseen = read(tmp_path / "data" / "test_unseen")
     trained = read(tmp_path / "data" / TRAIN)
     assert set(unseen["utt2spk"].values()) == set(READERS["test-clean"])
@@ -362,6 +362,15 @@ def test_labels_that_were_mended_are_read_again(prepare, tree, tmp_path):
     out = prepare()
     assert "left out" not in out and not left_out(tmp_path / "data")
     assert len(read(tmp_path / "data" / TRAIN)["text"]) == 10
+
+
+def test_recordings_that_are_gone_leave_the_sets(prepare, tree, tmp_path):
+    prepare()
+    gone = next(tree[0].glob("train-clean-100/*/*/*.wav"))
+    gone.unlink()
+    prepare()
+    train = read(tmp_path / "data" / TRAIN)
+    assert len(train["text"]) == 9 and str(gone) not in train["wav.scp"].values()
 
 
 def test_another_copy_of_the_labels_is_read_anew(prepare, tree, tmp_path):

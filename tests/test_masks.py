@@ -30,6 +30,12 @@ def random_attention(lengths=LENGTHS, heads=2, max_length=None, sharpness=2.0, s
     return torch.softmax(scores, dim=-1), torch.tensor(lengths)
 
 
+def valid_pairs(lengths, max_length=None):
+    """Mark the query-key pairs of which neither side is padding, (B, 1, T, T)."""
+    valid = torch.arange(max_length or int(lengths.max())) < lengths[:, None]
+    return (valid[:, :, None] & valid[:, None, :])[:, None]
+
+
 def one_utterance(values, lengths, b):
     """Cut utterance b of (B, H, T, T) to its valid pairs, (H, N, N)."""
     return values[b, :, : lengths[b], : lengths[b]]
@@ -99,7 +105,7 @@ def fast_sparsity_loss(attns, lengths, thetas, ratio, temperature):
     means = []
     for attn, theta in zip(attns, thetas):
         soft = masks.soft_mask(attn, theta, lengths, temperature)
-        pairs = masks.valid_pairs(lengths, attn.size(-1))
+        pairs = valid_pairs(lengths, attn.size(-1))
         means.append(masks.mean_soft_mask(soft, pairs))
     return masks.sparsity_loss(torch.stack(means), ratio)
 
@@ -123,7 +129,7 @@ def test_hard_mask_is_the_equation(theta):
 def test_zero_or_negative_threshold_prunes_nothing(theta):
     attn, lengths = random_attention()
     mask = masks.hard_mask(attn, torch.tensor(theta), lengths)
-    pairs = masks.valid_pairs(lengths, attn.size(-1)).expand_as(mask)
+    pairs = valid_pairs(lengths, attn.size(-1)).expand_as(mask)
     assert pairs.any()
     assert mask[pairs].all()
 
@@ -153,7 +159,7 @@ def test_soft_mask_tends_to_hard_mask_as_temperature_falls():
     attn, lengths = random_attention()
     theta = torch.tensor(1.3)
     hard = masks.hard_mask(attn, theta, lengths).float()
-    pairs = masks.valid_pairs(lengths, attn.size(-1)).expand_as(attn)
+    pairs = valid_pairs(lengths, attn.size(-1)).expand_as(attn)
     assert 0 < hard[pairs].mean() < 1
     distances = [
         float((masks.soft_mask(attn, theta, lengths, t) - hard)[pairs].abs().mean())
@@ -213,22 +219,6 @@ def test_union_of_soft_masks_is_their_maximum():
     assert torch.equal(masks.union_over_heads(soft), expected)
 
 
-def test_valid_pairs_worked_by_hand():
-    pairs = masks.valid_pairs(torch.tensor([2, 3, 1]))
-    expected = torch.tensor(
-        [
-            [[1, 1, 0], [1, 1, 0], [0, 0, 0]],
-            [[1, 1, 1], [1, 1, 1], [1, 1, 1]],
-            [[1, 0, 0], [0, 0, 0], [0, 0, 0]],
-        ]
-    ).bool()
-    assert torch.equal(pairs, expected[:, None])
-    wider = masks.valid_pairs(torch.tensor([2, 3, 1]), 5)
-    assert wider.shape == (3, 1, 5, 5)
-    assert torch.equal(wider[..., :3, :3], pairs)
-    assert wider.sum() == pairs.sum()
-
-
 def test_two_by_two_worked_by_hand():
     # N = 2, theta = 1.2: the threshold is 0.6. Head 1 keeps 0.7 and 0.6 (>=), head 2
     # keeps 0.9: 3 of 8 connections, and 0.7 + 0.6 + 0.9 of a total mass of 4.
@@ -237,7 +227,7 @@ def test_two_by_two_worked_by_hand():
     )
     lengths = torch.tensor([2])
     theta = torch.tensor(1.2, dtype=torch.float64)
-    pairs = masks.valid_pairs(lengths)
+    pairs = valid_pairs(lengths)
     hard = masks.hard_mask(attn, theta, lengths)
     expected = torch.tensor([[[[1, 0], [0, 1]], [[0, 1], [0, 0]]]]).bool()
     assert torch.equal(hard, expected)
@@ -269,7 +259,7 @@ def test_mass_and_share_are_means_over_utterances_not_over_pairs():
     attn[0, 0, :, 0] = 1
     attn[1, 0] = 0.1 + 0.6 * torch.eye(4)
     lengths = torch.tensor([1, 4])
-    pairs = masks.valid_pairs(lengths)
+    pairs = valid_pairs(lengths)
     hard = masks.hard_mask(attn, torch.tensor(0.9), lengths)
     assert float(masks.kept_share(hard, pairs)) == pytest.approx((1 + 1 / 4) / 2)
     assert float(masks.kept_mass(attn, hard, pairs)) == pytest.approx((1 + 0.7) / 2)
@@ -279,7 +269,7 @@ def test_mass_and_share_are_means_over_utterances_not_over_pairs():
 
 def all_numbers(attn, theta, lengths):
     """Everything masks.py says of one batch, with the padded pairs cut away."""
-    pairs = masks.valid_pairs(lengths, attn.size(-1))
+    pairs = valid_pairs(lengths, attn.size(-1))
     hard = masks.hard_mask(attn, theta, lengths)
     soft = masks.soft_mask(attn, theta, lengths)
     means = masks.mean_soft_mask(soft, pairs)
@@ -315,7 +305,7 @@ def test_padding_changes_nothing():
     attn, lengths = random_attention(max_length=12)
     theta = torch.tensor(1.1)
     reference = all_numbers(attn, theta, lengths)
-    pairs = masks.valid_pairs(lengths, 12).expand_as(attn)
+    pairs = valid_pairs(lengths, 12).expand_as(attn)
     disturbed = torch.where(pairs, attn, torch.rand_like(attn))
     assert not torch.equal(disturbed, attn)
     wider = torch.nn.functional.pad(attn, (0, 5, 0, 5), value=0.9)
@@ -351,7 +341,7 @@ def test_all_pruned_heads_give_zero_and_no_nan():
     lengths_above_one = lengths > 1
     attn, lengths = attn[lengths_above_one], lengths[lengths_above_one]
     hard = masks.hard_mask(attn, torch.tensor(1.5), lengths)
-    pairs = masks.valid_pairs(lengths, attn.size(-1))
+    pairs = valid_pairs(lengths, attn.size(-1))
     assert not hard[:, 0].any() and hard[:, 1, :, 0].all()
     value = torch.randn(attn.size(0), 2, attn.size(-1), 3)
     context = (attn * hard) @ value
@@ -380,7 +370,7 @@ def test_half_precision_attention_is_masked_in_float32(dtype):
     assert soft.dtype == torch.float32
     assert torch.equal(hard, masks.hard_mask(low.float(), theta, lengths))
     assert torch.equal(soft, masks.soft_mask(low.float(), theta, lengths))
-    pairs = masks.valid_pairs(lengths)
+    pairs = valid_pairs(lengths)
     assert torch.equal(
         masks.kept_mass(low, hard, pairs), masks.kept_mass(low.float(), hard, pairs)
     )
@@ -466,7 +456,7 @@ def test_soft_mean_starts_a_little_above_one_half():
     # Method section 3: at theta = 0 the soft mask's mean is a little above 0.5.
     attn, lengths = random_attention((500,), sharpness=1.0)
     soft = masks.soft_mask(attn, torch.tensor(0.0), lengths)
-    mean = masks.mean_soft_mask(soft, masks.valid_pairs(lengths))
+    mean = masks.mean_soft_mask(soft, valid_pairs(lengths))
     assert ((mean > 0.5) & (mean < 0.6)).all()
     # ... and with theta = 4.2 a typical connection A = 1/N weighs 0.35
     typical = masks.soft_mask(

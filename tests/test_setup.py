@@ -275,12 +275,21 @@ def test_a_moved_checkout_gets_a_new_environment(checkout):
     assert str(moved) in (moved / "tools" / "env.sh").read_text()
 
 
-def test_pip_arguments_of_the_user_replace_our_torch(checkout):
+@pytest.mark.parametrize(
+    "arguments, ours",
+    [
+        ("torch==2.13.0", False),
+        ("--extra-index-url https://download.pytorch.org/whl/cpu", True),
+    ],
+)
+def test_pip_arguments_of_the_user_may_replace_our_torch(checkout, arguments, ours):
+    """Another index may have another build, but the pair of versions stays."""
     checkout.python()
-    checkout.run(PRUNE_PIP_ARGS="torch==2.13.0")
+    checkout.run(PRUNE_PIP_ARGS=arguments)
     (install,) = [call for call in checkout.pip_calls() if "[recipe]" in call]
-    assert "torch==2.13.0" in install
-    assert "torch==2.11.0" not in install
+    assert arguments in install
+    assert ("torch==2.11.0" in install) == ours
+    assert ("torchaudio==2.11.0" in install) == ours
 
 
 def test_espnet_root_that_is_no_espnet(checkout):

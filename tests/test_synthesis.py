@@ -265,6 +265,7 @@ def test_split_text_at_the_best_place():
         "Six.",
     ]
     assert split_text("first。second。third", 8) == ["first。", "second。", "third"]
+    assert split_text("一二三。四五六。七八九。", 8) == ["一二三。四五六。", "七八九。"]
     assert split_text("incomprehensibilities", 5) == ["incomprehensibilities"]
     assert split_text("3.14 is pi, e.g. here", None) == ["3.14 is pi, e.g. here"]
 

@@ -179,6 +179,26 @@ def test_launcher_needs_something_to_run(arguments, monkeypatch):
         launch()
 
 
+@pytest.mark.parametrize(
+    "arguments, fault",
+    [
+        (["-m", "espnet2.bin.tts_trian"], "no module espnet2.bin.tts_trian"),
+        (["-m", "no.such.package"], "no module no.such.package"),
+        (["nowhere.py"], "no script nowhere.py"),
+    ],
+)
+def test_launcher_names_what_is_not_there(arguments, fault, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["espnet_prune", *arguments])
+    with pytest.raises(UserError, match=fault):
+        launch()
+
+
+def test_launcher_tells_how_it_is_used(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["espnet_prune", "--help"])
+    launch()
+    assert "python3 -m espnet_prune -m espnet2.bin.tts_train" in capsys.readouterr().out
+
+
 def test_launcher_ends_bad_input_in_one_line_and_exit_code_2(tmp_path):
     child = python(
         *("-m", "espnet_prune", "-m", "espnet2.bin.tts_train"),

@@ -46,5 +46,5 @@ def test_impossible_vocabulary_leaves_nothing(text, tmp_path, nbpe):
 
 
 def test_missing_text(tmp_path):
-    with pytest.raises(UserError, match="run data preparation first"):
+    with pytest.raises(UserError, match="there is no no: run the stage that writes it"):
         main([str(tmp_path / "no"), "--nbpe", "9", "--output_dir", str(tmp_path)])

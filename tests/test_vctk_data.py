@@ -457,7 +457,7 @@ def test_run_sh_hands_on_its_options(recipe, tmp_path):
         f"exp/vctk/{name}/wav" for name in ("tts_a", "b", "tag", "mine")
     ]
     assert all(call["--device"] == "cuda" for call in models)
-    assert "Stage 3: passed over" in ended.stdout  # no gt_wav.scp
+    assert "Stage 3: skipped" in ended.stdout  # no gt_wav.scp
     systems = [scored[i + 1] for i, word in enumerate(scored) if word == "--system"]
     assert systems[0] == "tts_a=exp/vctk/tts_a/wav" and len(systems) == 4
     assert scored[scored.index("--metrics") + 1 :][:2] == ["rtf", "kept_share"]

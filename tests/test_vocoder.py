@@ -310,7 +310,7 @@ def features_of_16k(**overrides):
 def test_own_checkpoint_at_16_khz(tmp_path):
     write_checkpoint(tmp_path, "g_00000100", seed=0)
     newest = write_checkpoint(tmp_path, "g_00000200", seed=1)
-    torch.save({}, tmp_path / "do_00000200")  # the optimiser's file is passed over
+    torch.save({}, tmp_path / "do_00000200")  # the optimiser's file is skipped
     feat = torch.randn(7, 80) - 2
     vocoder = build_vocoder(tmp_path, features_of_16k())
     assert vocoder.fs == 16000

@@ -20,6 +20,7 @@ from espnet_prune.attention import pruning_terms
 from espnet_prune.errors import UserError, run
 from espnet_prune.evaluation import tables
 from espnet_prune.model import StyleSpeech
+from espnet_prune.pretrained import require_device
 
 WARM_UP = 3  # rounds that are not counted: allocator, caches, clock of the processor
 ODIM = 80
@@ -55,7 +56,7 @@ COLUMNS = (
 def get_parser() -> argparse.ArgumentParser:
     """Get argument parser."""
     parser = argparse.ArgumentParser(
-        description="Measure a training step of the pruned decoders against the dense",
+        description="Measure a training step of pruned decoders against a dense one's",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
@@ -160,7 +161,7 @@ def main(cmd: Optional[Sequence[str]] = None) -> None:
             raise UserError(
                 f"--{name} is {getattr(args, name)}; choose {least} or more"
             )
-    _require_device(args.device)
+    require_device(args.device)
     steps = {
         name: make_step(system.settings, args.batch_size, args.frames, args.device)
         for name, system in SYSTEMS.items()
@@ -191,15 +192,6 @@ def main(cmd: Optional[Sequence[str]] = None) -> None:
                 f"cannot write --json {args.json} ({error.strerror}); choose another"
             ) from None
         print(f"Written: {args.json}")
-
-
-def _require_device(device: str) -> None:
-    try:
-        torch.zeros((), device=device)
-    except (RuntimeError, AssertionError):  # a build without CUDA asserts
-        raise UserError(
-            f"--device {device} is not to be had here; choose cpu"
-        ) from None
 
 
 def _synchronise(device: str) -> None:

@@ -2,6 +2,8 @@
 """Check that a packed model says what the experiment said, sample by sample."""
 
 import argparse
+import inspect
+import shlex
 import tempfile
 import warnings
 from pathlib import Path
@@ -9,7 +11,7 @@ from typing import Any, Dict, Optional
 
 import numpy as np
 import soundfile
-import yaml
+from espnet2.bin import tts_inference
 from espnet2.bin.tts_inference import Text2Speech
 from espnet2.utils.types import str_or_none
 from espnet_model_zoo.downloader import ModelDownloader
@@ -24,7 +26,7 @@ from espnet_prune.reference import read_speaker
 def check(
     packed: Path,
     data_dir: Path,
-    wav_dir: Path,
+    said: Path,
     settings: Dict[str, Any],
     vocoder: Optional[str] = None,
     spembs: Optional[Path] = None,
@@ -34,7 +36,8 @@ def check(
     Args:
         packed: zip of ESPnet's packing stage.
         data_dir: folder with ``text`` (what to say) and ``wav.scp`` (references).
-        wav_dir: what the experiment said, ``ID.wav``.
+        said: folder of what the experiment said, ``ID.wav``, or, if that was said on
+            a GPU, which rounds in its own way, the weights of the experiment.
         settings: those of decoding, keyword arguments of ``Text2Speech``.
         vocoder: the one of decoding, None for Griffin-Lim.
         spembs: scp file of speaker embeddings, if the model uses them.
@@ -52,9 +55,24 @@ def check(
     references = read_columns(data_dir / "wav.scp")
     if name not in references:
         raise UserError(f"{data_dir}/wav.scp lacks {name} of {data_dir}/text; add it")
-    said = wav_dir / f"{name}.wav"
-    if not said.exists():
-        raise UserError(f"there is no {said}; run the decoding stage first")
+    before = said / f"{name}.wav" if said.is_dir() else said
+    if not before.exists():
+        raise UserError(f"there is no {before}; run the decoding stage first")
+
+    def say(train_config, model_file) -> np.ndarray:
+        text2speech = Text2Speech(train_config, model_file, **settings)
+        # ESPnet's own Griffin-Lim says something else each time
+        text2speech.vocoder = PruneTTSTask.build_vocoder_from_file(
+            None, vocoder, text2speech.model
+        )
+        speech, _ = soundfile.read(references[name], dtype="float32")
+        speaker = read_speaker(text2speech, data_dir, name, spembs)
+        wav = text2speech(text, speech=speech, **speaker)["wav"].numpy()
+        with tempfile.TemporaryFile() as file:
+            soundfile.write(file, wav, text2speech.fs, "PCM_16", format="WAV")
+            file.seek(0)
+            return soundfile.read(file, dtype="int16")[0]
+
     with tempfile.TemporaryDirectory() as cache:
         try:
             with warnings.catch_warnings():  # that it unpacks the file
@@ -65,23 +83,44 @@ def check(
                 f"{packed} cannot be unpacked as a model ({first_line(error)}); run "
                 "the packing stage again"
             ) from error
-        text2speech = Text2Speech(**files, **settings)
-        # ESPnet's own Griffin-Lim says something else each time
-        text2speech.vocoder = PruneTTSTask.build_vocoder_from_file(
-            None, vocoder, text2speech.model
-        )
-        speech, _ = soundfile.read(references[name], dtype="float32")
-        speaker = read_speaker(text2speech, data_dir, name, spembs)
-        wav = text2speech(text, speech=speech, **speaker)["wav"].numpy()
-        again = Path(cache) / said.name
-        soundfile.write(again, wav, text2speech.fs, "PCM_16")
-        samples, before = (soundfile.read(f, dtype="int16")[0] for f in (again, said))
-    if not np.array_equal(samples, before):
+        samples = say(**files)
+    if said.is_dir():
+        wanted = soundfile.read(before, dtype="int16")[0]
+    else:
+        wanted = say(said.parent / "config.yaml", said)
+    if not np.array_equal(samples, wanted):
         raise UserError(
-            f"{packed} does not say {name} as {said} does; pack the model that was "
+            f"{packed} does not say {name} as {before} does; pack the model that was "
             "decoded, and give the options of its decoding"
         )
     return name
+
+
+def decoding_settings(config: Optional[Path], options: str) -> Dict[str, Any]:
+    """Read the options of decoding as ESPnet does.
+
+    Args:
+        config: YAML file, or None.
+        options: ``--inference_args`` of tts.sh.
+
+    Returns:
+        Those that ``Text2Speech`` takes, but for the model and the vocoder.
+
+    Raises:
+        UserError: there is no such file.
+
+    """
+    command = shlex.split(options)
+    # what decoding cannot do without
+    command += ["--output_dir", "", "--data_path_and_name_and_type", "text,text,text"]
+    if config is not None:
+        if not config.is_file():
+            raise UserError(f"there is no {config}; give the options of the decoding")
+        command += ["--config", str(config)]
+    given = vars(tts_inference.get_parser().parse_args(command))
+    taken = inspect.signature(Text2Speech).parameters.keys() & given
+    taken -= {"train_config", "model_file", "vocoder_config", "vocoder_file"}
+    return {name: given[name] for name in sorted(taken)}
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -95,9 +134,16 @@ def get_parser() -> argparse.ArgumentParser:
         "--data_dir", type=Path, required=True, help="text and reference wav.scp"
     )
     parser.add_argument(
-        "--wav_dir", type=Path, required=True, help="speech of the decoding stage"
+        "--said",
+        type=Path,
+        required=True,
+        help="folder with the speech of the decoding stage, or, if that ran on a GPU, "
+        "the weights that it used, to decode them here as well",
     )
     parser.add_argument("--config", type=Path, help="YAML with the options of decoding")
+    parser.add_argument(
+        "--inference_args", default="", help="options of decoding that override it"
+    )
     parser.add_argument(
         "--vocoder_file",
         type=str_or_none,
@@ -114,12 +160,11 @@ def get_parser() -> argparse.ArgumentParser:
 def main(cmd=None) -> None:
     """Check one utterance."""
     args = get_parser().parse_args(cmd)
-    settings = yaml.safe_load(args.config.read_text()) if args.config else {}
     name = check(
         args.packed,
         args.data_dir,
-        args.wav_dir,
-        settings,
+        args.said,
+        decoding_settings(args.config, args.inference_args),
         args.vocoder_file,
         args.spembs,
     )

@@ -342,10 +342,12 @@ def main(cmd: Optional[Sequence[str]] = None) -> None:
     args = get_parser().parse_args(cmd)
     card = write_card(args)
     output = args.output or args.experiment / CARD
+    if output.is_dir():
+        raise UserError(f"--output {output} is a folder; name a file")
+    tables.make_output_dir(output.parent)
     if args.archive is not None:
         put_into(args.archive, card)
         print(f"{CARD} in {args.archive}")
-    tables.make_output_dir(output.parent)
     tables.write_text(output, card)
     print(output)
 

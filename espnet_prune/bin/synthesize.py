@@ -28,7 +28,7 @@ FORMATS = {".wav": "WAV", ".flac": "FLAC"}
 
 
 def read_texts(source: str, kaldi: bool = False) -> Dict[str, str]:
-    """Read what to say, one text a line; empty lines are passed over.
+    """Read what to say, one text a line; empty lines are skipped.
 
     Args:
         source: A text file, or ``-`` for the standard input.
@@ -93,8 +93,9 @@ def output_files(texts: Dict[str, str], output: Path, one: bool) -> List[Path]:
         if not output.parent.is_dir():
             raise UserError(f"the folder {output.parent} is missing: make it first")
         return [output]
-    if output.exists() and not output.is_dir():
-        raise UserError(f"the output {output} is a file: many texts need a folder")
+    above = next(path for path in (output, *output.parents) if path.exists())
+    if not above.is_dir():
+        raise UserError(f"the output {above} is a file: many texts need a folder")
     return [output / f"{name}.wav" for name in texts]
 
 
@@ -245,12 +246,13 @@ def say_data(args: argparse.Namespace) -> None:
         for name, said in data.items()
     }
     output_files(stamps, args.output, one=False)
-    folder = make_output_dir(args.output)
-    todo = speaking.lacking(folder, stamps)
+    folder = args.output
+    todo = speaking.lacking(folder, stamps) if folder.exists() else list(stamps)
     if todo:
         text2speech = Text2Speech(
             **files, vocoder_file=args.vocoder, device=args.device
         )
+        make_output_dir(folder)
         speaking.speak(
             text2speech,
             [data[name] for name in todo],

@@ -13,7 +13,7 @@ import sentencepiece
 from espnet2.text.cleaner import TextCleaner
 
 from espnet_prune.errors import UserError, run
-from espnet_prune.files import replace_when_written
+from espnet_prune.files import read_columns, replace_when_written
 
 
 def train(texts: Iterable[str], nbpe: int, output_dir: Path) -> List[str]:
@@ -67,10 +67,7 @@ def read_sentences(files: Iterable[str], cleaner: Optional[str]) -> List[str]:
     clean = TextCleaner(None if cleaner == "none" else cleaner)
     sentences = []
     for file in files:
-        if not Path(file).exists():
-            raise UserError(f"there is no text {file}; run data preparation first")
-        for line in Path(file).read_text(encoding="utf-8").splitlines():
-            _, _, sentence = line.partition(" ")
+        for sentence in read_columns(Path(file)).values():
             if sentence.strip():
                 sentences.append(clean(sentence))
     if not sentences:

@@ -1,4 +1,4 @@
-"""The main job from data to a packed model, with fewer steps."""
+"""The smoke test from data to a packed model, with fewer steps."""
 
 import json
 import os

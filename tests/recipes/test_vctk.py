@@ -158,7 +158,7 @@ def test_own_texts_and_another_corpus(workplace):
         *("--test_texts", "texts.txt", *FIRST, "--stop_stage", "3"),
     )
     assert "LibriSpeech test-other, references of the list drawn with seed 0" in shown
-    assert "Stage 3: passed over" in shown
+    assert "Stage 3: skipped" in shown
     exp = workplace / "checkout" / "egs2" / "vctk" / "tts1" / "exp"
     wavs = (exp / "librispeech_texts" / "tts_dense" / "wav").glob("*.wav")
     assert sorted(wav.stem for wav in wavs) == ["1089-sent001", "367-sent001"]

@@ -49,6 +49,7 @@ inference_config=
 inference_args=
 inference_tag=
 inference_model=train.loss.ave.pth
+gpu_inference=false
 skip_train=false
 skip_eval=false
 skip_packing=false
@@ -127,7 +128,7 @@ while [ $# -gt 0 ]; do
             printf -v "${name}" '%s' "$2" ;;  # handed on stage by stage
         expdir|dumpdir|train_config|train_set|valid_set|token_type|cleaner|\
         fs|n_fft|n_shift|win_length|fmin|fmax|n_mels|feats_type|feats_extract|\
-        g2p|srctexts|inference_config|inference_args|inference_model|\
+        g2p|srctexts|inference_config|inference_args|inference_model|gpu_inference|\
         skip_train|skip_eval|skip_upload_hf|hf_repo|lang|use_spk_embed|spk_embed_tag|\
         num_nodes)
             printf -v "${name}" '%s' "$2"
@@ -361,11 +362,13 @@ zipfile.ZipFile(sys.argv[1], 'a').write(sys.argv[2])" "${packed}" "${bpemodel}"
     model_card --archive "${packed}"
     vocoder="${vocoders##* }"
     dset="${test_sets%% *}"
+    said="${final_exp}/$(decoded_tag "${vocoder}")/${dset}/wav"
+    ! "${gpu_inference}" || said="${final_exp}/${inference_model}"
     # shellcheck disable=SC2046
-    python3 -m espnet_prune.bin.check_packed "${packed}" \
+    python3 -m espnet_prune.bin.check_packed "${packed}" --said "${said}" \
         --data_dir "${dumpdir}/raw/${dset}" $(spembs "${dset}") \
-        --wav_dir "${final_exp}/$(decoded_tag "${vocoder}")/${dset}/wav" \
-        --vocoder_file "${vocoder}" ${inference_config:+--config "${inference_config}"}
+        --vocoder_file "${vocoder}" --inference_args "${inference_args}" \
+        ${inference_config:+--config "${inference_config}"}
 fi
 
 if runs 13; then

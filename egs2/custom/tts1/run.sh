@@ -8,8 +8,8 @@
 #                        SPEAKER/NAME.wav (or .flac) beside SPEAKER/NAME.txt
 #   --eval_data FOLDER   the same, of speakers to imitate, who are not in --train_data;
 #                        needs no texts (default: speakers of --train_data, held out)
-#   --eval_speakers N    unseen speakers to evaluate (default: a tenth of the speakers,
-#                        at least 2, at most 10)
+#   --eval_speakers N    unseen speakers to evaluate (default: all of --eval_data, at
+#                        most 10; without it a tenth of the speakers, 2 to 10)
 #   --seen_speakers N    training speakers to evaluate, 0 for none (default: as many)
 #   --test_texts FILE    sentences to say, one a line (default: local/sentences.txt)
 #   --num_texts N        sentences a speaker says, 0 for all (default: 20)

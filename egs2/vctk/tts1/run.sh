@@ -242,9 +242,9 @@ fi
 gt_wavs="${exp}/${gt_name}/wav"
 if runs 3; then
     if [ ! -e "${data}/gt_wav.scp" ]; then
-        log "Stage 3: passed over, there are no recordings of these texts"
+        log "Stage 3: skipped, there are no recordings of these texts"
     elif [[ "${vocoder}" = *.pkl ]]; then
-        log "Stage 3: passed over, ground truth does not go through a ParallelWaveGAN"
+        log "Stage 3: skipped, ground truth does not go through a ParallelWaveGAN"
     else
         log "Stage 3: the recordings through the mel of ${names[0]} and ${vocoder}"
         python3 -m espnet_prune.bin.vocode "${speech[@]}" --model "${files[0]}" \

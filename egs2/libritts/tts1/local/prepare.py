@@ -204,7 +204,9 @@ def check_part(
                 one = Utterance(*json.loads(line))
                 if not (one.fault[0] or one.label_fault[0]):
                     known[one.wav] = one
-    wavs = [path for path in corpus.glob(f"{part}/*/*/*.wav") if str(path) not in known]
+    found = {str(path): path for path in corpus.glob(f"{part}/*/*/*.wav")}
+    known = {wav: one for wav, one in known.items() if wav in found}
+    wavs = [path for wav, path in found.items() if wav not in known]
     done.parent.mkdir(parents=True, exist_ok=True)
     with replace_when_written(done) as partial:  # without the half of a line
         lines = [header, *(json.dumps(one) for one in known.values())]

@@ -348,8 +348,8 @@ def make_rows(
     return rows, left_out, name
 
 
-def write_folder(folder: Path, rows: List[Row], test_set: TestSet, about: str) -> None:
-    """Write the Kaldi folder, the list and the findings."""
+def write_folder(folder: Path, test_set: TestSet, about: str) -> None:
+    """Write the Kaldi folder and what it is about."""
     tables = dict(test_set.lines)
     speakers: Dict[str, List[str]] = {}
     for name, speaker in sorted(tables["utt2spk"].items()):
@@ -456,7 +456,7 @@ def main(cmd: Optional[Sequence[str]] = None) -> None:
     about += f"{len(voices)} speakers"
     if test_set.faults:
         about += f"; {len(test_set.faults)} of the list are left out"
-    write_folder(folder, rows, test_set, about)
+    write_folder(folder, test_set, about)
 
     print(f"{folder}: {about}")
     print(f"  recordings of the texts: {len(test_set.lines['gt_wav.scp'])}")
