@@ -1,8 +1,9 @@
-"""Files that are whole or absent, and Kaldi's tables."""
+"""Files that are whole or absent, Kaldi's tables, and records of utterances."""
 
 import contextlib
+import json
 from pathlib import Path
-from typing import Dict, Iterator, Union
+from typing import Any, Dict, Iterator, Union
 
 from espnet2.fileio.read_text import read_2columns_text
 
@@ -43,3 +44,24 @@ def read_columns(path: Path) -> Dict[str, str]:
     if not table:
         raise UserError(f"{path} is empty; write `ID VALUE`, one a line")
     return table
+
+
+def can_name_a_file(name: str) -> bool:
+    """Say whether an utterance can be written to a file of its name."""
+    return "/" not in name and not name.startswith(".")
+
+
+def read_json_lines(path: Path) -> Dict[str, Dict[str, Any]]:
+    """Read JSON lines, each the record of an ``utterance``; no file has no records.
+
+    Of two lines for an utterance the last one counts. Lines that are none, as the last
+    one of whoever was killed, are left out.
+    """
+    records: Dict[str, Dict[str, Any]] = {}
+    # bytes: a line may end within a character, and a text may hold U+2028, at which
+    # splitlines would split
+    for line in path.read_bytes().split(b"\n") if path.is_file() else ():
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            record = json.loads(line)
+            records[record["utterance"]] = record
+    return records

@@ -15,6 +15,7 @@ from espnet2.utils.pretrained import download_pretrained
 from filelock import FileLock
 
 from espnet_prune.errors import UserError
+from espnet_prune.files import replace_when_written
 
 DEFAULT_WEIGHTS = "train.loss.ave.pth"
 ARCHIVES = (".zip", ".tar", ".tgz", ".gz")
@@ -103,24 +104,35 @@ def unpack_model(archive: Path) -> Dict[str, str]:
         ``train_config`` and ``model_file``.
 
     Raises:
-        UserError: It is no such archive.
+        UserError: It is no such archive, or the cache cannot be written to.
     """
     archive = archive.resolve()
     cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
     folder = cache / "espnet_prune" / hashlib.sha256(bytes(archive)).hexdigest()[:16]
     state = f"{archive.stat().st_size} {archive.stat().st_mtime_ns}"
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{folder}.lock"):
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(f"{folder}.lock").acquire()
+    except OSError as error:
+        raise UserError(
+            f"{archive} cannot be unpacked into {folder.parent} ({error.strerror}): "
+            "set XDG_CACHE_HOME to a folder that can be written to"
+        ) from error
+    with lock:
         whole = folder / "unpacked.yaml"
         if whole.is_file():
-            kept = yaml.safe_load(whole.read_text(encoding="utf-8"))
-            if kept["state"] == state and all(
+            # empty where the disk was full
+            kept = yaml.safe_load(whole.read_text(encoding="utf-8")) or {}
+            if kept.get("state") == state and all(
                 map(os.path.isfile, kept["files"].values())
             ):
                 return kept["files"]
         shutil.rmtree(folder, ignore_errors=True)
         try:
             files = unpack(archive, folder, use_cache=False)
+            with replace_when_written(whole) as partial:
+                content = yaml.safe_dump(dict(state=state, files=files))
+                partial.write_text(content, encoding="utf-8")
         except Exception as error:
             # zipfile, tarfile, yaml and ESPnet each raise their own
             shutil.rmtree(folder, ignore_errors=True)
@@ -128,17 +140,14 @@ def unpack_model(archive: Path) -> Dict[str, str]:
                 f"{archive} cannot be unpacked as a model ({first_line(error)}): "
                 "name an archive of the packing stage of tts.sh"
             ) from error
-        whole.write_text(yaml.safe_dump(dict(state=state, files=files)), "utf-8")
     return files
 
 
-@contextlib.contextmanager
-def paths_made_absolute(config: Path) -> Iterator[Path]:
-    """Hand out a copy of a config.yaml that can be read from any folder.
+def read_settings(config: Path) -> Dict[str, Any]:
+    """Read a config.yaml.
 
-    ESPnet writes paths relative to the recipe that trained. They are looked for above
-    the experiment folder first: the recipe that one happens to be in may have a file
-    of the same name, with the statistics of other speech.
+    Raises:
+        UserError: It is no such file.
     """
     try:
         settings = yaml.safe_load(config.read_text(encoding="utf-8"))
@@ -148,6 +157,21 @@ def paths_made_absolute(config: Path) -> Iterator[Path]:
             f"{config} is no configuration of a training ({first_line(error)}): give "
             "the config.yaml of an experiment folder"
         ) from error
+    return settings
+
+
+@contextlib.contextmanager
+def paths_made_absolute(config: Path) -> Iterator[Path]:
+    """Hand out a copy of a config.yaml that can be read from any folder.
+
+    ESPnet writes paths relative to the recipe that trained. They are looked for above
+    the experiment folder first: the recipe that one happens to be in may have a file
+    of the same name, with the statistics of other speech.
+
+    Raises:
+        UserError: It is no such file.
+    """
+    settings = read_settings(config)
     # the folder may be a link: look above both ends of it
     above = [*Path(os.path.abspath(config)).parents, *config.resolve().parents]
 

@@ -87,6 +87,17 @@ def test_what_is_finished_is_not_done_again(run, data, tmp_path):
     assert sorted(json.loads(line)["utterance"] for line in lines) == ["a", "b"]
 
 
+def test_recordings_that_are_too_short_are_refused_before_any_is_vocoded(run, tmp_path):
+    for samples in (0, 512):  # at 22050 Hz a frame is of 1024
+        path = tmp_path / "b.flac"
+        soundfile.write(path, np.zeros(samples), 22050, format="WAV")
+        with pytest.raises(UserError, match=f"{path}, the recording of b, lasts 0.0"):
+            run("griffin_lim")
+        assert not list((tmp_path / "out").glob("*.wav"))
+    soundfile.write(path, np.zeros(513), 22050)
+    assert len(run("griffin_lim")["b"][0]) > 0
+
+
 def test_what_cannot_be_done_is_said(run, data, tmp_path):
     with pytest.raises(UserError, match="neither known nor a HiFi-GAN folder"):
         run("nobodys")
@@ -97,6 +108,9 @@ def test_what_cannot_be_done_is_said(run, data, tmp_path):
     config = tmp_path / "config.yaml"
     config.write_text("feats_extract: linear_spectrogram\n")
     with pytest.raises(UserError, match="features linear_spectrogram, of which no"):
+        copy_synthesis.features_for("griffin_lim", config)
+    config.write_text("feats_extract: [")
+    with pytest.raises(UserError, match="config.yaml is no configuration of a train"):
         copy_synthesis.features_for("griffin_lim", config)
     (data / "gt_wav.scp").unlink()
     with pytest.raises(UserError, match="has no gt_wav.scp"):

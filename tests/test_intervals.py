@@ -129,6 +129,21 @@ def test_p_of_many_speakers_is_close_to_the_exact_one(monkeypatch):
     assert drawn.p == pytest.approx(exact.p, abs=0.03)
 
 
+def test_p_of_many_speakers_is_never_zero():
+    names = [f"s{n}" for n in range(20)]
+    ones = [1] * 20
+    found = paired_difference([[0] * 20, ones], [ones, ones], names)
+    assert found.p == 1 / 10001  # the systems as they are count as one way
+
+
+def test_differences_that_are_equal_but_for_rounding_count_as_equal():
+    ones = [1] * 3
+    found = paired_difference(
+        [[0.1, 0.5, 0.9], ones], [[0.3, 0.3, 0.7], ones], ["x", "y", "z"]
+    )
+    assert found.p == 1  # +0.2, -0.2 and -0.2: no choice of signs gives a smaller sum
+
+
 def test_equal_systems_do_not_differ():
     edits, characters, names = some_system()
     found = paired_difference([edits, characters], [edits, characters], names)

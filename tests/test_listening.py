@@ -122,6 +122,7 @@ def test_a_rater_rates_by_keys_and_mouse_and_collect_reads_it(
     assert "</script> & text" in browser.text("#text")
     browser.press("Enter")
     assert "Choose a rating" in browser.text("#status")
+    browser.press('"')  # no rating, and no fault
     browser.press("3")
     browser.press("Enter")
     assert "Listen to the sample" in browser.text("#status")
@@ -202,6 +203,9 @@ def test_page_tells_neither_systems_nor_utterances(made):
     page, key = made
     text = page.read_text()
     assert all(clip in text for clip in key["clips"])  # not idle
+    # a spreadsheet would save 12345678e901 as another number
+    for code in (key["test"], *key["clips"]):
+        assert re.fullmatch("[a-z][0-9a-f]{12}", code)
     for name in (*SYSTEMS, "s0_u0", "s1_"):
         assert name not in text
     # only the text, which is shown, and the reference are known of a clip
@@ -326,9 +330,9 @@ def test_loudness_is_that_of_what_is_said():
     assert np.allclose(levels[0], levels[2][:32000], rtol=0.02, atol=1e-4)
     square = np.resize([0.01, -0.01], 16000)
     assert np.allclose(np.abs(level(Sound(square, 16000)).wave), 10 ** (-26 / 20))
-    click = np.zeros(16000)
+    click = np.zeros(48000)
     click[100] = 0.5  # would be clipped at that level
-    assert np.abs(level(Sound(click, 16000)).wave).max() <= 0.99
+    assert np.abs(level(Sound(click, 48000)).wave).max() == pytest.approx(0.99)
     silence = Sound(np.zeros(100), 16000)
     assert level(silence) is silence
 
@@ -472,6 +476,7 @@ def damaged(change):
         (damaged(lambda text: text.replace("clip", "klip")), "lacks the columns"),
         (damaged(lambda text: ""), "lacks the columns"),
         (damaged(lambda text: "PK\x00\x01"), "lacks the columns"),
+        (damaged(lambda text: "<html>" + 200_000 * "A"), "ratings .*field larger than"),
         (lambda path: path.write_bytes(b"\xff\xfe\xff"), "is no file of ratings"),
         (damaged(lambda text: text.replace(",a1,", ",z9,")), "line 2 of .* not in the"),
         (

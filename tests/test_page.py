@@ -36,7 +36,11 @@ def test_recordings_are_embedded_in_what_browsers_play(tmp_path, fs, kind):
 def test_recordings_that_cannot_be_read_are_refused(tmp_path):
     (tmp_path / "text.wav").write_text("hello")
     soundfile.write(tmp_path / "empty.wav", np.zeros(0), 16000)
+    for number in (np.nan, np.inf):
+        soundfile.write(tmp_path / f"{number}.wav", [0, number], 16000, "FLOAT")
     for name, fault in (
+        ("nan.wav", "nan.wav has samples that are NaN or infinite; make it again"),
+        ("inf.wav", "inf.wav has samples that are NaN or infinite; make it again"),
         ("text.wav", "cannot read .*text.wav as audio"),
         ("none.wav", "cannot read .*none.wav as audio"),
         ("empty.wav", "empty.wav holds no samples"),

@@ -80,6 +80,30 @@ def test_interrupted_unpacking_is_not_taken_for_whole(recipe, monkeypatch):
     assert os.path.isfile(unpack_model(packed)["model_file"])
 
 
+def test_a_full_disk_leaves_a_cache_that_can_be_used(recipe, tmp_path, monkeypatch):
+    packed = pack_experiment(recipe, write_recipe(recipe))
+
+    def full(path, *arguments, **options):
+        path.touch()
+        raise OSError("no space left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pathlib.Path.write_text", full)
+        assert "cannot be unpacked as a model (no space left)" in refused(packed)
+    assert not list((tmp_path / "cache").rglob("unpacked.yaml*"))
+    files = find_model(packed)
+    (whole,) = (tmp_path / "cache").rglob("unpacked.yaml")
+    whole.write_text("")  # as if the power had failed
+    assert find_model(packed) == files
+
+
+def test_a_cache_that_cannot_be_made_is_refused(recipe, tmp_path, monkeypatch):
+    packed = pack_experiment(recipe, write_recipe(recipe))
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file" / "cache"))
+    assert "(Not a directory): set XDG_CACHE_HOME to a folder" in refused(packed)
+
+
 def test_archives_that_hold_no_model(recipe, tmp_path):
     text = tmp_path / "model.zip"
     text.write_text("hello")

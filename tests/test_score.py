@@ -49,7 +49,8 @@ class Loudness(scorers.Metric):
             raise KeyboardInterrupt
         self.seen.append(utterance.name)
         value = round(float(wave[0]), 3)
-        return {"value": None if value == 0 else value}
+        # splitlines would split a line there
+        return {"value": None if value == 0 else value, "heard": "so\u2028it goes"}
 
 
 @pytest.fixture
@@ -103,7 +104,7 @@ def command(data, *systems, metrics=("mos_fake", "cer_fake"), more=()):
 
 
 def lines_of(path):
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    return [json.loads(line) for line in path.read_text().rstrip().split("\n")]
 
 
 def test_tables_of_two_systems(data, metrics, capsys):
@@ -177,8 +178,9 @@ def test_an_interrupted_run_goes_on(data, metrics):
         main(command(data, "a", metrics=["mos_fake"]))
     path = data.parent / OUT_OF_A
     assert [line["utterance"] for line in lines_of(path)] == NAMES[:4]
-    with open(path, "a") as file:
-        file.write('{"utterance": "cyd_on')  # as killed in the middle of a line
+    with open(path, "ab") as file:
+        file.write(b'{"scores": {}}\n[1]\n{"utterance": "x"}\n')
+        file.write(b'{"utterance": "cyd_\xc3')  # as killed in the middle of a letter
     mos.interrupt_at = None
     main(command(data, "a", metrics=["mos_fake"]))
     assert mos.seen == NAMES
@@ -275,7 +277,10 @@ def measured(metrics):
 def test_what_synthesis_measured_has_columns(data, measured, monkeypatch, capsys):
     monkeypatch.setattr(score, "DEFAULT", ("mos_fake",))
     write_records(data.parent / "a")
-    write_records(data.parent / "b", kept_share=None, device="a slow one")
+    private = dict(model="/home/me/exp/tts_b/", vocoder="/home/me/hifigan_b")
+    write_records(
+        data.parent / "b", kept_share=None, device="a w/ b, 2 threads", **private
+    )
     arguments = command(data, "a", "b")
     arguments = arguments[: arguments.index("--metrics")]
     main(arguments)
@@ -289,7 +294,12 @@ def test_what_synthesis_measured_has_columns(data, measured, monkeypatch, capsys
     assert "| 0.4333 |" in a and "| 35.0 [" in a  # time is no matter of speakers
     assert "kept_share of b leaves out 6 of 6 utterances, for soft masks" in page
     assert "- a: vocoder hifigan, device a fast one, batches of 8." in page
-    assert "- b: vocoder hifigan, device a slow one, batches of 8." in page
+    what = "model tts_b, vocoder hifigan_b, device a w/ b, 2 threads, batches of 8"
+    assert f"- b: {what}." in page
+    # a page of a model card, which is published, tells no folders
+    page = (data.parent / "out" / "scores.md").read_text()
+    assert page.startswith("# Scores on data\n")
+    assert "/home/me" not in page and str(data.parent) not in page
     scores = {r["utterance"]: r["scores"] for r in lines_of(data.parent / OUT_OF_A)}
     assert scores["ann_two"]["rtf"]["value"] == pytest.approx(4 / 20)
     assert scores["ann_two"]["kept_share"]["value"] == 0.2
@@ -365,6 +375,17 @@ def spoil(data, fault):
     if fault == "other set":
         write_wave(data.parent / "c" / "other.wav", 0.1)
         return command(data, "c"), "c has no recording of any of the 6"
+    if fault in ("slash", "dot"):
+        name = {"slash": "../one", "dot": ".one"}[fault]
+        for file in ("text", "utt2spk", "wav.scp"):
+            content = (data / file).read_text().replace("ann_one ", f"{name} ")
+            (data / file).write_text(content)
+        return command(data, "a"), f"has the ID {name}, which cannot name a file"
+    if fault == "name of what is vocoded":
+        (data / "gt_wav.scp").write_text((data / "wav.scp").read_text())
+        more = ["--vocode_gt", "griffin_lim"]
+        more += ["--system", f"ground_truth_mel_griffin_lim={data.parent / 'b'}"]
+        return command(data, "a", more=more), "has the name of what --vocode_gt"
     more = {
         "no name": (["--system", "exp/a"], "is not NAME=WAVS"),
         "twice": (["--system", f"a={data.parent / 'b'}"], "a comes a second time"),
@@ -380,7 +401,8 @@ def spoil(data, fault):
 
 FAULTS = ["no text", "no speaker", "empty text", "pipe", "no reference", "no audio"]
 FAULTS += ["no wavs", "other set", "no name", "twice", "path", "no ground truth", "nj"]
-FAULTS += ["no subset", "subset", "other subset"]
+FAULTS += ["no subset", "subset", "other subset", "slash", "dot"]
+FAULTS += ["name of what is vocoded"]
 
 
 @pytest.mark.parametrize("fault", FAULTS)

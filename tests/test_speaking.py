@@ -1,6 +1,7 @@
 """Saying a test set: what is kept, what is measured, what is not said again."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from espnet_prune.attention import record_attention
 from espnet_prune.bin import synthesize
 from espnet_prune.errors import UserError
 from espnet_prune.evaluation import speaking
+from espnet_prune.files import read_json_lines
 from espnet_prune.synthesis import Text2Speech
 
 TEXTS = {
@@ -60,7 +62,7 @@ def say(data, recipe, tmp_path, capsys):
                 *("-o", str(out), *options),
             ]
         )
-        return capsys.readouterr().out, speaking.read_records(out)
+        return capsys.readouterr().out, read_json_lines(out / speaking.RECORDS)
 
     return run
 
@@ -80,6 +82,23 @@ def test_every_utterance_in_the_voice_of_its_reference(say, recipe, tmp_path):
         assert records[name]["device"] == speaking.name_device(torch.device("cpu"))
         assert records[name]["vocoder"] == "griffin_lim"
         assert records[name]["kept_share"] == 1
+
+
+def test_the_style_encoder_counts_for_every_utterance(say, monkeypatch):
+    clock = [0.0]
+    encode = Text2Speech.style_vector
+
+    def slow(self, reference):
+        clock[0] += 100
+        return encode(self, reference)
+
+    monkeypatch.setattr(Text2Speech, "style_vector", slow)
+    monkeypatch.setattr(
+        speaking, "time", SimpleNamespace(perf_counter=lambda: clock[0])
+    )
+    _, records = say()
+    seconds = {name: record["synthesis_seconds"] for name, record in records.items()}
+    assert seconds == dict.fromkeys(TEXTS, 100)
 
 
 def test_kept_share_is_that_of_the_mask_of_inference(say, recipe, tmp_path):

@@ -1,4 +1,4 @@
-"""sweep.sh and bin/sweep.py: what is run, what is passed over, what is reported."""
+"""sweep.sh and bin/sweep.py: what is run, what is skipped, what is reported."""
 
 import csv
 import os
@@ -140,7 +140,13 @@ def test_finished_points_are_passed_over_and_others_go_on(recipe):
     # all done: nothing but the report is made again
     ended, trained, reported = sweep(recipe, *options)
     assert trained == [] and len(reported) == 2
-    assert ended.stdout.count("passed over, finished before") == 2
+    assert ended.stdout.count("skipped, finished before") == 2
+    # a model that was removed is trained again
+    for name, found in (("R0.45_s1_phase2", "begun"), ("R0.45_s1_phase*", "new")):
+        for folder in (recipe / "exp" / "sweep").glob(name):
+            shutil.rmtree(folder)
+        ended, trained, _ = sweep(recipe, *options)
+        assert f"    {found:9} R0.45_s1 " in ended.stdout and len(trained) == 1
     # more points are added, other options are other results
     ended, trained, _ = sweep(recipe, *options[:3], "1 2")
     assert len(trained) == 2 and all("--seed 2" in line for line in trained)
@@ -189,6 +195,18 @@ def test_scores_of_all_points(recipe):
     (recipe / "exp" / "sweep" / "scores" / "scores.csv").touch()
     _, _, reported = sweep(recipe, *options[:2])
     assert "--scores" not in reported[0]
+
+
+@pytest.mark.parametrize(
+    "options, rate", [(["--fs", "16000"], 16000), (["--fs", "8000"], 8000), ([], 16000)]
+)
+def test_data_of_the_same_rate(recipe, options, rate):
+    shutil.rmtree(recipe / "dump" / "raw")
+    for fs in (16000, 22050, 8000):
+        (recipe / "dump" / str(fs) / "raw" / "test").mkdir(parents=True)
+        (recipe / "dump" / str(fs) / "raw" / "test" / "text").touch()
+    _, _, reported = sweep(recipe, "--sparsity_ratios", "0.45", *options)
+    assert f"--data_dir dump/{rate}/raw/test " in reported[1]
 
 
 def test_recipes_without_run_sh_are_run_by_prune_tts_sh(recipe):
@@ -321,8 +339,9 @@ def test_tables_have_means_and_spreads_over_seeds(folder, tmp_path, capsys):
 
 def test_scores_take_the_place_of_losses(folder, tmp_path, capsys):
     scores = tmp_path / "scores.csv"
-    lines = ["system,metric,value", "ground_truth,cer,0.01"]
-    lines += [f"R0.40_s{seed},cer,0.{seed + 1}" for seed in (0, 1)]
+    lines = ["group,system,metric,value", "all,ground_truth,cer,0.01"]
+    lines += [f"all,R0.40_s{seed},cer,0.{seed + 1}" for seed in (0, 1)]
+    lines += [f"women,R0.40_s{seed},cer,0.{seed + 8}" for seed in (0, 1)]
     scores.write_text("\n".join(lines) + "\n")
     output = tmp_path / "report"
     main([str(folder), "--scores", str(scores), "--output_dir", str(output)])
@@ -377,6 +396,10 @@ def test_bad_input_is_one_line(folder, tmp_path):
     scores.write_text("system,metric,value\nother,cer,0.1\n")
     message = refused(str(folder), "--scores", str(scores))
     assert "has none of the experiments (for instance none_s0)" in message
+    write_point(folder, "R0.40_without_loss", (1.0, 1.0), 0.40, 1)
+    message = refused(str(folder))
+    assert f"{folder}/R0.40_s1_phase2 and {folder}/R0.40_without_loss_phase2" in message
+    assert "are both R = 0.40, phase 1 of 2 epochs, of seed 1; give" in message
 
 
 # ---- a real one ----
@@ -400,7 +423,7 @@ def test_a_sweep_of_mini_an4(tmp_path):
     for already in (0, 2):
         ended = subprocess.run(command, capture_output=True, text=True, cwd=recipe)
         assert ended.returncode == 0, ended.stdout[-3000:] + ended.stderr[-3000:]
-        assert ended.stdout.count("passed over, finished before") == already
+        assert ended.stdout.count("skipped, finished before") == already
     points = read_sweep(tmp_path / "sweep")
     assert [point.name for point in points] == ["none_s0", "R0.45_p1_s0"]
     assert points[1].setting == Setting("differentiable", 0.45, 1)

@@ -74,7 +74,7 @@ def get_parser() -> argparse.ArgumentParser:
         help="Archive of the packing stage, to put the card in",
     )
     parser.add_argument(
-        "--output", type=Path, help=f"File of the card (default: EXP/{CARD})"
+        "--output", type=Path, help=f"File of the card, EXP/{CARD} if not given"
     )
     parser.add_argument("--language", default="noinfo", help="Language code")
     parser.add_argument(

@@ -16,7 +16,6 @@ import json
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
-from espnet2.fileio.read_text import read_2columns_text
 from matplotlib.figure import Figure
 
 from espnet_prune import __version__
@@ -31,6 +30,7 @@ from espnet_prune.evaluation.history import (
     read_models,
     threshold_rows,
 )
+from espnet_prune.files import read_columns
 
 PAGE = "report.html"
 PAGE_DPI = 160
@@ -312,19 +312,13 @@ def read_prompts(folders: Sequence[Path]) -> Dict[str, Dict[str, str]]:
     """Read what was to be said and in whose voice, ``text`` and ``wav.scp``.
 
     Raises:
-        UserError: A file is missing.
+        UserError: A file is missing, empty or something else.
 
     """
     prompts: Dict[str, Dict[str, str]] = {"text": {}, "wav.scp": {}}
     for folder in folders:
         for name, found in prompts.items():
-            try:
-                found.update(read_2columns_text(folder / name))
-            except (OSError, UnicodeDecodeError, RuntimeError) as error:
-                raise UserError(
-                    f"cannot read {folder / name} ({error}); give a Kaldi folder with "
-                    "text and wav.scp"
-                ) from error
+            found.update(read_columns(folder / name))
     return prompts
 
 

@@ -55,6 +55,7 @@ FACTS = {
     "device": "device",
     "batch_size": "batches of",
 }
+PATHS = {"model", "vocoder"}  # named without their folders: the page may be published
 
 
 class Group(NamedTuple):
@@ -147,14 +148,20 @@ def vocode_ground_truth(
         systems: The first one is ground truth.
         vocoder: What ``copy_synthesis`` takes.
         model: Whose mel is used, None for that of the vocoder.
-        output_dir: The recordings go to a folder in it.
+        output_dir: The recordings go to a folder in it, which is made.
 
     Raises:
-        UserError: See ``find_model`` and ``copy_synthesis``.
+        UserError: A system has that name, or see ``find_model`` and
+            ``copy_synthesis``.
 
     """
-    config = None if model is None else find_model(model)["train_config"]
     name = f"{GROUND_TRUTH}_mel_{Path(vocoder).name}"
+    if any(name == system.name for system in systems):
+        raise UserError(
+            f"--system {name} has the name of what --vocode_gt {vocoder} makes; rename "
+            "it, or leave one of the two out"
+        )
+    config = None if model is None else find_model(model)["train_config"]
     folder = tables.make_output_dir(output_dir / name)
     copy_synthesis(systems[0].wavs, vocoder, folder, config)
     systems.insert(1, read_system(name, folder))
@@ -353,11 +360,12 @@ def describe_synthesis(
     for system in systems:
         facts = {}
         for record in (r for k, r in system.synthesis.items() if k in data):
-            what = ", ".join(
-                f"{label} {record[key]}"
-                for key, label in FACTS.items()
-                if key in record
-            )
+            known = {key: record[key] for key in FACTS if key in record}
+            for key in PATHS & known.keys():
+                path = Path(str(known[key]))
+                if path.is_absolute() or path.exists():  # not a name, nor a tag
+                    known[key] = path.name
+            what = ", ".join(f"{FACTS[key]} {value}" for key, value in known.items())
             facts[what] = facts.get(what, 0) + 1
         for what, number in facts.items():
             of = "" if len(facts) == 1 else f" ({number} of the utterances)"
@@ -383,9 +391,10 @@ def main(cmd: Optional[Sequence[str]] = None) -> None:
     metrics = list(dict.fromkeys(args.metrics or DEFAULT))
     if args.metrics is None and any(system.synthesis for system in systems):
         metrics += MEASURED
-    output_dir = tables.make_output_dir(args.output_dir)
+    output_dir = Path(args.output_dir)
     if args.vocode_gt is not None:
         vocode_ground_truth(systems, args.vocode_gt, args.vocode_gt_model, output_dir)
+    tables.make_output_dir(output_dir)
     results = score_systems(systems, data, metrics, output_dir, args.nj)
     baseline = next(
         (s.name for s in systems if not s.name.startswith(GROUND_TRUTH)),
@@ -396,7 +405,8 @@ def main(cmd: Optional[Sequence[str]] = None) -> None:
         faults = "; ".join(f"{name}: {why}" for name, why in results.faults.items())
         raise UserError(f"no metric has a value ({faults or 'silence'}); {REMEDY}")
     about = args.data_dir / "about.txt"
-    title = [f"# Scores on {args.data_dir}", ""]
+    # the name only: model cards, which are published, hold this page
+    title = [f"# Scores on {Path(os.path.abspath(args.data_dir)).name}", ""]
     title += [about.read_text(encoding="utf-8")] if about.is_file() else []
     notes = describe_synthesis(systems, data)
     text = "\n".join([*title, ""]) + page(

@@ -22,7 +22,7 @@ import soundfile
 from tqdm import tqdm
 
 from espnet_prune.errors import UserError, run
-from espnet_prune.files import replace_when_written
+from espnet_prune.files import can_name_a_file, replace_when_written
 
 FORMATS = {".wav": "WAV", ".flac": "FLAC"}
 
@@ -63,7 +63,7 @@ def read_texts(source: str, kaldi: bool = False) -> Dict[str, str]:
         fault = None
         if not text:
             fault = f"has no text behind {name}"
-        elif "/" in name or name.startswith("."):
+        elif not can_name_a_file(name):
             fault = f"has the ID {name}, which cannot name a file"
         elif name in texts:
             fault = f"has the ID {name} a second time"

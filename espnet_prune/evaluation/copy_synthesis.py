@@ -3,11 +3,12 @@
 No system can be better than its vocoder is on the mel of a recording.
 """
 
+import math
 from pathlib import Path
 from typing import Dict, Optional, Union
 
+import soundfile
 import torch
-import yaml
 from espnet2.tasks.tts import feats_extractor_choices
 from espnet2.tts.feats_extract.log_mel_fbank import LogMelFbank
 from tqdm import tqdm
@@ -21,7 +22,7 @@ from espnet_prune.evaluation.speaking import (
     lacking,
     stamp,
 )
-from espnet_prune.pretrained import require_device
+from espnet_prune.pretrained import read_settings, require_device
 from espnet_prune.vocoder import (
     GRIFFIN_LIM,
     PUBLISHED,
@@ -52,7 +53,7 @@ def features_for(vocoder: str, train_config: Optional[Path] = None) -> torch.nn.
         settings = PUBLISHED if vocoder in GRIFFIN_LIM else trained_features(vocoder)
         settings = dict(settings)
         return LogMelFbank(hop_length=settings.pop("n_shift"), **settings)
-    settings = yaml.safe_load(train_config.read_text(encoding="utf-8"))
+    settings = read_settings(train_config)
     name = settings.get("feats_extract")
     if name != "fbank":
         raise UserError(
@@ -99,7 +100,8 @@ def copy_synthesis(
         device: Of the vocoder.
 
     Raises:
-        UserError: See :func:`features_for` and :func:`build`.
+        UserError: A recording is too short for a frame, or see :func:`features_for`
+            and :func:`build`.
 
     """
     feats_extract = features_for(vocoder, train_config and Path(train_config))
@@ -109,6 +111,15 @@ def copy_synthesis(
     stamps = {name: stamp(digest(path), *made_from) for name, path in wavs.items()}
     todo = lacking(folder, stamps)
     fs = parameters["fs"]
+    for name in todo:
+        info = soundfile.info(str(wavs[name]))
+        # half of the first frame lies before the recording, which is mirrored there
+        shortest = parameters["n_fft"] // 2 + 1
+        if math.ceil(info.frames * fs / info.samplerate) < shortest:
+            raise UserError(
+                f"{wavs[name]}, the recording of {name}, lasts {info.duration:.3f} s, "
+                f"not half a frame ({shortest / fs:.3f} s); leave it out"
+            )
     for name in tqdm(todo, "vocoding", unit="utt", ncols=79, disable=not todo):
         original = torch.from_numpy(load_wave(wavs[name], fs))
         feat = feats_extract(original[None])[0][0]

@@ -219,8 +219,10 @@ def make_test(
     for content in references.values():
         digest.update(content)
     draw = random.Random(digest.digest())
-    codes = {pair: f"{draw.getrandbits(48):012x}" for pair in contents}
-    reference_codes = {path: f"{draw.getrandbits(48):012x}" for path in references}
+    codes = {pair: _code(f"{draw.getrandbits(48):012x}") for pair in contents}
+    reference_codes = {
+        path: _code(f"{draw.getrandbits(48):012x}") for path in references
+    }
 
     shown, rated = [], {}
     for part in parts:
@@ -238,7 +240,7 @@ def make_test(
     pairs = {codes[pair]: pair for pair in codes if codes[pair] in used}
     audio = {code: contents[pair] for code, pair in pairs.items()}
     audio.update({code: references[path] for path, code in reference_codes.items()})
-    identifier = digest.hexdigest()[:12]
+    identifier = _code(digest.hexdigest()[:12])
     content = {
         "id": identifier,
         "send": send,
@@ -274,6 +276,15 @@ def make_test(
         },
     }
     return ListeningTest(_fill(title, content), key, seconds)
+
+
+def _code(digits: str) -> str:
+    """Begin hexadecimal digits with a letter.
+
+    A spreadsheet in which a rater looks at the ratings would save 12345678e901 and
+    123456789012 as the numbers that they look like.
+    """
+    return f"c{digits}"
 
 
 def _fill(title: str, content: Dict[str, Any]) -> str:
@@ -396,7 +407,10 @@ def _read_file(file: Path, key: Dict[str, Any]) -> Tuple[str, List[Rating]]:
         raise UserError(f"{foreign} ({error}); leave it out") from error
     # spreadsheets of some countries write semicolons
     delimiter = max(",;\t", key=text.partition("\n")[0].count)
-    rows = list(csv.DictReader(io.StringIO(text), delimiter=delimiter))
+    try:
+        rows = list(csv.DictReader(io.StringIO(text), delimiter=delimiter))
+    except csv.Error as error:  # for instance of the page, which was given in its place
+        raise UserError(f"{foreign} ({error}); leave it out") from error
     if not rows or not set(COLUMNS) <= set(rows[0]):
         raise UserError(f"{foreign}: it lacks the columns of one; leave it out")
     raters = {row["rater"] for row in rows}

@@ -50,7 +50,7 @@ def read_sound(path: Union[str, Path]) -> Sound:
     """Read a recording as one channel.
 
     Raises:
-        UserError: It cannot be read, or it is empty.
+        UserError: It cannot be read, it is empty, or its samples are no numbers.
 
     """
     try:
@@ -59,6 +59,11 @@ def read_sound(path: Union[str, Path]) -> Sound:
         raise UserError(f"cannot read {path} as audio ({error}); mend it") from error
     if not len(wave):
         raise UserError(f"{path} holds no samples; mend or remove it")
+    if not np.isfinite(wave).all():
+        raise UserError(
+            f"{path} has samples that are NaN or infinite; make it again with a model "
+            "that has not diverged"
+        )
     return Sound(wave.mean(axis=1), fs)
 
 

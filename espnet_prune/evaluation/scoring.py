@@ -37,8 +37,13 @@ from tqdm import tqdm
 from espnet_prune.errors import UserError
 from espnet_prune.evaluation.backends import load_wave
 from espnet_prune.evaluation.scorers import METRICS, Measured, Utterance
-from espnet_prune.evaluation.speaking import RECORDS, digest, read_records
-from espnet_prune.files import read_columns, replace_when_written
+from espnet_prune.evaluation.speaking import RECORDS, digest
+from espnet_prune.files import (
+    can_name_a_file,
+    read_columns,
+    read_json_lines,
+    replace_when_written,
+)
 from espnet_prune.pretrained import first_line
 from espnet_prune.processes import process_pool
 
@@ -109,7 +114,8 @@ def read_wavs(source: Path) -> Dict[str, Path]:
             plain files, relative ones as seen from the working folder.
 
     Raises:
-        UserError: There is no recording, or one is missing or no audio.
+        UserError: There is no recording, one is missing or no audio, or an ID cannot
+            name a file.
 
     """
     if source.is_dir():
@@ -120,6 +126,11 @@ def read_wavs(source: Path) -> Dict[str, Path]:
     else:
         wavs = {name: Path(path) for name, path in read_columns(source).items()}
     for name, path in wavs.items():
+        if not can_name_a_file(name):
+            raise UserError(
+                f"{source} has the ID {name}, which cannot name a file; choose one "
+                "without a / and without a dot in front"
+            )
         if str(path).rstrip().endswith("|"):
             raise UserError(
                 f"{source} has a command for {name}; give a wav.scp of plain files, "
@@ -146,7 +157,7 @@ def read_system(name: str, source: Path) -> System:
         UserError: See :func:`read_wavs`.
 
     """
-    records = read_records(source) if source.is_dir() else {}
+    records = read_json_lines(source / RECORDS)
     return System(name, read_wavs(source), records)
 
 
@@ -240,12 +251,8 @@ class ScoreFile:
 
     def __init__(self, path: Path):
         self.path = path
-        self.records: Dict[str, Record] = {}
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        for line in lines:
-            with contextlib.suppress(ValueError):
-                record = json.loads(line)
-                self.records[record["utterance"]] = record
+        records = read_json_lines(path)
+        self.records = {key: r for key, r in records.items() if "scores" in r}
 
     def scores(self, utterance: Utterance) -> Dict[str, Any]:
         """Give the scores of an utterance by metric, to be read and changed."""

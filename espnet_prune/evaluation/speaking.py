@@ -24,7 +24,7 @@ from tqdm import tqdm
 from espnet_prune import masks
 from espnet_prune.attention import record_attention
 from espnet_prune.evaluation.scorers import Utterance
-from espnet_prune.files import replace_when_written
+from espnet_prune.files import read_json_lines, replace_when_written
 from espnet_prune.synthesis import Text2Speech
 
 RECORDS = "synthesis.jsonl"
@@ -66,21 +66,6 @@ def stamp(*parts: Any) -> str:
 # ------------------------------------------------------------------------ the records
 
 
-def read_records(folder: Path) -> Dict[str, Record]:
-    """Read the records of a folder of recordings; without any, there are none.
-
-    Of two lines for an utterance the last one counts; one that was cut off is left out.
-    """
-    path = folder / RECORDS
-    records: Dict[str, Record] = {}
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    for line in lines:
-        with contextlib.suppress(ValueError, KeyError):
-            record = json.loads(line)
-            records[record["utterance"]] = record
-    return records
-
-
 def lacking(folder: Path, stamps: Dict[str, str]) -> List[str]:
     """Name the utterances that have to be made, and forget what they were before.
 
@@ -89,7 +74,7 @@ def lacking(folder: Path, stamps: Dict[str, str]) -> List[str]:
         stamps: What each utterance is to be made from.
 
     """
-    records = read_records(folder)
+    records = read_json_lines(folder / RECORDS)
     kept = {
         name: record
         for name, record in records.items()

@@ -92,7 +92,7 @@ def read_sweep(folder: Union[str, Path]) -> List[Point]:
         Dense, vanilla, then by falling R, by length of phase 1 and by seed.
 
     Raises:
-        UserError: There is none.
+        UserError: There is none, or two have the same setting and seed.
 
     """
     names: Dict[str, List[Path]] = {}
@@ -101,7 +101,7 @@ def read_sweep(folder: Union[str, Path]) -> List[Point]:
         for phase in _PHASES:
             name = name.removesuffix(phase)
         names.setdefault(name, []).append(path.parent)
-    points = []
+    points: List[Point] = []
     for name, folders in names.items():
         try:
             experiments = read_experiments(folders)
@@ -124,7 +124,16 @@ def read_sweep(folder: Union[str, Path]) -> List[Point]:
             continue
         length = configs[0].get("max_epoch") if len(folders) == 2 else None
         setting = Setting(last.pruning, last.sparsity_ratio, length)
-        points.append(Point(name, setting, configs[0].get("seed", 0), experiments))
+        point = Point(name, setting, configs[0].get("seed", 0), experiments)
+        # they differ in something else, of which no mean over seeds can be taken
+        for other in points:
+            if (other.setting, other.seed) == (point.setting, point.seed):
+                raise UserError(
+                    f"{other.experiments[-1].folder} and {last.folder} are both "
+                    f"{setting}, of seed {point.seed}; give a folder that has only one "
+                    "of them"
+                )
+        points.append(point)
     if not points:
         raise UserError(
             f"no finished experiment in {folder}: give the folder of a sweep "

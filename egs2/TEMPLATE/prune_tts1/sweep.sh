@@ -23,6 +23,7 @@ test_data=
 score=false
 dry_run=false
 dumpdir=dump
+fs=
 
 help_message=$(cat << EOT
 Usage: $0 [options]
@@ -45,7 +46,7 @@ prune_tts.sh, where there is none) from stage 7 for every combination of:
     --dry_run          # Show what is going to be run, check its settings, and end.
 
 All other options go to run.sh. A point that was finished with the same options is
-passed over, one that was interrupted goes on: call it again with more points to add
+skipped, one that was interrupted goes on: call it again with more points to add
 them. A sweep at another rate, of other data or of another configuration has its own
 --sweep_dir. Results, of seeds as mean and standard deviation, are in SWEEP_DIR/report.
 EOT
@@ -78,9 +79,9 @@ while [ $# -gt 0 ]; do
             printf -v "${name}" '%s' "$(xargs <<< "$2")" ;;  # one space between values
         sweep_dir|stop_stage|train_args|test_data|score)
             printf -v "${name}" '%s' "$2" ;;
-        dumpdir)
-            dumpdir="$2"
-            passed+=("--dumpdir" "$2") ;;
+        dumpdir|fs)
+            printf -v "${name}" '%s' "$2"
+            passed+=("--${name}" "$2") ;;
         stage)
             fail "a sweep begins at stage 7: run stages 1 to 6 by run.sh first" ;;
         tag|tts_exp)
@@ -154,12 +155,18 @@ describe() {  # set options, the command line of run.sh for point $1
         --train_args "${train_args:+${train_args} }${given}")
     [ -z "${length}" ] || options+=(--phase1_epochs "${length}")
 }
-record() {  # what a finished point was run with
-    printf '%s\n' --stop_stage "${stop_stage}" "${options[@]}"
+final() {  # folder of the trained model of point $1, if it is there
+    local folder
+    for folder in "${sweep_dir}/$1"_phase2 "${sweep_dir}/$1"_phase1 "${sweep_dir}/$1"; do
+        [ ! -e "${folder}/config.yaml" ] || { echo "${folder}"; return; }
+    done
+}
+record() {  # what finished point $1 has made, which may be removed, and its options
+    printf '%s\n' "$(final "$1")" --stop_stage "${stop_stage}" "${options[@]}"
 }
 state() {  # state of point $1
     describe "$1"
-    if [ "$(cat "${sweep_dir}/$1.done" 2> /dev/null)" = "$(record)" ]; then
+    if [ "$(cat "${sweep_dir}/$1.done" 2> /dev/null)" = "$(record "$1")" ]; then
         echo finished
     elif [ -e "${sweep_dir}/$1/checkpoint.pth" ] \
         || [ -e "${sweep_dir}/$1_phase1/checkpoint.pth" ]; then
@@ -232,7 +239,7 @@ number=0
 for point in "${points[@]}"; do
     number=$((number + 1))
     if [ "$(state "${point}")" = finished ]; then
-        log "Point ${number}/${#points[@]}: ${point}: passed over, finished before"
+        log "Point ${number}/${#points[@]}: ${point}: skipped, finished before"
         continue
     fi
     log "Point ${number}/${#points[@]}: ${point}"
@@ -244,23 +251,17 @@ for point in "${points[@]}"; do
             "${sweep_dir}/${point}*/train.log; call sweep.sh again to go on" >&2
         exit "${status}"
     fi
-    record > "${sweep_dir}/${point}.done"
+    record "${point}" > "${sweep_dir}/${point}.done"
 done
 
-# The folder of the trained model of point $1.
-final() {
-    local folder
-    for folder in "${sweep_dir}/$1"_phase2 "${sweep_dir}/$1"_phase1 "${sweep_dir}/$1"; do
-        [ ! -e "${folder}/config.yaml" ] || { echo "${folder}"; return; }
-    done
-}
 first=$(final "${points[0]}")
 if [ -z "${test_data}" ] && [ "${stop_stage}" -ge 9 ]; then
     # the first set that was decoded, as ESPnet's stage 2 wrote it
     for wavs in "${first}"/*/*/wav; do
         dset=$(basename "$(dirname "${wavs}")")
-        for text in "${dumpdir}"/{,*/}raw/"${dset}"/text; do
-            [ ! -e "${text}" ] || test_data=$(dirname "${text}")
+        for text in "${dumpdir}"/${fs:-*}/raw/"${dset}"/text \
+            "${dumpdir}/raw/${dset}/text"; do
+            [ ! -e "${text}" ] || { test_data=$(dirname "${text}"); break; }
         done
         [ -z "${test_data}" ] || break
     done
