@@ -386,7 +386,7 @@ if runs 9 || runs 11; then
     log "Results:"
     [ ! -e "${final_exp}/report/thresholds.md" ] \
         || grep '^|' "${final_exp}/report/thresholds.md"
-    for file in "${final_exp}"/report/*; do
+    for file in "${final_exp}"/report/* "${final_exp}"/scores/*/scores.md; do
         [ ! -e "${file}" ] || echo "    ${file}"
     done
     for vocoder in ${vocoders}; do
