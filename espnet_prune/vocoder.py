@@ -237,7 +237,7 @@ def trained_features(name: Union[Path, str]) -> Dict[str, Any]:
         raise UserError(
             f"vocoder '{name}' is neither known nor a HiFi-GAN folder: use one of "
             f"{', '.join(WEIGHTS)}, a folder with config.json and a generator, a "
-            "ParallelWaveGAN .pkl, or leave it out for Griffin-Lim"
+            "ParallelWaveGAN .pkl, or none for Griffin-Lim"
         )
     config = _find_generator(Path(name)).parent / "config.json"
     return _mel_settings(_read_config(config), config)
@@ -286,7 +286,7 @@ def check_features(
         remedies.append(f"feats_extract_conf: {{{settings}}}")
     raise UserError(
         f"vocoder '{name}' does not fit the features of this model: {faults}; train "
-        f"with {' and '.join(remedies)}, or leave the vocoder out for Griffin-Lim"
+        f"with {' and '.join(remedies)}, or take Griffin-Lim, the vocoder none"
     )
 
 
