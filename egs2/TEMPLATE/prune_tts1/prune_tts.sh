@@ -337,7 +337,8 @@ if runs 11 && ! "${skip_eval}"; then
     fi
     scores=(--scores)
     for dset in ${test_sets}; do
-        [ ! -d "${final_exp}/scores/${dset}" ] || scores+=("${final_exp}/scores/${dset}")
+        tables="${final_exp}/scores/${dset}"
+        [ ! -e "${tables}/scores.md" ] || scores+=("${tables}")  # whole, if there
     done
     # shellcheck disable=SC2046,SC2086
     python3 -m espnet_prune.bin.report "${experiments[@]}" "${scores[@]}" \

@@ -7,7 +7,10 @@ set -u
 set -o pipefail
 
 cd "$(dirname "$(readlink -f "$0")")"
-[[ " $* " = *" --help "* ]] || ../../setup.sh
+case "${1:-}" in
+    -h|--help) ;;  # needs nothing
+    *) ../../setup.sh ;;
+esac
 
 ./prune_tts.sh \
     --ngpu 0 \

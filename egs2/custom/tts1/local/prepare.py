@@ -38,6 +38,8 @@ from espnet_prune.files import replace_when_written
 
 # Fewer recordings than this teach nothing.
 MIN_TRAINING = 10
+# What says the sentences that come with this recipe.
+ENGLISH_G2P = ("arpabet", "espeak_ng_english_us_vits", "g2p_en", "g2p_en_no_space")
 # What a voice can be heard in, and what it is heard in best (seconds).
 SHORTEST_REFERENCE = 2.0
 GOOD_REFERENCE = (4.0, 10.0)
@@ -667,9 +669,7 @@ def test_texts(args: argparse.Namespace) -> Path:
     """
     if args.test_texts:
         return Path(args.test_texts)
-    english = args.g2p in (
-        *("arpabet", "espeak_ng_english_us_vits", "g2p_en", "g2p_en_no_space"),
-    )
+    english = args.g2p in ENGLISH_G2P
     if args.token_type != "phn" or english:
         english = args.lang.lower() in ("en", "english", "noinfo")
     if not english:
