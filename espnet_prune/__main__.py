@@ -1,31 +1,66 @@
-"""Run an ESPnet module or script with the plugin registered.
+"""The command ``espnet-prune``, and a launcher for ESPnet's own commands.
 
+    espnet-prune VERB ARGS        or: python3 -m espnet_prune VERB ARGS
     python3 -m espnet_prune -m espnet2.bin.tts_train ARGS
     python3 -m espnet_prune SCRIPT.py ARGS
 
-so that ``--python "python3 -m espnet_prune"`` teaches ESPnet's unmodified ``tts.sh``
-the plugin's models.
+The last two run an ESPnet module or script with the plugin registered, so that
+``--python "python3 -m espnet_prune"`` teaches ESPnet's unmodified ``tts.sh`` the
+plugin's models.
 """
 
+import importlib
 import importlib.util
 import runpy
 import sys
 from pathlib import Path
 
-import espnet2.tasks.tts
-
-from espnet_prune import PruneTTSTask, UserError
-from espnet_prune.errors import run
+from espnet_prune.cli import VERBS
+from espnet_prune.config import did_you_mean
+from espnet_prune.errors import UserError, run
 
 
 def main() -> None:
-    """Run what the command line names in the place of this module."""
+    """Run what the command line names."""
     arguments = sys.argv[1:]
-    as_module = arguments[:1] == ["-m"]
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(usage())
+        if not arguments:
+            raise UserError("no verb is given: name one of the above")
+    elif arguments[0] == "-m" or arguments[0].endswith(".py"):
+        launch(arguments)
+    elif arguments[0] in VERBS:
+        verb = importlib.import_module(f"espnet_prune.cli.{arguments[0]}")
+        sys.argv = [f"espnet-prune {arguments[0]}", *arguments[1:]]
+        verb.main()
+    else:
+        raise UserError(
+            f"there is no verb {arguments[0]}{did_you_mean(arguments[0], VERBS)}; "
+            "see espnet-prune --help"
+        )
+
+
+def usage() -> str:
+    """Return the verbs with a line of help each."""
+    width = max(map(len, VERBS))
+    lines = [f"  {verb:{width}}  {about}" for verb, about in VERBS.items()]
+    return "\n".join(
+        [
+            "usage: espnet-prune VERB [options]      (espnet-prune VERB --help)",
+            "       python3 -m espnet_prune -m espnet2.bin.tts_train ...",
+            "       python3 -m espnet_prune SCRIPT.py ...",
+            "",
+            *lines,
+            "",
+            "The last two forms run an ESPnet command with the plugin registered.",
+        ]
+    )
+
+
+def launch(arguments: list[str]) -> None:
+    """Run an ESPnet module (``-m NAME ...``) or script with the plugin registered."""
+    as_module = arguments[0] == "-m"
     target = arguments[1:] if as_module else arguments
-    if target in (["-h"], ["--help"]) and not as_module:
-        print(__doc__.strip())
-        return
     if not target:
         raise UserError(
             "nothing to run: give `-m espnet2.bin.NAME ARGS` or `SCRIPT.py ARGS`"
@@ -33,6 +68,10 @@ def main() -> None:
     if not (_is_module(target[0]) if as_module else Path(target[0]).is_file()):
         what = "module" if as_module else "script"
         raise UserError(f"there is no {what} {target[0]}: correct its name")
+    import espnet2.tasks.tts
+
+    from espnet_prune.training.task import PruneTTSTask
+
     espnet2.tasks.tts.TTSTask = PruneTTSTask
     sys.argv = target
     if as_module:
@@ -49,5 +88,10 @@ def _is_module(name: str) -> bool:
         return False
 
 
-if __name__ == "__main__":
+def entry() -> None:
+    """Run the command; the entry point ``espnet-prune``."""
     run(main)
+
+
+if __name__ == "__main__":
+    entry()

@@ -13,8 +13,8 @@ from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tu
 import torch
 
 from espnet_prune import masks
+from espnet_prune.config import PruningConf, parse_pruning, require_choice
 from espnet_prune.errors import UserError
-from espnet_prune.phases import PruningConf, parse_pruning, require_choice
 
 # ESPnet prints that the optional flash_attn is missing, in front of every command's own
 # words; it computes no probabilities, so pruned attention has no use for it.

@@ -21,9 +21,9 @@ from espnet_prune.attention import (
     pruning_terms,
     synthesising,
 )
+from espnet_prune.config import did_you_mean, parse_encoder_pruning
 from espnet_prune.errors import UserError
 from espnet_prune.model import require_durations, require_plugin
-from espnet_prune.phases import did_you_mean, parse_encoder_pruning
 
 
 class PrunedFastSpeech2(FastSpeech2):
@@ -33,7 +33,7 @@ class PrunedFastSpeech2(FastSpeech2):
         idim: number of tokens. The last one is <sos/eos>, appended to every text.
         odim: mel bins.
         pruning: self-attention of the decoder: none, vanilla or differentiable.
-        pruning_conf: see ``espnet_prune.phases.PruningConf``.
+        pruning_conf: see ``espnet_prune.training.phases.PruningConf``.
         encoder_pruning: the same for the encoder.
         encoder_pruning_conf: its settings; those of ``pruning_conf`` where not given.
         plugin_version: version of espnet_prune that trained the model; written by it.

@@ -29,8 +29,13 @@ from espnet_prune.attention import (
     pruning_terms,
     synthesising,
 )
+from espnet_prune.config import (
+    did_you_mean,
+    parse_encoder_pruning,
+    require_choice,
+    require_numbers,
+)
 from espnet_prune.errors import UserError
-from espnet_prune.phases import did_you_mean, parse_encoder_pruning, require_choice
 from espnet_prune.style import (
     ConvFeedForward,
     FFTBlock,
@@ -133,7 +138,7 @@ class StyleSpeech(AbsTTS):
         idim: number of tokens. The last one is <sos/eos>, appended to every text.
         odim: mel bins.
         pruning: self-attention of the mel decoder: none, vanilla or differentiable.
-        pruning_conf: see ``espnet_prune.phases.PruningConf``.
+        pruning_conf: see ``espnet_prune.training.phases.PruningConf``.
         encoder_pruning: the same for the phoneme encoder. The paper reports that
             pruning it makes the model worse.
         encoder_pruning_conf: its settings; those of ``pruning_conf`` where not given.
@@ -224,7 +229,7 @@ class StyleSpeech(AbsTTS):
             )
         require_choice("tts_conf.durations", durations, ("given", "learned"))
         require_choice("tts_conf.attention_scale", attention_scale, ATTENTION_SCALES)
-        require_numbers(settings)
+        require_numbers(StyleSpeech, settings)
         for name in stop_gradient_from:
             require_choice("tts_conf.stop_gradient_from", name, PREDICTED)
         for width, heads, what in (
@@ -617,37 +622,6 @@ def _utterance_mean(values: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
     """Average values (B, T, D) over each utterance, then over the batch."""
     total = (values.float() * valid).sum(dim=(1, 2))
     return (total / (valid.sum(dim=(1, 2)) * values.size(2))).mean()
-
-
-def require_numbers(settings: Dict[str, Any]) -> None:
-    """Refuse what is no number, or none of its kind, where StyleSpeech asks for one.
-
-    Args:
-        settings: arguments of ``StyleSpeech`` by name.
-
-    Raises:
-        UserError: a size, rate or weight that is none, or outside its range.
-
-    """
-    for name, parameter in inspect.signature(StyleSpeech).parameters.items():
-        value = settings[name]
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        least = 0 if name in ("elayers", "dlayers") else 1
-        wanted = None
-        if parameter.annotation is int and not (type(value) is int and value >= least):
-            wanted = f"a whole number from {least}"
-        elif name.endswith("_rate") and not (number and 0 <= value < 1):
-            wanted = "a share from 0 to below 1"
-        elif name.endswith("_weight") and not (number and 0 <= value < float("inf")):
-            wanted = "a number from 0"
-        elif name == "ffn_kernel_sizes" and not (
-            isinstance(value, (list, tuple))
-            and [type(size) for size in value] == [int, int]
-            and min(value) >= 1
-        ):
-            wanted = "two odd numbers"
-        if wanted is not None:
-            raise UserError(f"tts_conf.{name} is {value!r}: choose {wanted}")
 
 
 def require_durations(

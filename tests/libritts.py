@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from espnet_prune import arpabet
+from espnet_prune.text import arpabet
 
 ROOT = Path(__file__).resolve().parents[1]
 ESPNET = Path(os.environ.get("ESPNET_ROOT", ROOT / "tools" / "espnet"))

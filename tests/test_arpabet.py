@@ -7,8 +7,8 @@ import pytest
 from espnet2.text.build_tokenizer import build_tokenizer
 from tiny_experiment import voice, write_recipe
 
-from espnet_prune import arpabet
-from espnet_prune.labels import PAUSE
+from espnet_prune.data.labels import PAUSE
+from espnet_prune.text import arpabet
 
 TEXTS = {
     "Hello, world!": "sp HH AH0 L OW1 sp W ER1 L D sp",

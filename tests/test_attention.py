@@ -32,7 +32,7 @@ from espnet_prune.attention import (
     record_attention,
     synthesising,
 )
-from espnet_prune.phases import PruningConf
+from espnet_prune.config import PruningConf
 
 LENGTHS = (6, 1, 9, 2)
 HEADS, WIDTH = 2, 8

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from espnet_prune import UserError
-from espnet_prune.bin import benchmark
+from espnet_prune.cli import benchmark
 
 NAMES = ["dense", "vanilla", "soft masks (phase 1)", "hard masks (phase 2)"]
 

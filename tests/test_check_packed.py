@@ -6,7 +6,7 @@ import torch
 from tiny_experiment import pack_experiment, voice, write_recipe
 
 from espnet_prune import Text2Speech
-from espnet_prune.bin.check_packed import main
+from espnet_prune.cli.check import main
 from espnet_prune.errors import UserError
 
 

@@ -10,7 +10,7 @@ from espnet2.tts.feats_extract.log_mel_fbank import LogMelFbank
 from test_vocoder import write_checkpoint
 from tiny_experiment import voice, write_recipe
 
-from espnet_prune.bin import vocode
+from espnet_prune.cli import vocode
 from espnet_prune.errors import UserError
 from espnet_prune.evaluation import copy_synthesis
 from espnet_prune.evaluation.backends import load_wave

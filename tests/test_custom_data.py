@@ -810,7 +810,7 @@ def test_data_sh_aligns_if_asked_to(tmp_path):
         check=True,
     )
     assert ended.stdout.splitlines()[1:] == [
-        "python3 -m espnet_prune.bin.align train dev --g2p g --cleaner none --nj 3",
+        "python3 -m espnet_prune align train dev --g2p g --cleaner none --nj 3",
         "fix_data_dir.sh data/train",
         "fix_data_dir.sh data/dev",
     ]

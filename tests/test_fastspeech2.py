@@ -23,8 +23,9 @@ from tiny_training import EPOCHS, checkpoint, options, thresholds, train, write_
 
 from espnet_prune import PrunedFastSpeech2, PruneTTSTask, Text2Speech, UserError
 from espnet_prune.attention import record_attention
-from espnet_prune.bin import check_packed, plot_attention
-from espnet_prune.bin.plan import plan
+from espnet_prune.cli import attention as plot_attention
+from espnet_prune.cli import check as check_packed
+from espnet_prune.cli.plan import plan
 from espnet_prune.evaluation.history import read_experiments, threshold_rows
 
 SMALL = dict(

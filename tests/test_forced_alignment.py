@@ -1,4 +1,4 @@
-"""espnet_prune/forced_alignment.py and bin/align.py on real recordings."""
+"""espnet_prune/data/forced_alignment.py and bin/align.py on real recordings."""
 
 import contextlib
 from types import SimpleNamespace
@@ -8,9 +8,8 @@ import pytest
 import soundfile
 from real_speech import an4
 
-from espnet_prune.bin import align
-from espnet_prune.errors import UserError
-from espnet_prune.forced_alignment import (
+from espnet_prune.cli import align
+from espnet_prune.data.forced_alignment import (
     RATE,
     AlignmentError,
     ForcedAligner,
@@ -18,6 +17,7 @@ from espnet_prune.forced_alignment import (
     spread,
     words_of,
 )
+from espnet_prune.errors import UserError
 
 # "yes" and "eleven seventeen fifty one", as espeak-ng and as cmudict write them.
 YES = list("jˈɛs")

@@ -6,7 +6,7 @@ import torch
 from espnet2.tts.feats_extract.log_mel_fbank import LogMelFbank
 
 from espnet_prune import UserError
-from espnet_prune.labels import (
+from espnet_prune.data.labels import (
     Interval,
     frame_count,
     frame_durations,

@@ -27,9 +27,10 @@ from libritts import (
 )
 from test_labels import as_textgrid
 
-from espnet_prune import UserError, arpabet
-from espnet_prune.bin import make_durations
-from espnet_prune.labels import Interval, read_labels
+from espnet_prune import UserError
+from espnet_prune.cli import durations as make_durations
+from espnet_prune.data.labels import Interval, read_labels
+from espnet_prune.text import arpabet
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPE = ROOT / "egs2" / "libritts" / "tts1"

@@ -13,7 +13,7 @@ from browser import Browser
 from tiny_experiment import voice
 
 from espnet_prune import UserError
-from espnet_prune.bin.listening_test import main
+from espnet_prune.cli.listen import main
 from espnet_prune.evaluation import listening
 from espnet_prune.evaluation.listening import choose_utterances, deal_rounds, level
 from espnet_prune.evaluation.page import Sound

@@ -3,7 +3,7 @@
 import pytest
 
 from espnet_prune import UserError
-from espnet_prune.bin.make_durations import main, make_durations
+from espnet_prune.cli.durations import main, make_durations
 
 
 def write(folder, **tables):

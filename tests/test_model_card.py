@@ -13,7 +13,7 @@ import yaml
 from tiny_experiment import pack_experiment, voice, write_recipe
 
 from espnet_prune import UserError, __version__
-from espnet_prune.bin.model_card import main
+from espnet_prune.cli.card import main
 
 # Runs in a fresh process: the registering of the model is what the card is about.
 STRANGER = """

@@ -37,7 +37,8 @@ from tiny_training import (
 )
 
 from espnet_prune import PruneTTSTask, StyleSpeech, UserError
-from espnet_prune.phases import PHASE1_RECORD, PruningConf, prepare_phase2
+from espnet_prune.config import PruningConf
+from espnet_prune.training.phases import PHASE1_RECORD, prepare_phase2
 
 ROOT = Path(__file__).resolve().parents[1]
 

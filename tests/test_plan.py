@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from espnet_prune.bin.plan import main, plan
+from espnet_prune.cli.plan import main, plan
 from espnet_prune.errors import UserError
 
 CONF = Path(__file__).parents[1] / "conf"

@@ -10,7 +10,7 @@ import yaml
 from matplotlib.image import imread
 
 from espnet_prune import PruneTTSTask, UserError
-from espnet_prune.bin import plot_attention
+from espnet_prune.cli import attention as plot_attention
 
 FRAMES_A_TOKEN = 5
 TEXT = "ABBA HEAD"

@@ -8,7 +8,7 @@ import yaml
 from tiny_experiment import STATS, pack_experiment, write_recipe
 
 from espnet_prune.errors import UserError
-from espnet_prune.pretrained import find_model, paths_made_absolute, unpack_model
+from espnet_prune.speech.pretrained import find_model, paths_made_absolute, unpack_model
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def test_interrupted_unpacking_is_not_taken_for_whole(recipe, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("espnet_prune.pretrained.unpack", killed)
+        patch.setattr("espnet_prune.speech.pretrained.unpack", killed)
         with pytest.raises(KeyboardInterrupt):
             unpack_model(packed)
     files = unpack_model(packed)
@@ -115,7 +115,7 @@ def test_archives_that_hold_no_model(recipe, tmp_path):
 
 @pytest.mark.parametrize("name", ["/none/tts", "missing.zip", "a/b/c", "tts_mine"])
 def test_missing_paths_are_not_looked_up_on_the_network(name, monkeypatch):
-    monkeypatch.setattr("espnet_prune.pretrained.download_pretrained", None)
+    monkeypatch.setattr("espnet_prune.speech.pretrained.download_pretrained", None)
     assert f"there is no model {name}" in refused(name)
 
 
@@ -127,7 +127,7 @@ def test_tags(monkeypatch):
         asked.append(tag)
         return dict(files)
 
-    monkeypatch.setattr("espnet_prune.pretrained.download_pretrained", download)
+    monkeypatch.setattr("espnet_prune.speech.pretrained.download_pretrained", download)
     found = find_model("someone/stylespeech")
     assert found == dict(train_config="c.yaml", model_file="m.pth")
     assert asked == ["someone/stylespeech"]
@@ -135,7 +135,7 @@ def test_tags(monkeypatch):
     def offline(tag):
         raise ConnectionError("no route\nto host")
 
-    monkeypatch.setattr("espnet_prune.pretrained.download_pretrained", offline)
+    monkeypatch.setattr("espnet_prune.speech.pretrained.download_pretrained", offline)
     message = refused("exp/tts_mistyped")
     assert "exp/tts_mistyped is no folder or file here" in message
     assert "ConnectionError: no route" in message

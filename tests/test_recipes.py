@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from espnet_prune.phases import PruningConf
-from espnet_prune.task import PruneTTSTask, check_settings
+from espnet_prune.config import PruningConf
+from espnet_prune.training.task import PruneTTSTask, check_settings
 
 ROOT = Path(__file__).parents[1]
 PIPELINE = ROOT / "egs2" / "TEMPLATE" / "prune_tts1" / "prune_tts.sh"
@@ -124,7 +124,7 @@ def test_readme_names_files_and_modules_that_exist():
             if re.fullmatch(r"(egs2|tests|conf)/[\w./]+", word):
                 assert (ROOT / word).exists(), word
                 seen += 1
-            if word.startswith("espnet_prune.bin."):
+            if word.startswith("espnet_prune.cli."):
                 assert (ROOT / (word.replace(".", "/") + ".py")).exists(), word
                 seen += 1
     assert seen >= 3

@@ -9,7 +9,7 @@ import soundfile
 import torch
 
 from espnet_prune.errors import UserError
-from espnet_prune.reference import load_reference
+from espnet_prune.speech.reference import load_reference
 
 
 def voice(seconds=3.0, fs=16000, level=0.3):

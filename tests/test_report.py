@@ -15,7 +15,7 @@ from matplotlib.image import imread, imsave
 from tiny_experiment import voice
 
 from espnet_prune import UserError
-from espnet_prune.bin.report import choose, main
+from espnet_prune.cli.report import choose, main
 
 TABLES = ["thresholds.csv", "thresholds.json", "thresholds.md"]
 

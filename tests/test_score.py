@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from espnet_prune.bin import score
-from espnet_prune.bin.score import main
+from espnet_prune.cli import score
+from espnet_prune.cli.score import main
 from espnet_prune.errors import UserError
 from espnet_prune.evaluation import scorers, scoring
 from espnet_prune.evaluation.backends import Backend
@@ -416,7 +416,7 @@ def test_bad_input_is_refused_before_anything_is_written(data, metrics, fault):
 
 def test_the_command_ends_in_one_line(data):
     done = subprocess.run(
-        [sys.executable, "-m", "espnet_prune.bin.score", "--output_dir", "/dev/null/x"]
+        [sys.executable, "-m", "espnet_prune.cli.score", "--output_dir", "/dev/null/x"]
         + ["--data_dir", str(data), "--system", f"a={data.parent / 'a'}"],
         capture_output=True,
         text=True,

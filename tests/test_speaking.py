@@ -10,11 +10,11 @@ import torch
 from tiny_experiment import pack_experiment, voice, write_recipe
 
 from espnet_prune.attention import record_attention
-from espnet_prune.bin import synthesize
+from espnet_prune.cli.say import main as say_main
 from espnet_prune.errors import UserError
 from espnet_prune.evaluation import speaking
 from espnet_prune.files import read_json_lines
-from espnet_prune.synthesis import Text2Speech
+from espnet_prune.speech.synthesis import Text2Speech
 
 TEXTS = {
     "ann_1": ("ann", "hello there"),
@@ -56,7 +56,7 @@ def say(data, recipe, tmp_path, capsys):
     """Run the command; return what it printed and its records."""
 
     def run(model="tts_dense", *options, out=tmp_path / "out"):
-        synthesize.main(
+        say_main(
             [
                 *("--data_dir", str(data), "--model", str(recipe / "exp" / model)),
                 *("-o", str(out), *options),

@@ -12,7 +12,7 @@ import yaml
 from experiments import write_experiment
 from matplotlib.image import imread
 
-from espnet_prune.bin.sweep import main
+from espnet_prune.cli.sweep import main
 from espnet_prune.errors import UserError
 from espnet_prune.evaluation.sweep import Setting, plot_sweep_thresholds, read_sweep
 
@@ -92,8 +92,8 @@ def test_every_combination_is_run_once(recipe):
     )
     assert "--tts_conf pruning=none --stage 7" in trained[0]
     assert [line.split()[2] for line in reported] == [
-        "espnet_prune.bin.sweep",
-        "espnet_prune.bin.plot_attention",
+        "espnet_prune.cli.sweep",
+        "espnet_prune.cli.attention",
     ]
     assert reported[1].split()[3:] == [
         "exp/sweep/none_s0",
@@ -184,7 +184,7 @@ def test_scores_of_all_points(recipe):
     options = ("--sparsity_ratios", "0.5 vanilla", "--score", "true")
     _, _, reported = sweep(recipe, *options)
     assert reported[0].split()[2:] == [
-        "espnet_prune.bin.score",
+        "espnet_prune.cli.score",
         *("--data_dir", "dump/raw/test", "--output_dir", "exp/sweep/scores"),
         *("--system", "R0.5_s0=exp/sweep/R0.5_s0_phase2/decode/test/wav"),
         *("--system", "vanilla_s0=exp/sweep/vanilla_s0/decode/test/wav"),

@@ -13,10 +13,10 @@ import soundfile
 import torch
 from tiny_experiment import FRAMES_A_TOKEN, pack_experiment, voice, write_recipe
 
-from espnet_prune.bin import synthesize
+from espnet_prune.cli import say
 from espnet_prune.errors import UserError
-from espnet_prune.synthesis import PAUSE_SECONDS, Text2Speech, split_text
-from espnet_prune.vocoder import reproducible
+from espnet_prune.speech.synthesis import PAUSE_SECONDS, Text2Speech, split_text
+from espnet_prune.speech.vocoder import reproducible
 
 ROOT = Path(__file__).resolve().parents[1]
 LOW = voice(pitch=110.0)
@@ -429,7 +429,7 @@ def reference(tmp_path):
 
 
 def command(experiment, reference, *arguments):
-    synthesize.main(
+    say.main(
         ["--model", str(experiment), "--reference", str(reference)]
         + [str(argument) for argument in arguments]
     )
@@ -534,7 +534,7 @@ def test_command_refuses_before_anything_is_written(
 
 def test_command_ends_in_one_line_and_exit_code_2(experiment, tmp_path):
     child = subprocess.run(
-        [sys.executable, "-m", "espnet_prune.bin.synthesize", "--model", experiment]
+        [sys.executable, "-m", "espnet_prune.cli.say", "--model", experiment]
         + ["--reference", tmp_path / "none.wav", "hello", "-o", tmp_path / "out.wav"],
         capture_output=True,
         text=True,
@@ -556,7 +556,7 @@ def test_interruption_leaves_no_half_written_file(
         Path(file).write_bytes(b"half")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(synthesize.soundfile, "write", killed)
+    monkeypatch.setattr(say.soundfile, "write", killed)
     with pytest.raises(KeyboardInterrupt):
         command(experiment, reference, "hello", "-o", tmp_path / "out.wav")
     assert [p.name for p in tmp_path.iterdir()] == ["ref.wav"]
@@ -564,7 +564,7 @@ def test_interruption_leaves_no_half_written_file(
 
 def test_help_names_every_option(capsys):
     with pytest.raises(SystemExit):
-        synthesize.main(["--help"])
+        say.main(["--help"])
     shown = capsys.readouterr().out
     for option in ("--model", "--reference", "--vocoder", "--speed", "--device"):
         assert option in shown

@@ -12,8 +12,8 @@ import pytest
 from espnet2.text.phoneme_tokenizer import PhonemeTokenizer
 from torch.utils.data import DataLoader
 
-from espnet_prune import text
-from espnet_prune.text import LONGEST_DATA_PATH, use_bundled_espeak
+from espnet_prune.text import espeak as text
+from espnet_prune.text.espeak import LONGEST_DATA_PATH, use_bundled_espeak
 
 VARIABLES = (
     "PHONEMIZER_ESPEAK_LIBRARY",

@@ -3,7 +3,7 @@
 import pytest
 from espnet2.train.preprocessor import CommonPreprocessor
 
-from espnet_prune.bin.train_bpe import main
+from espnet_prune.cli.bpe import main
 from espnet_prune.errors import UserError
 
 SENTENCES = (

@@ -15,7 +15,7 @@ from espnet2.tts.feats_extract.log_mel_fbank import LogMelFbank
 from espnet2.utils.griffin_lim import Spectrogram2Waveform
 
 from espnet_prune.errors import UserError
-from espnet_prune.vocoder import (
+from espnet_prune.speech.vocoder import (
     PUBLISHED,
     build_vocoder,
     describe_features,

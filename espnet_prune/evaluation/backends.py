@@ -17,8 +17,8 @@ import librosa
 import numpy as np
 import soundfile
 
-from espnet_prune import reference
 from espnet_prune.errors import UserError
+from espnet_prune.speech import reference
 
 RATE = 16000  # Hz, of every model here
 

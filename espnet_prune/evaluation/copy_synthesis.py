@@ -22,8 +22,8 @@ from espnet_prune.evaluation.speaking import (
     lacking,
     stamp,
 )
-from espnet_prune.pretrained import read_settings, require_device
-from espnet_prune.vocoder import (
+from espnet_prune.speech.pretrained import read_settings, require_device
+from espnet_prune.speech.vocoder import (
     GRIFFIN_LIM,
     PUBLISHED,
     GriffinLim,

@@ -28,8 +28,8 @@ from zipfile import BadZipFile
 import torch
 import yaml
 
+from espnet_prune.config import parse_pruning
 from espnet_prune.errors import UserError
-from espnet_prune.phases import parse_pruning
 
 Row = Dict[str, Any]
 

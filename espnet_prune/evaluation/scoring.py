@@ -44,8 +44,8 @@ from espnet_prune.files import (
     read_json_lines,
     replace_when_written,
 )
-from espnet_prune.pretrained import first_line
 from espnet_prune.processes import process_pool
+from espnet_prune.speech.pretrained import first_line
 
 Record = Dict[str, Any]
 

@@ -25,7 +25,7 @@ from espnet_prune import masks
 from espnet_prune.attention import record_attention
 from espnet_prune.evaluation.scorers import Utterance
 from espnet_prune.files import read_json_lines, replace_when_written
-from espnet_prune.synthesis import Text2Speech
+from espnet_prune.speech.synthesis import Text2Speech
 
 RECORDS = "synthesis.jsonl"
 

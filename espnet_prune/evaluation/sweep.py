@@ -25,7 +25,7 @@ from espnet_prune.evaluation.history import (
     read_experiments,
     read_progress,
 )
-from espnet_prune.phases import is_finished
+from espnet_prune.training.phases import is_finished
 
 _PHASES = ("_phase1", "_phase2")
 
@@ -163,7 +163,7 @@ def read_scores(path: Union[str, Path]) -> Dict[str, Dict[str, float]]:
                 system.setdefault(row["metric"], float(row["value"]))
     except (OSError, KeyError, ValueError) as error:
         raise UserError(
-            f"{path} is no scores.csv of espnet_prune.bin.score ({error}): give another"
+            f"{path} is no scores.csv of espnet_prune.cli.score ({error}): give another"
         ) from None
     return scores
 

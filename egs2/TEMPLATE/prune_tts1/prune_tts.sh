@@ -80,7 +80,7 @@ Takes every option of ESPnet's tts.sh and hands it on, and these:
                      # which gives the experiment its name.
     --skip_scoring   # Skip stage 10 (default="${skip_scoring}").
     --skip_packing   # Skip stage 12 (default="${skip_packing}").
-    --card_args      # More options of espnet_prune.bin.model_card, for instance
+    --card_args      # More options of espnet_prune.cli.card, for instance
                      # "--license cc-by-4.0 --scores scores" (default="${card_args}").
 
 Stages (of tts.sh in brackets):
@@ -96,7 +96,7 @@ Stages (of tts.sh in brackets):
      8 [7]  training: phase 2 with hard masks, from the weights, optimiser and schedule
             of phase 1 (pruning: differentiable only)
      9 [8]  decoding of --test_sets with each of --vocoders
-    10      scores of that speech by espnet_prune.bin.score (--skip_scoring false)
+    10      scores of that speech by espnet_prune.cli.score (--skip_scoring false)
     11      reports: thresholds, kept share and attention maps as tables and pictures
     12 [10] packing, and a check that the packed model says the same
     13 [11] upload, unless --skip_upload_hf
@@ -167,7 +167,7 @@ runs() {  # whether stage $1 is to be run
 
 if [ -n "${train_overlays}" ]; then
     # shellcheck disable=SC2086
-    train_config=$(python3 "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/merge.py" \
+    train_config=$(python3 -m espnet_prune merge \
         --output_dir "${expdir}/configs" "${train_config}" ${train_overlays}) || exit 2
     passed+=(--train_config "${train_config}")
 fi
@@ -183,7 +183,7 @@ if runs 9 && [ "${feats_type}:${feats_extract}" = raw:fbank ]; then
         features+="--feats_extract_conf ${setting} "
     done
 fi
-phases=$(python3 -m espnet_prune.bin.plan "${to_check[@]}" \
+phases=$(python3 -m espnet_prune plan "${to_check[@]}" \
     --train_args "${features}${train_args}") || exit 2
 pruning=
 epochs=
@@ -237,7 +237,7 @@ for number in 1 2 3 4; do
 done
 if runs 4 && [ -n "${teacher_dumpdir}" ] && [ -e "data/${train_set}/token_ends" ]; then
     log "Stage 4: durations in frames: data/*/token_ends -> ${teacher_dumpdir}"
-    python3 -m espnet_prune.bin.make_durations "${train_set}" "${valid_set}" \
+    python3 -m espnet_prune durations "${train_set}" "${valid_set}" \
         --dump_dir "${dumpdir}/${feats_type}" --fs "${fs}" --n_shift "${n_shift}" \
         --output_dir "${teacher_dumpdir}"
 fi
@@ -252,7 +252,7 @@ fi
 if runs 5; then
     if [ -n "${bpemodel}" ]; then
         # shellcheck disable=SC2086
-        python3 -m espnet_prune.bin.train_bpe ${srctexts} --nbpe "${nbpe}" \
+        python3 -m espnet_prune bpe ${srctexts} --nbpe "${nbpe}" \
             --cleaner "${cleaner}" --output_dir "${token_listdir}" || exit
     else
         run_tts 5
@@ -312,7 +312,7 @@ if runs 10; then
                 wavs="${final_exp}/$(decoded_tag "${vocoder}")/${dset}/wav"
                 systems+=(--system "$(basename "${vocoder/#none/griffin_lim}" .pkl)=${wavs}")
             done
-            python3 -m espnet_prune.bin.score --data_dir "data/${dset}" "${systems[@]}" \
+            python3 -m espnet_prune score --data_dir "data/${dset}" "${systems[@]}" \
                 --output_dir "${final_exp}/scores/${dset}"
         done
     fi
@@ -330,7 +330,7 @@ if runs 11 && ! "${skip_eval}"; then
     if [ "${pruning}" != none ]; then
         dset="${test_sets%% *}"
         # shellcheck disable=SC2046
-        python3 -m espnet_prune.bin.plot_attention "${experiments[@]}" \
+        python3 -m espnet_prune attention "${experiments[@]}" \
             --data_dir "${dumpdir}/raw/${dset}" $(spembs "${dset}") \
             --inference_model "${inference_model}" \
             --output_dir "${final_exp}/report"
@@ -341,14 +341,14 @@ if runs 11 && ! "${skip_eval}"; then
         [ ! -e "${tables}/scores.md" ] || scores+=("${tables}")  # whole, if there
     done
     # shellcheck disable=SC2046,SC2086
-    python3 -m espnet_prune.bin.report "${experiments[@]}" "${scores[@]}" \
+    python3 -m espnet_prune report "${experiments[@]}" "${scores[@]}" \
         --data_dir $(printf -- "${dumpdir}/raw/%s " ${test_sets}) \
         --output_dir "${final_exp}/report"
 fi
 
 model_card() {  # model_card OPTIONS...
     # shellcheck disable=SC2086
-    python3 -m espnet_prune.bin.model_card "${final_exp}" --language "${lang}" \
+    python3 -m espnet_prune card "${final_exp}" --language "${lang}" \
         --corpus "$(basename "$(dirname "${PWD}")")" --vocoder "${vocoders##* }" \
         ${hf_repo:+--tag "${hf_repo}"} ${card_args} "$@"
 }
@@ -366,7 +366,7 @@ zipfile.ZipFile(sys.argv[1], 'a').write(sys.argv[2])" "${packed}" "${bpemodel}"
     said="${final_exp}/$(decoded_tag "${vocoder}")/${dset}/wav"
     ! "${gpu_inference}" || said="${final_exp}/${inference_model}"
     # shellcheck disable=SC2046
-    python3 -m espnet_prune.bin.check_packed "${packed}" --said "${said}" \
+    python3 -m espnet_prune check "${packed}" --said "${said}" \
         --data_dir "${dumpdir}/raw/${dset}" $(spembs "${dset}") \
         --vocoder_file "${vocoder}" --inference_args "${inference_args}" \
         ${inference_config:+--config "${inference_config}"}

@@ -276,14 +276,14 @@ if "${score}"; then
         systems+=(--system "${point}=${wavs[-1]}")
     done
     log "Scoring what ${#points[@]} points say of ${test_data}"
-    python3 -m espnet_prune.bin.score --data_dir "${test_data}" \
+    python3 -m espnet_prune score --data_dir "${test_data}" \
         --output_dir "${sweep_dir}/scores" "${systems[@]}"
 fi
 
 log "Report"
 scores=()
 ! "${score}" || scores=(--scores "${sweep_dir}/scores/scores.csv")
-python3 -m espnet_prune.bin.sweep "${sweep_dir}" ${scores[@]+"${scores[@]}"} \
+python3 -m espnet_prune sweep "${sweep_dir}" ${scores[@]+"${scores[@]}"} \
     --output_dir "${sweep_dir}/report"
 if [ -n "${test_data}" ]; then
     shown=()
@@ -292,7 +292,7 @@ if [ -n "${test_data}" ]; then
         [[ "${point}" != *_p* || "${point}" == *_p"${phase1_epochs%% *}"_* ]] || continue
         shown+=("$(final "${point}")")
     done
-    python3 -m espnet_prune.bin.plot_attention "${shown[@]}" \
+    python3 -m espnet_prune attention "${shown[@]}" \
         --data_dir "${test_data}" --output_dir "${sweep_dir}/report" \
         || log "no attention maps, see above; the rest of the report is whole" >&2
 fi

@@ -25,7 +25,7 @@
 #                         train.loss.ave.pth)
 #   --batch_size N        utterances said at once (default: 8)
 #   --device cpu|cuda     where they are said (default: cpu)
-#   --metrics "M ..."     columns (default: see python3 -m espnet_prune.bin.score --help)
+#   --metrics "M ..."     columns (default: see python3 -m espnet_prune score --help)
 #   --nj N                processes that score (default: one a core, at most 8)
 #   --tag NAME            of the folders (default: from corpus, part, list and texts)
 #   --expdir FOLDER       (default: exp)
@@ -211,7 +211,7 @@ if runs 2 && [ ${#tags[@]} -gt 0 ]; then
 import sys
 
 from espnet_prune.errors import run
-from espnet_prune.pretrained import find_model
+from espnet_prune.speech.pretrained import find_model
 
 run(lambda: [find_model(tag) for tag in sys.argv[1:]])
 EOF
@@ -234,7 +234,7 @@ speech=(--data_dir "${data}" --vocoder "${vocoder}" --device "${device}")
 if runs 2; then
     for i in "${!names[@]}"; do
         log "Stage 2: ${names[i]} says it, on ${device}"
-        python3 -m espnet_prune.bin.synthesize "${speech[@]}" --model "${files[i]}" \
+        python3 -m espnet_prune say "${speech[@]}" --model "${files[i]}" \
             -o "${exp}/${names[i]}/wav" --batch_size "${batch_size}"
     done
 fi
@@ -247,7 +247,7 @@ if runs 3; then
         log "Stage 3: skipped, ground truth does not go through a ParallelWaveGAN"
     else
         log "Stage 3: the recordings through the mel of ${names[0]} and ${vocoder}"
-        python3 -m espnet_prune.bin.vocode "${speech[@]}" --model "${files[0]}" \
+        python3 -m espnet_prune vocode "${speech[@]}" --model "${files[0]}" \
             -o "${gt_wavs}"
     fi
 fi
@@ -270,7 +270,7 @@ if runs 4; then
     fi
     # shellcheck disable=SC2206  # a list of words
     [ -z "${metrics}" ] || options+=(--metrics ${metrics})
-    python3 -m espnet_prune.bin.score --data_dir "${data}" --output_dir "${exp}/scores" \
+    python3 -m espnet_prune score --data_dir "${data}" --output_dir "${exp}/scores" \
         "${options[@]}" --nj "${nj}"
 fi
 log "Successfully finished. [elapsed=${SECONDS}s]"

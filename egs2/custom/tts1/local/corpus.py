@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from espnet_prune.errors import UserError
 from espnet_prune.processes import process_pool
-from espnet_prune.reference import (
+from espnet_prune.speech.reference import (
     CLIPPED_ERROR,
     CLIPPED_WARNING,
     LARGEST_FLOAT,

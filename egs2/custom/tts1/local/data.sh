@@ -11,7 +11,7 @@ python3 local/prepare.py --data_dir data "$@"
 
 if [ -n "${custom_align_opts:-}" ]; then
     eval "set -- ${custom_align_opts}"
-    python3 -m espnet_prune.bin.align train dev "$@"
+    python3 -m espnet_prune align train dev "$@"
     for name in train dev; do
         utils/fix_data_dir.sh "data/${name}"
     done

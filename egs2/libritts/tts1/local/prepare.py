@@ -28,11 +28,11 @@ from typing import Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 import soundfile
 from tqdm import tqdm
 
-from espnet_prune import arpabet
+from espnet_prune.data.labels import read_labels, tokens_and_ends
 from espnet_prune.errors import UserError, run
 from espnet_prune.files import replace_when_written
-from espnet_prune.labels import read_labels, tokens_and_ends
 from espnet_prune.processes import process_pool
+from espnet_prune.text import arpabet
 
 TRAIN_PARTS = ("train-clean-100", "train-clean-360")
 DEV_PART, TEST_PART = "dev-clean", "test-clean"

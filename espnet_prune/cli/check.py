@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Check that a packed model says what the experiment said, sample by sample."""
 
 import argparse
@@ -17,10 +16,10 @@ from espnet2.utils.types import str_or_none
 from espnet_model_zoo.downloader import ModelDownloader
 
 from espnet_prune import PruneTTSTask
-from espnet_prune.errors import UserError, run
+from espnet_prune.errors import UserError
 from espnet_prune.files import read_columns
-from espnet_prune.pretrained import first_line
-from espnet_prune.reference import read_speaker
+from espnet_prune.speech.pretrained import first_line
+from espnet_prune.speech.reference import read_speaker
 
 
 def check(
@@ -169,7 +168,3 @@ def main(cmd=None) -> None:
         args.spembs,
     )
     print(f"{args.packed}: loads, and says {name} bit for bit as before")
-
-
-if __name__ == "__main__":
-    run(main)

@@ -1,8 +1,7 @@
-#!/usr/bin/env python3
 """Write the model card of an experiment, README.md of its archive and repository.
 
-python -m espnet_prune.bin.model_card EXP --archive EXP/MODEL.zip
-python -m espnet_prune.bin.model_card EXP --tag OWNER/NAME --output REPOSITORY/README.md
+python -m espnet_prune.cli.card EXP --archive EXP/MODEL.zip
+python -m espnet_prune.cli.card EXP --tag OWNER/NAME --output REPOSITORY/README.md
 
 What only people know, such as the licence, is asked for by options; the card says
 "to be filled in" where none was given.
@@ -20,12 +19,12 @@ from typing import Any, Dict, List, Optional, Sequence
 import yaml
 
 from espnet_prune import __version__
-from espnet_prune.errors import UserError, run
+from espnet_prune.config import parse_pruning
+from espnet_prune.errors import UserError
 from espnet_prune.evaluation import tables
 from espnet_prune.evaluation.history import read_config
 from espnet_prune.files import replace_when_written
-from espnet_prune.phases import parse_pruning
-from espnet_prune.vocoder import GRIFFIN_LIM, WEIGHTS
+from espnet_prune.speech.vocoder import GRIFFIN_LIM, WEIGHTS
 
 CARD = "README.md"
 UNKNOWN = "to be filled in"
@@ -350,7 +349,3 @@ def main(cmd: Optional[Sequence[str]] = None) -> None:
         print(f"{CARD} in {args.archive}")
     tables.write_text(output, card)
     print(output)
-
-
-if __name__ == "__main__":
-    run(main)

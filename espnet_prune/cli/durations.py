@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Durations in seconds to durations in frames, for ESPnet's ``--teacher_dumpdir``.
 
 ``data/SET/token_ends`` says where each token of an utterance and <eos> end, in seconds;
@@ -9,9 +8,9 @@ be counted. Written is ``SET/durations``: one number for each of them.
 import argparse
 from pathlib import Path
 
-from espnet_prune.errors import UserError, run
+from espnet_prune.data.labels import frame_count, frame_durations
+from espnet_prune.errors import UserError
 from espnet_prune.files import read_columns, replace_when_written
-from espnet_prune.labels import frame_count, frame_durations
 
 
 def make_durations(
@@ -87,7 +86,3 @@ def main(cmd=None) -> None:
             args.data_dir / name, args.dump_dir / name, args.fs, args.n_shift, output
         )
         print(f"{output}: {number} utterances")
-
-
-if __name__ == "__main__":
-    run(main)

@@ -20,22 +20,22 @@ from espnet2.torch_utils.set_all_random_seed import set_all_random_seed
 
 import espnet_prune  # noqa: F401  (registers the models with ESPnet)
 from espnet_prune.errors import UserError
-from espnet_prune.pretrained import (
+from espnet_prune.speech.pretrained import (
     download_vocoder,
     find_model,
     first_line,
     paths_made_absolute,
     require_device,
 )
-from espnet_prune.reference import Source, load_reference
-from espnet_prune.text import use_bundled_espeak
-from espnet_prune.vocoder import (
+from espnet_prune.speech.reference import Source, load_reference
+from espnet_prune.speech.vocoder import (
     GRIFFIN_LIM,
     build_vocoder,
     describe_features,
     is_vocoder_name,
     reproducible,
 )
+from espnet_prune.text.espeak import use_bundled_espeak
 
 # Texts up to this length are said in one breath: about 13 s of read English, when
 # ESPnet's recipes train on utterances up to 20 s.
@@ -60,7 +60,7 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
         model_file: Weights of training.
         vocoder_config: For ESPnet's vocoders.
         vocoder_file: ``hifigan`` and the other choices of
-            :func:`espnet_prune.vocoder.build_vocoder`, a ParallelWaveGAN ``.pkl``, or
+            :func:`espnet_prune.speech.vocoder.build_vocoder`, a ParallelWaveGAN ``.pkl``, or
             None, ``griffin_lim`` or ``none`` for Griffin-Lim.
         dtype: ``float32`` or ``float64``.
         device: For instance ``cpu``, ``cuda`` or ``cuda:1``.
@@ -266,7 +266,7 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
         Args:
             reference: A file, samples, or a list of those: several recordings give
                 the mean of their style vectors. See
-                :func:`espnet_prune.reference.load_reference`.
+                :func:`espnet_prune.speech.reference.load_reference`.
             reference_fs: Sampling rate of samples in Hz, by default the model's.
             trim: Cut silence off both ends of each recording.
 

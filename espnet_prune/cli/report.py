@@ -1,8 +1,7 @@
-#!/usr/bin/env python3
 """Report what training did to the thresholds: tables, figures and one web page.
 
-python -m espnet_prune.bin.report EXP_PHASE1 EXP_PHASE2 --output_dir DIR
-python -m espnet_prune.bin.report BASELINE EXP_PHASE1 EXP_PHASE2 --output_dir DIR \\
+python -m espnet_prune.cli.report EXP_PHASE1 EXP_PHASE2 --output_dir DIR
+python -m espnet_prune.cli.report BASELINE EXP_PHASE1 EXP_PHASE2 --output_dir DIR \\
     --scores SCORES --data_dir DATA
 
 DIR/report.html has all of it, the speech that was decoded included, and needs no other
@@ -19,7 +18,7 @@ from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tu
 from matplotlib.figure import Figure
 
 from espnet_prune import __version__
-from espnet_prune.errors import UserError, run
+from espnet_prune.errors import UserError
 from espnet_prune.evaluation import page, plots, tables
 from espnet_prune.evaluation.history import (
     Experiment,
@@ -482,7 +481,3 @@ def main(cmd: Optional[Sequence[str]] = None) -> None:
     print("Written:")
     for path in paths:
         print(f"  {path}")
-
-
-if __name__ == "__main__":
-    run(main)

@@ -1,7 +1,6 @@
-#!/usr/bin/env python3
 """Measure what pruning costs: training steps of the mel decoder against the dense one.
 
-python -m espnet_prune.bin.benchmark
+python -m espnet_prune.cli.benchmark
 
 A step is what training does with the decoder of the paper's size: forward, loss (in
 phase 1 with L_sp), the statistics that are reported, backward. The systems take turns
@@ -17,10 +16,10 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence
 import torch
 
 from espnet_prune.attention import pruning_terms
-from espnet_prune.errors import UserError, run
+from espnet_prune.errors import UserError
 from espnet_prune.evaluation import tables
 from espnet_prune.model import StyleSpeech
-from espnet_prune.pretrained import require_device
+from espnet_prune.speech.pretrained import require_device
 
 WARM_UP = 3  # rounds that are not counted: allocator, caches, clock of the processor
 ODIM = 80
@@ -198,7 +197,3 @@ def _synchronise(device: str) -> None:
     """Wait for a GPU, which works off its queue on its own time."""
     if device.startswith("cuda"):
         torch.cuda.synchronize(device)
-
-
-if __name__ == "__main__":
-    run(main)

@@ -1,7 +1,6 @@
-#!/usr/bin/env python3
 """Send recordings through a mel and a vocoder, for the row of ground truth.
 
-python -m espnet_prune.bin.vocode --data_dir DATA --vocoder hifigan -o OUT
+python -m espnet_prune.cli.vocode --data_dir DATA --vocoder hifigan -o OUT
 
 DATA is the Kaldi folder of a test set with gt_wav.scp. Run it again to go on after an
 interruption; what is finished is kept.
@@ -11,11 +10,11 @@ import argparse
 from pathlib import Path
 from typing import Optional, Sequence
 
-from espnet_prune.errors import UserError, run
+from espnet_prune.errors import UserError
 from espnet_prune.evaluation.copy_synthesis import copy_synthesis
 from espnet_prune.evaluation.scoring import read_wavs
 from espnet_prune.evaluation.tables import make_output_dir
-from espnet_prune.pretrained import find_model
+from espnet_prune.speech.pretrained import find_model
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -60,7 +59,3 @@ def main(cmd: Optional[Sequence[str]] = None) -> None:
     folder = make_output_dir(args.output)
     copy_synthesis(wavs, args.vocoder, folder, config, args.device)
     print(f"{folder}: {len(wavs)} recordings through {args.vocoder}")
-
-
-if __name__ == "__main__":
-    run(main)

@@ -1,15 +1,14 @@
-#!/usr/bin/env python3
 """Make a listening test as one web page, and turn its ratings into MOS and SMOS.
 
-python -m espnet_prune.bin.listening_test make --data_dir DATA --output_dir OUT \\
+python -m espnet_prune.cli.listen make --data_dir DATA --output_dir OUT \\
     --system baseline=exp/a/decode/test/wav --system DP45=exp/b/decode/test/wav
-python -m espnet_prune.bin.listening_test collect --key OUT/listening_test.key.json \\
+python -m espnet_prune.cli.listen collect --key OUT/listening_test.key.json \\
     --output_dir RESULT ratings_*.csv
 
 ``make`` writes OUT/listening_test.html, which is sent to the raters: it needs no other
 file and no network, keeps what was rated when it is closed, and saves a CSV, which they
 send back. The key says which sample is by which system; keep it. DATA and WAVS are
-those of ``espnet_prune.bin.score``.
+those of ``espnet_prune.cli.score``.
 """
 
 import argparse
@@ -17,7 +16,7 @@ import logging
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence
 
-from espnet_prune.errors import UserError, run
+from espnet_prune.errors import UserError
 from espnet_prune.evaluation import listening, tables
 from espnet_prune.evaluation.scoring import (
     GROUND_TRUTH,
@@ -202,7 +201,3 @@ def main(cmd: Optional[Sequence[str]] = None) -> None:
     args = get_parser().parse_args(cmd)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     {"make": make, "collect": collect}[args.command](args)
-
-
-if __name__ == "__main__":
-    run(main)

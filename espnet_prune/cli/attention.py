@@ -1,7 +1,6 @@
-#!/usr/bin/env python3
 """Draw what the decoder attends to in the synthesis of one utterance.
 
-python -m espnet_prune.bin.plot_attention EXP [EXP ...] --data_dir DATA --output_dir DIR
+python -m espnet_prune.cli.attention EXP [EXP ...] --data_dir DATA --output_dir DIR
 
 DATA is a Kaldi folder of a zero-shot test set: ``text`` is what to say, ``wav.scp``
 the recording in whose voice to say it. Several experiments are drawn below one another.
@@ -13,11 +12,11 @@ from pathlib import Path
 from typing import Optional, Sequence, Tuple
 
 from espnet_prune.attention import record_attention
-from espnet_prune.errors import UserError, run
+from espnet_prune.errors import UserError
 from espnet_prune.evaluation import plots, tables
 from espnet_prune.files import read_columns
-from espnet_prune.reference import read_speaker
-from espnet_prune.synthesis import Text2Speech
+from espnet_prune.speech.reference import read_speaker
+from espnet_prune.speech.synthesis import Text2Speech
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -145,7 +144,3 @@ def main(cmd: Optional[Sequence[str]] = None) -> None:
         )
         print(f"{panel.title}, N = {frames} frames, theta of the layers: {thetas}")
     print(f"Written: {path}")
-
-
-if __name__ == "__main__":
-    run(main)

@@ -1,15 +1,12 @@
-#!/usr/bin/env python3
-"""Merge YAML files of settings into one, for ``prune_tts.sh --train_overlays``.
-
-Run by its path, not as a module, for the package would import ESPnet first.
-"""
+"""Merge YAML files of settings into one, for ``prune_tts.sh --train_overlays``."""
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any, Dict, List
 
 import yaml
+
+from espnet_prune.errors import UserError
 
 
 def merge(base: Dict[str, Any], changes: Dict[str, Any]) -> Dict[str, Any]:
@@ -26,18 +23,18 @@ def read_settings(path: Path) -> Dict[str, Any]:
     """Read a file of settings.
 
     Raises:
-        ValueError: one line; the file is missing or holds something else.
+        UserError: one line; the file is missing or holds something else.
 
     """
     try:
         settings = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
-        raise ValueError(f"cannot read {path} ({reason}); name a YAML file") from None
+        raise UserError(f"cannot read {path} ({reason}); name a YAML file") from None
     if settings is None:
         return {}
     if not isinstance(settings, dict):
-        raise ValueError(f"{path} holds no settings; write lines of NAME: VALUE")
+        raise UserError(f"{path} holds no settings; write lines of NAME: VALUE")
     return settings
 
 
@@ -70,12 +67,4 @@ def get_parser() -> argparse.ArgumentParser:
 def main(cmd=None) -> None:
     """Write the merged file and print its path."""
     args = get_parser().parse_args(cmd)
-    try:
-        print(write_merged(args.files, args.output_dir))
-    except ValueError as error:
-        print(f"merge.py: error: {error}", file=sys.stderr)
-        sys.exit(2)
-
-
-if __name__ == "__main__":
-    main()
+    print(write_merged(args.files, args.output_dir))

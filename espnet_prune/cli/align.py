@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Find in recordings where each token of their text ends, for given durations.
 
 Reads Kaldi folders DATA_DIR/SET and writes ``token_ends`` into each: the seconds at
@@ -19,9 +18,14 @@ from espnet2.text.build_tokenizer import build_tokenizer
 from espnet2.text.cleaner import TextCleaner
 from tqdm import tqdm
 
-from espnet_prune.errors import UserError, run
+from espnet_prune.data.forced_alignment import (
+    RATE,
+    AlignmentError,
+    ForcedAligner,
+    words_of,
+)
+from espnet_prune.errors import UserError
 from espnet_prune.files import read_columns, replace_when_written
-from espnet_prune.forced_alignment import RATE, AlignmentError, ForcedAligner, words_of
 from espnet_prune.processes import process_pool
 
 # Fewer is a text in another language, or texts of other recordings.
@@ -195,7 +199,3 @@ def main(cmd=None) -> None:
             args.nj,
         )
         print(f"{args.data_dir / name}: {aligned} aligned, {left_out} left out")
-
-
-if __name__ == "__main__":
-    run(main)

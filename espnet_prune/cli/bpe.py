@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Train a sentencepiece model and write the token list that goes with it.
 
 ESPnet's tts.sh has no stage for this, though its training takes ``--token_type bpe``.
@@ -12,7 +11,7 @@ from typing import Iterable, List, Optional
 import sentencepiece
 from espnet2.text.cleaner import TextCleaner
 
-from espnet_prune.errors import UserError, run
+from espnet_prune.errors import UserError
 from espnet_prune.files import read_columns, replace_when_written
 
 
@@ -95,7 +94,3 @@ def main(cmd=None) -> None:
     sentences = read_sentences(args.texts, args.cleaner)
     tokens = train(sentences, args.nbpe, args.output_dir)
     print(f"{args.output_dir}: {len(tokens)} tokens of {len(sentences)} sentences")
-
-
-if __name__ == "__main__":
-    run(main)

@@ -1,10 +1,9 @@
-#!/usr/bin/env python3
 """Say texts in the voice of a recording.
 
-python -m espnet_prune.bin.synthesize --model EXP --reference ref.wav "text" -o out.wav
-python -m espnet_prune.bin.synthesize --model EXP --reference ref.wav \\
+python -m espnet_prune.cli.say --model EXP --reference ref.wav "text" -o out.wav
+python -m espnet_prune.cli.say --model EXP --reference ref.wav \\
     --text_file texts.txt -o out_folder
-python -m espnet_prune.bin.synthesize --model EXP --data_dir DATA -o out_folder
+python -m espnet_prune.cli.say --model EXP --data_dir DATA -o out_folder
 
 DATA is the Kaldi folder of a zero-shot test set: ``text`` is what to say and
 ``wav.scp`` the reference. Beside each UTTERANCE.wav, its computing time and the share
@@ -21,7 +20,7 @@ from typing import Dict, List
 import soundfile
 from tqdm import tqdm
 
-from espnet_prune.errors import UserError, run
+from espnet_prune.errors import UserError
 from espnet_prune.files import can_name_a_file, replace_when_written
 
 FORMATS = {".wav": "WAV", ".flac": "FLAC"}
@@ -196,7 +195,7 @@ def main(cmd=None) -> None:
     files = output_files(texts, args.output, one)
 
     # after the quick checks: it takes seconds to import
-    from espnet_prune.synthesis import Text2Speech
+    from espnet_prune.speech.synthesis import Text2Speech
 
     text2speech = Text2Speech.from_pretrained(
         args.model,
@@ -234,8 +233,8 @@ def say_data(args: argparse.Namespace) -> None:
     from espnet_prune.evaluation import speaking
     from espnet_prune.evaluation.scoring import read_data
     from espnet_prune.evaluation.tables import make_output_dir
-    from espnet_prune.pretrained import find_model
-    from espnet_prune.synthesis import Text2Speech
+    from espnet_prune.speech.pretrained import find_model
+    from espnet_prune.speech.synthesis import Text2Speech
 
     data = read_data(args.data_dir)
     files = find_model(args.model, args.model_file)
@@ -271,7 +270,3 @@ def write_wave(file: Path, wave, fs: int) -> None:
         soundfile.write(
             partial, wave, fs, "PCM_16", format=FORMATS[file.suffix.lower()]
         )
-
-
-if __name__ == "__main__":
-    run(main)

@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Check a training configuration and plan its phases, for ``prune_tts.sh``."""
 
 import argparse
@@ -9,17 +8,17 @@ from typing import Optional, Sequence
 import yaml
 from espnet2.tasks.tts import feats_extractor_choices
 
-from espnet_prune.errors import UserError, run
-from espnet_prune.phases import parse_pruning
-from espnet_prune.pretrained import first_line
-from espnet_prune.task import PruneTTSTask, check_settings, is_ours
-from espnet_prune.vocoder import (
+from espnet_prune.config import parse_pruning
+from espnet_prune.errors import UserError
+from espnet_prune.speech.pretrained import first_line
+from espnet_prune.speech.vocoder import (
     GRIFFIN_LIM,
     check_features,
     describe_features,
     is_vocoder_name,
     trained_features,
 )
+from espnet_prune.training.task import PruneTTSTask, check_settings, is_ours
 
 PHASE1_SHARE = 40 / 300  # of all steps, in the paper
 
@@ -136,7 +135,3 @@ def main(cmd=None) -> None:
     args = get_parser().parse_args(cmd)
     for name, value in plan(**vars(args)).items():
         print(f"{name}={value}")
-
-
-if __name__ == "__main__":
-    run(main)

@@ -1,7 +1,6 @@
-#!/usr/bin/env python3
 """Score what systems said: error rate, similarity, predicted MOS, with intervals.
 
-python -m espnet_prune.bin.score --data_dir DATA --output_dir OUT \\
+python -m espnet_prune.cli.score --data_dir DATA --output_dir OUT \\
     --system baseline=exp/a/decode/test/wav --system DP45=exp/b/decode/test/wav
 
 DATA is the Kaldi folder of a zero-shot test set: ``text`` is what was to be said,
@@ -18,7 +17,7 @@ import os
 from pathlib import Path
 from typing import Any, Container, Dict, List, NamedTuple, Optional, Sequence
 
-from espnet_prune.errors import UserError, run
+from espnet_prune.errors import UserError
 from espnet_prune.evaluation import tables
 from espnet_prune.evaluation.copy_synthesis import copy_synthesis
 from espnet_prune.evaluation.intervals import (
@@ -39,7 +38,7 @@ from espnet_prune.evaluation.scoring import (
     read_systems,
     score_systems,
 )
-from espnet_prune.pretrained import find_model
+from espnet_prune.speech.pretrained import find_model
 
 REMEDY = "the models of the default metrics come by espnet_prune[score], see README"
 OWN_REMEDY = "it needs its own package and, when first used, the network"
@@ -416,7 +415,3 @@ def main(cmd: Optional[Sequence[str]] = None) -> None:
     tables.write_csv(output_dir / "scores.csv", rows)
     print(text)
     print(f"Written: {output_dir}/scores.md, scores.csv and a .jsonl of each system")
-
-
-if __name__ == "__main__":
-    run(main)

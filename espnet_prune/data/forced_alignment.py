@@ -11,9 +11,9 @@ from typing import List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
-from espnet_prune.arpabet import CONSONANTS, VOWELS
+from espnet_prune.data.labels import PAUSE_LABELS
 from espnet_prune.errors import UserError
-from espnet_prune.labels import PAUSE_LABELS
+from espnet_prune.text.arpabet import CONSONANTS, VOWELS
 
 RATE = 16000  # Hz, of the acoustic model
 FRAMES_A_SECOND = 100

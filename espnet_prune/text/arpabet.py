@@ -13,11 +13,9 @@ import re
 import unicodedata
 from typing import Dict, List, Sequence
 
-from espnet2.text.phoneme_tokenizer import PhonemeTokenizer, g2p_choices
-
+from espnet_prune.data.labels import PAUSE
 from espnet_prune.errors import UserError
-from espnet_prune.labels import PAUSE
-from espnet_prune.text import use_bundled_espeak
+from espnet_prune.text.espeak import use_bundled_espeak
 
 G2P = "arpabet"  # its name among ESPnet's
 
@@ -207,24 +205,3 @@ def espeak():
             f"g2p arpabet needs espeak-ng ({error}): pip install phonemizer "
             "espeakng-loader"
         ) from error
-
-
-def register() -> None:
-    """Let ``g2p: arpabet`` mean ``to_tokens``; again changes nothing.
-
-    ESPnet has a list of names for its options, and a constructor that knows what each
-    means.
-    """
-    if G2P in g2p_choices:
-        return
-    g2p_choices.append(G2P)
-    build = PhonemeTokenizer.__init__
-
-    @functools.wraps(build)
-    def with_arpabet(self, g2p_type, *args, **kwargs):
-        ours = g2p_type == G2P
-        build(self, None if ours else g2p_type, *args, **kwargs)
-        if ours:
-            self.g2p_type, self.g2p = g2p_type, to_tokens
-
-    PhonemeTokenizer.__init__ = with_arpabet

@@ -1,7 +1,6 @@
-#!/usr/bin/env python3
 """Put the experiments of a sweep side by side: tables and figures.
 
-python -m espnet_prune.bin.sweep SWEEP_DIR --output_dir DIR [--scores scores.csv]
+python -m espnet_prune.cli.sweep SWEEP_DIR --output_dir DIR [--scores scores.csv]
 
 SWEEP_DIR is the folder that ``sweep.sh`` fills: experiments that differ in R, in the
 length of phase 1 and in the seed.
@@ -13,7 +12,7 @@ import math
 from pathlib import Path
 from typing import Optional, Sequence
 
-from espnet_prune.errors import UserError, run
+from espnet_prune.errors import UserError
 from espnet_prune.evaluation import plots, sweep, tables
 from espnet_prune.evaluation.history import Row
 from espnet_prune.evaluation.scorers import METRICS
@@ -119,7 +118,3 @@ def main(cmd: Optional[Sequence[str]] = None) -> None:
     print("Written:")
     for name in ("sweep.md", "sweep.csv", "points.csv", *(f"{n}.png" for n in figures)):
         print(f"  {Path(output_dir) / name}")
-
-
-if __name__ == "__main__":
-    run(main)

@@ -8,56 +8,26 @@ process knows them too.
 import argparse
 import logging
 from pathlib import Path
-from typing import Type
 
 import torch
 from espnet2.tasks.tts import TTSTask, tts_choices
 from espnet2.train.distributed_utils import get_node_rank, get_rank
 from espnet2.train.reporter import Reporter
 from espnet2.train.trainer import Trainer
-from espnet2.tts.abs_tts import AbsTTS
-from espnet2.tts.fastspeech2 import FastSpeech2
 from espnet2.utils.types import str_or_none
 
 import espnet_prune
 from espnet_prune.errors import UserError
 from espnet_prune.files import replace_when_written
-from espnet_prune.phases import prepare_phase2
-from espnet_prune.vocoder import (
+from espnet_prune.speech.vocoder import (
     GRIFFIN_LIM,
     build_vocoder,
     describe_features,
     is_vocoder_name,
     reproducible,
 )
-
-_ESPNET_NAMES = frozenset(tts_choices.classes)
-
-
-def register(name: str, model: Type[AbsTTS]) -> None:
-    """Let ``tts: NAME`` in YAML mean ``model``; doing it again changes nothing.
-
-    Args:
-        name: lower case, not one of ESPnet's own.
-        model: takes the call of FastSpeech2's ``inference``, so that ESPnet's
-            ``Text2Speech`` passes it the speed factor.
-
-    Raises:
-        UserError: ESPnet defines the name itself, or it is not lower case.
-        TypeError: ``model`` is no ``AbsTTS``.
-
-    """
-    if name in _ESPNET_NAMES:
-        raise UserError(
-            f"ESPnet defines tts: {name} itself: choose another name for "
-            f"{model.__name__}"
-        )
-    if name != name.lower():
-        raise UserError(f"tts: {name} would never match: choose a lower-case name")
-    if not issubclass(model, AbsTTS):
-        raise TypeError(f"{model.__name__} is no AbsTTS")
-    tts_choices.classes[name] = model
-    FastSpeech2.register(model)
+from espnet_prune.training.host import is_ours
+from espnet_prune.training.phases import prepare_phase2
 
 
 class PruneTrainer(Trainer):
@@ -181,7 +151,7 @@ class PruneTTSTask(TTSTask):
     def build_vocoder_from_file(
         cls, vocoder_config_file=None, vocoder_file=None, model=None, device="cpu"
     ):
-        """Build a vocoder; the names of ``espnet_prune.vocoder`` are understood.
+        """Build a vocoder; the names of ``espnet_prune.speech.vocoder`` are understood.
 
         Griffin-Lim starts from the same phases each time.
         """
@@ -247,11 +217,6 @@ def check_settings(args: argparse.Namespace) -> None:
                 f"{name}_extract_conf.{averaged} is {conf.get(averaged, True)} with "
                 f"{model.durations} durations: set it to {model.durations == 'given'}"
             )
-
-
-def is_ours(name: str) -> bool:
-    """Whether the plugin, not ESPnet, defines a model."""
-    return name not in _ESPNET_NAMES and name in tts_choices.classes
 
 
 def _phase(args: argparse.Namespace) -> int:

@@ -1,0 +1,1 @@
+"""Data folders on disk: labels, durations."""

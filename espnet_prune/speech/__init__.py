@@ -1,0 +1,1 @@
+"""Waveforms and voices: references, vocoders, synthesis, packed models."""

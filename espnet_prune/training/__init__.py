@@ -1,0 +1,1 @@
+"""Training inside ESPnet: the task, the two phases, and the touch points."""

@@ -1,0 +1,80 @@
+"""The command ``espnet-prune`` and what an import of the package costs."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from espnet_prune.cli import VERBS
+
+# Verbs that must not wait for ESPnet's import, which takes longer than their work.
+LIGHT = ("merge",)
+
+
+def python(*arguments):
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True)
+
+
+def modules_of(code):
+    """Return the modules that are loaded after some code has run."""
+    code += "\nimport json, sys; print(json.dumps(sorted(sys.modules)))"
+    child = python("-c", code)
+    assert child.returncode == 0, child.stderr
+    return set(json.loads(child.stdout.splitlines()[-1]))
+
+
+def test_import_loads_neither_espnet_nor_torch():
+    assert not {"espnet2", "torch", "numpy"} & modules_of("import espnet_prune")
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import espnet_prune, espnet2.tasks.tts as t",
+        "import espnet2.tasks.tts as t, espnet_prune",
+        "import espnet_prune.model, espnet2.tasks.tts as t",
+        "import espnet_prune.training.task, espnet2.tasks.tts as t",
+        "import espnet2.tts.fastspeech2, espnet_prune, espnet2.tasks.tts as t",
+    ],
+)
+def test_models_are_registered_in_whatever_order(code):
+    child = python("-c", code + "\nprint(t.tts_choices.get_class('stylespeech').__name__)")
+    assert child.stdout.strip() == "StyleSpeech", child.stderr
+
+
+def test_public_names_load_on_first_use():
+    import espnet_prune
+
+    for name in espnet_prune.__all__:
+        assert getattr(espnet_prune, name).__name__ == name
+    with pytest.raises(AttributeError, match="no attribute 'Text3Speech'"):
+        espnet_prune.Text3Speech
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_a_help_text(verb):
+    child = python("-m", "espnet_prune", verb, "--help")
+    assert child.returncode == 0, child.stderr
+    assert child.stdout.startswith(f"usage: espnet-prune {verb}")
+
+
+@pytest.mark.parametrize("verb", LIGHT)
+def test_light_verbs_do_not_import_espnet(verb):
+    code = (
+        "import sys\n"
+        "from espnet_prune.__main__ import main\n"
+        f"sys.argv = ['espnet-prune', {verb!r}, '--help']\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+    )
+    assert not {"espnet2", "torch"} & modules_of(code)
+
+
+def test_a_misspelt_verb_is_refused_with_a_hint():
+    child = python("-m", "espnet_prune", "scroe")
+    assert child.returncode == 2
+    assert child.stderr == (
+        "espnet_prune: error: there is no verb scroe; did you mean score?; see "
+        "espnet-prune --help\n"
+    )
