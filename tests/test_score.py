@@ -416,7 +416,7 @@ def test_bad_input_is_refused_before_anything_is_written(data, metrics, fault):
 
 def test_the_command_ends_in_one_line(data):
     done = subprocess.run(
-        [sys.executable, "-m", "espnet_prune.cli.score", "--output_dir", "/dev/null/x"]
+        [sys.executable, "-m", "espnet_prune", "score", "--output_dir", "/dev/null/x"]
         + ["--data_dir", str(data), "--system", f"a={data.parent / 'a'}"],
         capture_output=True,
         text=True,

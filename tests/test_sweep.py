@@ -91,11 +91,11 @@ def test_every_combination_is_run_once(recipe):
         "--stage 7 --stop_stage 9"
     )
     assert "--tts_conf pruning=none --stage 7" in trained[0]
-    assert [line.split()[2] for line in reported] == [
-        "espnet_prune.cli.sweep",
-        "espnet_prune.cli.attention",
+    assert [line.split()[3] for line in reported] == [
+        "sweep",
+        "attention",
     ]
-    assert reported[1].split()[3:] == [
+    assert reported[1].split()[4:] == [
         "exp/sweep/none_s0",
         "exp/sweep/R0.50_p20_s0_phase2",
         "exp/sweep/R0.4_p20_s0_phase2",
@@ -183,8 +183,8 @@ def test_seeds_that_begin_alike_are_not_mistaken(recipe):
 def test_scores_of_all_points(recipe):
     options = ("--sparsity_ratios", "0.5 vanilla", "--score", "true")
     _, _, reported = sweep(recipe, *options)
-    assert reported[0].split()[2:] == [
-        "espnet_prune.cli.score",
+    assert reported[0].split()[3:] == [
+        "score",
         *("--data_dir", "dump/raw/test", "--output_dir", "exp/sweep/scores"),
         *("--system", "R0.5_s0=exp/sweep/R0.5_s0_phase2/decode/test/wav"),
         *("--system", "vanilla_s0=exp/sweep/vanilla_s0/decode/test/wav"),

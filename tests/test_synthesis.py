@@ -534,7 +534,7 @@ def test_command_refuses_before_anything_is_written(
 
 def test_command_ends_in_one_line_and_exit_code_2(experiment, tmp_path):
     child = subprocess.run(
-        [sys.executable, "-m", "espnet_prune.cli.say", "--model", experiment]
+        [sys.executable, "-m", "espnet_prune", "say", "--model", experiment]
         + ["--reference", tmp_path / "none.wav", "hello", "-o", tmp_path / "out.wav"],
         capture_output=True,
         text=True,

@@ -172,9 +172,8 @@ def test_launcher_runs_scripts_as_python_would(tmp_path):
     ]
 
 
-@pytest.mark.parametrize("arguments", [[], ["-m"]])
-def test_launcher_needs_something_to_run(arguments, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["espnet_prune", *arguments])
+def test_launcher_needs_something_to_run(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["espnet_prune", "-m"])
     with pytest.raises(UserError, match="nothing to run: give `-m espnet2.bin"):
         launch()
 

@@ -446,7 +446,7 @@ def test_run_sh_hands_on_its_options(recipe, tmp_path):
         *("--data_dir", "data/vctk"),
     ]
     assert data[7:] == ["--skip_faulty", "true"]
-    models = [dict(zip(call[2::2], call[3::2])) for call in said]
+    models = [dict(zip(call[3::2], call[4::2])) for call in said]
     assert [call["--model"] for call in models] == [
         f"{caller}/tts_a",
         f"{caller}/b.zip",
