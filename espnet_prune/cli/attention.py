@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Optional, Sequence, Tuple
 
 from espnet_prune.attention import record_attention
+from espnet_prune.data.kaldi import read_columns
 from espnet_prune.errors import UserError
 from espnet_prune.evaluation import plots, tables
-from espnet_prune.files import read_columns
 from espnet_prune.speech.reference import read_speaker
 from espnet_prune.speech.synthesis import Text2Speech
 

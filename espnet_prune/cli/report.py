@@ -18,6 +18,7 @@ from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tu
 from matplotlib.figure import Figure
 
 from espnet_prune import __version__
+from espnet_prune.data.kaldi import read_columns
 from espnet_prune.errors import UserError
 from espnet_prune.evaluation import page, plots, tables
 from espnet_prune.evaluation.history import (
@@ -29,7 +30,6 @@ from espnet_prune.evaluation.history import (
     read_models,
     threshold_rows,
 )
-from espnet_prune.files import read_columns
 
 PAGE = "report.html"
 PAGE_DPI = 160
