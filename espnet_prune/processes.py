@@ -5,9 +5,10 @@ import multiprocessing
 import os
 import signal
 import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any, Callable, Iterator, Optional
+from typing import Any
 
 from espnet_prune.errors import UserError
 
@@ -15,9 +16,9 @@ from espnet_prune.errors import UserError
 @contextlib.contextmanager
 def process_pool(
     nj: int,
-    start: Optional[Callable[..., None]] = None,
+    start: Callable[..., None] | None = None,
     *arguments: Any,
-    method: Optional[str] = None,
+    method: str | None = None,
 ) -> Iterator[ProcessPoolExecutor]:
     """Hand out a pool of processes, which is gone afterwards.
 
@@ -47,7 +48,7 @@ def process_pool(
         pool.shutdown(cancel_futures=True)
 
 
-def _start(start: Optional[Callable[..., None]], *arguments: Any) -> None:
+def _start(start: Callable[..., None] | None, *arguments: Any) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def end_with_parent():
