@@ -14,6 +14,7 @@ import pytest
 import soundfile
 
 from espnet_prune import UserError
+from espnet_prune.data import checks
 
 RECIPE = Path(__file__).resolve().parents[1] / "egs2" / "custom" / "tts1"
 SETS = ("train", "dev", "test_unseen", "test_seen", "real_unseen", "real_seen")
@@ -775,8 +776,8 @@ def test_references_are_resampled_once(prepare_module, tmp_path):
         soundfile.write(path, samples, rate)
 
     def checked(rate):
-        one = prepare_module.Utterance(f"at_{rate}", "s", paths[rate], "text")
-        return prepare_module.Checked(one, rate=rate)
+        one = checks.Utterance(f"at_{rate}", "s", paths[rate], "text")
+        return checks.Checked(one, rate=rate)
 
     references = {"a": checked(16000), "b": checked(22050)}
     folder = tmp_path / "references"

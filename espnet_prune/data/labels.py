@@ -6,7 +6,6 @@ as long as they can, so that one set of labels serves every sampling rate and ho
 """
 
 from collections.abc import Sequence
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
