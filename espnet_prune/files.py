@@ -1,4 +1,4 @@
-"""Files that are whole or absent, folders with one writer, and records of utterances."""
+"""Files that are whole or absent, folders with one writer, results that are kept."""
 
 import contextlib
 import errno
@@ -100,6 +100,52 @@ def mark_done(path: Path, state: str) -> None:
 
     """
     write_text(path, f"{state}\n")
+
+
+class Journal:
+    """Results of long work that are kept as they come: an interrupted run goes on.
+
+    Used as a context manager, it is open for ``add``.
+
+    Args:
+        path: The file, a line of JSON each.
+        state: What all results depend on; those of another state are forgotten.
+
+    Attributes:
+        known: Results by key, those of earlier runs included.
+
+    """
+
+    def __init__(self, path: Path, state: str = ""):
+        self.path = path
+        self.state = state
+        self.known: dict[str, Any] = {}
+        lines = path.read_bytes().split(b"\n") if path.is_file() else [b""]
+        with contextlib.suppress(ValueError):
+            if json.loads(lines[0]) != {"state": state}:
+                return
+        for line in lines[1:]:
+            # the last line is empty, or half of one
+            with contextlib.suppress(ValueError, TypeError):
+                key, value = json.loads(line)
+                self.known[key] = value
+
+    def __enter__(self) -> "Journal":
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        lines = [json.dumps({"state": self.state})]
+        lines += [json.dumps(item) for item in self.known.items()]
+        write_text(self.path, "".join(f"{line}\n" for line in lines))
+        self._file = self.path.open("a", encoding="utf-8")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def add(self, key: str, value: Any) -> None:
+        """Keep a result that JSON can hold."""
+        self._file.write(json.dumps([key, value]) + "\n")
+        self._file.flush()
+        self.known[key] = value
 
 
 @contextlib.contextmanager

@@ -1,11 +1,9 @@
 """espnet_prune/data/forced_alignment.py and bin/align.py on real recordings."""
 
-import contextlib
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import soundfile
+from espnet2.text.phoneme_tokenizer import PhonemeTokenizer
 from real_speech import an4
 
 from espnet_prune.cli import align
@@ -181,25 +179,31 @@ def test_what_was_aligned_is_not_aligned_again(data, monkeypatch):
     run_align(data)
     before = (data / "token_ends").read_text()
     store = data.parent / "token_ends" / "train"
-    # as after an interruption: the second line is not whole, and the set is made anew
-    lines = store.read_text().splitlines(keepends=True)
-    store.write_text(lines[0] + lines[1][:-9])
+    # as after an interruption: the last line is not whole, and the set is made anew
+    *lines, last = store.read_text().splitlines(keepends=True)
+    store.write_text("".join(lines) + last[:-9])
     (data / "token_ends").unlink()
     done = []
-
-    @contextlib.contextmanager
-    def inline(nj, start):  # in this process, to be seen
-        start()
-        yield SimpleNamespace(map=align_here)
-
-    def align_here(function, jobs, chunksize):
-        done.extend(job.name for job in jobs)
-        return map(function, jobs)
-
-    monkeypatch.setattr(alignments, "process_pool", inline)
+    align_one = alignments._align_one
+    monkeypatch.setattr(
+        alignments, "_align_one", lambda one: done.append(one.name) or align_one(one)
+    )
     run_align(data)
     assert done == ["b"]
     assert (data / "token_ends").read_text() == before
+
+
+def test_a_foreign_letter_leaves_out_its_utterance_alone(data, monkeypatch):
+    tokenize = PhonemeTokenizer.text2tokens
+    monkeypatch.setattr(
+        PhonemeTokenizer,
+        "text2tokens",
+        lambda self, text: tokenize(self, text) + ["ʁ"] * (text == "yes"),
+    )
+    (data / "text").write_text("a yes\nb eleven seventeen fifty one\n")
+    run_align(data)
+    assert (data / "text").read_text() == "b eleven seventeen fifty one\n"
+    assert "a\tno English phone sounds like" in (data / "unaligned.tsv").read_text()
 
 
 def test_texts_of_other_recordings_are_refused_and_nothing_is_lost(data):

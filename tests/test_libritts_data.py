@@ -177,10 +177,7 @@ def test_sorted_as_kaldi_wants_it(prepare, tmp_path):
         assert pairs == by_speaker  # utils/fix_data_dir.sh ends on others
 
 
-def test_the_same_again_in_one_process_or_two(
-    prepare, prepare_module, tmp_path, monkeypatch
-):
-    monkeypatch.setattr(prepare_module, "CHECKED_AT_ONCE", 2)  # work for both
+def test_the_same_again_in_one_process_or_two(prepare, tmp_path):
     prepare("--nj", 1)
     prepare("--nj", 2, data_dir=tmp_path / "again")
     for name in (TRAIN, DEV, "test-clean", "test_unseen", "test_seen"):
@@ -347,7 +344,7 @@ def test_an_interrupted_check_goes_on_where_it_was(
         "__call__",
         lambda self, wav: checked.append(wav) or check(self, wav),
     )
-    prepare()
+    prepare("--nj", 1)  # to be seen
     assert len(checked) == 3  # of the 5 of this part, and of no other part
     assert read(tmp_path / "data" / TRAIN) == wanted
     checked.clear()

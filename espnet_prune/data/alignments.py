@@ -8,8 +8,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from tqdm import tqdm
-
 from espnet_prune.data.forced_alignment import (
     RATE,
     AlignmentError,
@@ -20,8 +18,8 @@ from espnet_prune.data.kaldi import Finding, read_columns, write_table
 from espnet_prune.data.labels import frame_count, frame_durations
 from espnet_prune.data.testset import write_findings
 from espnet_prune.errors import UserError
-from espnet_prune.files import write_text
-from espnet_prune.processes import process_pool
+from espnet_prune.files import Journal
+from espnet_prune.processes import in_parallel
 from espnet_prune.speech.audio import AudioError, read_header, read_mono
 
 # Fewer is a text in another language, or texts of other recordings.
@@ -104,22 +102,18 @@ def align_folder(
             faults[one.name] = Finding(one.name, error.reason, error.detail)
     _require_most(folder, faults, len(utterances))
     utterances = [one for one in utterances if one.name not in faults]
-    ends = _found(store, utterances)
-    jobs = [one for one in utterances if one.name not in ends]
-    with (
-        process_pool(nj, _start_worker) as pool,
-        store.open("a", encoding="utf-8") as found,
-        tqdm(desc=folder.name, total=len(utterances), initial=len(ends)) as progress,
-    ):
-        results = pool.map(_align_one, jobs, chunksize=8) if jobs else ()
+    keys = {one.name: one.key for one in utterances}
+    with Journal(store) as found:
+        jobs = [one for one in utterances if keys[one.name] not in found.known]
+        results = in_parallel(_align_one, jobs, nj, folder.name, _start_worker)
         for one, result in zip(jobs, results, strict=True):
             if isinstance(result, Finding):
                 faults[one.name] = result
             else:
-                ends[one.name] = " ".join(f"{end:.5f}" for end in result)
-                found.write(f"{one.key}\t{ends[one.name]}\n")
-                found.flush()
-            progress.update()
+                found.add(keys[one.name], " ".join(f"{end:.5f}" for end in result))
+        ends = {
+            name: found.known[key] for name, key in keys.items() if key in found.known
+        }
     _require_most(folder, faults, len(texts))
     unaligned = folder / "unaligned.tsv"
     if faults:
@@ -140,19 +134,6 @@ def _require_most(folder: Path, faults: dict[str, Finding], number: int) -> None
             "texts and recordings belong together and are English "
             "(g2p_en*, espeak_ng_english*), or learn the durations"
         )
-
-
-def _found(store: Path, utterances: list[Utterance]) -> dict[str, str]:
-    """Read what an earlier run has found of these utterances, as they are now."""
-    store.parent.mkdir(parents=True, exist_ok=True)
-    if not store.exists():
-        return {}
-    lines = store.read_text(encoding="utf-8").split("\n")
-    # what follows the last line end was cut off by the interruption
-    known = dict(line.rsplit("\t", 1) for line in lines[:-1] if "\t" in line)
-    write_text(store, "".join(f"{key}\t{ends}\n" for key, ends in known.items()))
-    keys = {one.name: one.key for one in utterances}
-    return {name: known[key] for name, key in keys.items() if key in known}
 
 
 def write_durations(

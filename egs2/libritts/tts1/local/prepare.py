@@ -18,15 +18,11 @@ want them in the order of the readers, which READER_CHAPTER... would not be.
 """
 
 import argparse
-import itertools
-import json
 import os
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
-
-from tqdm import tqdm
 
 from espnet_prune.data.kaldi import Finding, Row, write_folder, write_table
 from espnet_prune.data.labels import read_labels, tokens_and_ends
@@ -40,8 +36,8 @@ from espnet_prune.data.testset import (
     write_findings,
 )
 from espnet_prune.errors import UserError, run
-from espnet_prune.files import lock_folder, replace_when_written
-from espnet_prune.processes import process_pool
+from espnet_prune.files import Journal, lock_folder
+from espnet_prune.processes import in_parallel
 from espnet_prune.speech.audio import AudioError, read_header
 from espnet_prune.text import arpabet
 
@@ -56,7 +52,6 @@ LONGEST_HOP = 0.016  # seconds
 SENTENCE_SECONDS = (2.0, 12.0)
 
 LABEL_SUFFIXES = (".lab", ".TextGrid")
-CHECKED_AT_ONCE = 200  # utterances between two writes of what is done
 
 
 class Utterance(NamedTuple):
@@ -204,53 +199,23 @@ def check_part(
         Utterances sorted by name.
 
     """
-    header = json.dumps([str(corpus / part), str(label_root), Utterance._fields])
-    known: dict[str, Utterance] = {}
-    if done.exists():
-        first, *lines = done.read_text(encoding="utf-8").split("\n")
-        if first == header:
-            for line in lines[:-1]:  # the last one is empty, or half of one
-                one = Utterance(*json.loads(line))
-                if not one.fault[0]:
-                    known[one.wav] = one
-    found = {
+    wavs = {
         str(path): path
-        for path in corpus.glob(f"{part}/*/*/*.wav")
+        for path in sorted(corpus.glob(f"{part}/*/*/*.wav"))
         if not path.name.startswith(".")  # ._NAME.wav, which a Mac leaves
     }
-    known = {wav: one for wav, one in known.items() if wav in found}
-    wavs = [path for wav, path in found.items() if wav not in known]
-    done.parent.mkdir(parents=True, exist_ok=True)
-    with replace_when_written(done) as partial:  # without the half of a line
-        lines = [header, *(json.dumps(one) for one in known.values())]
-        partial.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    check = Checker(label_root)
-    with (
-        done.open("a", encoding="utf-8") as file,
-        tqdm(desc=part, initial=len(known), total=len(known) + len(wavs)) as progress,
-    ):
-        for batch in _checked(check, sorted(wavs), nj):
-            file.write("".join(f"{json.dumps(one)}\n" for one in batch))
-            file.flush()
-            known.update((one.wav, one) for one in batch)
-            progress.update(len(batch))
-    return sorted(known.values())
-
-
-def _check_all(check: Checker, wavs: Sequence[Path]) -> list[Utterance]:
-    return [check(wav) for wav in wavs]
-
-
-def _checked(check, wavs, nj) -> Iterable[list[Utterance]]:
-    batches = [
-        wavs[start : start + CHECKED_AT_ONCE]
-        for start in range(0, len(wavs), CHECKED_AT_ONCE)
-    ]
-    if nj == 1 or len(batches) < 2:
-        yield from (_check_all(check, batch) for batch in batches)
-        return
-    with process_pool(nj) as pool:
-        yield from pool.map(_check_all, itertools.repeat(check), batches)
+    checked = {}
+    state = f"{Utterance._fields} of {corpus / part} and {label_root}"
+    with Journal(done, state) as journal:
+        for wav, record in journal.known.items():
+            one = Utterance(*record)
+            if wav in wavs and not one.fault[0]:
+                checked[wav] = one
+        new = [path for wav, path in wavs.items() if wav not in checked]
+        for one in in_parallel(Checker(label_root), new, nj, part):
+            journal.add(one.wav, one)
+            checked[one.wav] = one
+    return sorted(checked.values())
 
 
 # ------------------------------------------------------------------------ test sets
