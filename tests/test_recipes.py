@@ -98,15 +98,76 @@ def test_bad_command_lines_end_in_one_line(arguments, fault, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_several_machines_need_a_queue():
+def prune_tts(*options):
+    """Run prune_tts.sh in a recipe's folder without doing any stage."""
     recipe = ROOT / "egs2" / "mini_an4" / "tts1"
     if not (ROOT / "tools").exists() and not ESPNET.exists():
         pytest.skip("needs ESPnet's recipes: set ESPNET_ROOT")
-    ended = subprocess.run(
-        [str(PIPELINE), "--num_nodes", "2"], capture_output=True, text=True, cwd=recipe
+    return subprocess.run(
+        [str(PIPELINE), "--stage", "99", *map(str, options)],
+        capture_output=True,
+        text=True,
+        cwd=recipe,
     )
-    assert ended.returncode == 2
-    assert "set cmd_backend=slurm" in ended.stderr and ended.stderr.count("\n") == 1
+
+
+def refused(ended, fault):
+    return (
+        ended.returncode == 2
+        and fault in ended.stderr
+        and ended.stderr.count("\n") == 1
+    )
+
+
+def test_several_machines_need_a_queue():
+    ended = prune_tts("--num_nodes", "2")
+    assert refused(ended, "set cmd_backend=slurm"), ended.stderr
+
+
+@pytest.mark.parametrize(
+    "settings, fault",
+    [
+        ('{pruning: "x; touch FILE; true"}', "tts_conf.pruning is"),
+        ('{pruning: "none\\nepochs=$(touch FILE)"}', "tts_conf.pruning is"),
+    ],
+)
+def test_a_configuration_runs_no_command(tmp_path, settings, fault):
+    made, config = tmp_path / "made", tmp_path / "train.yaml"
+    settings = settings.replace("FILE", str(made))
+    config.write_text(f"tts: fastspeech2\ntts_conf: {settings}\n")
+    ended = prune_tts("--train_config", config)
+    assert refused(ended, fault), ended.stderr
+    assert not made.exists()
+
+
+def test_a_number_of_epochs_runs_no_command(tmp_path):
+    made, config = tmp_path / "made", tmp_path / "train.yaml"
+    config.write_text(f"tts: fastspeech2\nmax_epoch: [\"$(touch {made})'\"]\n")
+    ended = prune_tts("--train_config", config)
+    assert refused(ended, "max_epoch is"), ended.stderr
+    assert not made.exists()
+
+
+@pytest.mark.parametrize(
+    "option, value",
+    [
+        ("--lang", "$(touch FILE)"),
+        ("--audio_format", "`touch FILE`"),
+        ("--train_args", "--seed 1; touch FILE"),
+        ("--n_shift", 'a["$(touch FILE)"]'),
+        ("--train_set", "train\ntouch FILE"),
+        ("--lang$(touch FILE)", "en"),
+        ("--config", "FILE"),
+    ],
+)
+def test_an_option_runs_no_command(tmp_path, option, value):
+    """ESPnet's tts.sh evaluates its options, so such values never reach it."""
+    made = tmp_path / "made"
+    ended = prune_tts(
+        option.replace("FILE", str(made)), value.replace("FILE", str(made))
+    )
+    assert ended.returncode == 2 and ended.stderr.startswith("prune_tts.sh: error: ")
+    assert not made.exists()
 
 
 def commands_of_readme():

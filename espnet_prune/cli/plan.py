@@ -1,4 +1,8 @@
-"""Check a training configuration and plan its phases, for ``prune_tts.sh``."""
+"""Check a training configuration and plan its phases, for ``prune_tts.sh``.
+
+The plan is printed as lines ``NAME=VALUE``. The values are whole numbers and one of
+the names of pruning, whatever the configuration says.
+"""
 
 import argparse
 import shlex
@@ -8,7 +12,7 @@ from typing import Optional, Sequence
 import yaml
 from espnet2.tasks.tts import feats_extractor_choices
 
-from espnet_prune.config import parse_pruning
+from espnet_prune.config import PRUNING_KINDS, parse_pruning, require_choice
 from espnet_prune.errors import UserError
 from espnet_prune.speech.pretrained import first_line
 from espnet_prune.speech.vocoder import (
@@ -66,6 +70,12 @@ def plan(
     if vocoders:
         check_vocoders(vocoders.split(), args)
     pruning = args.tts_conf.get("pruning") or "none"
+    # the script acts on both, also where ESPnet's own models are trained
+    require_choice("tts_conf.pruning", pruning, PRUNING_KINDS)
+    if type(args.max_epoch) is not int or args.max_epoch < 1:
+        raise UserError(
+            f"max_epoch is {args.max_epoch!r}: give a whole number of epochs, from 1"
+        )
     if not is_ours(args.tts) or pruning != "differentiable":
         return dict(pruning=pruning, epochs=args.max_epoch)
     conf = parse_pruning(pruning, args.tts_conf.get("pruning_conf"))
@@ -109,7 +119,7 @@ def check_vocoders(names: Sequence[str], args: argparse.Namespace) -> None:
 def get_parser() -> argparse.ArgumentParser:
     """Return the parser of this command."""
     parser = argparse.ArgumentParser(
-        description="Check a training configuration and print, as shell assignments, "
+        description="Check a training configuration and print, in lines NAME=VALUE, "
         "how many epochs each phase gets.",
     )
     parser.add_argument("--train_config", help="YAML file with options of training")

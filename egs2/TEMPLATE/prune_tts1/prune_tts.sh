@@ -122,7 +122,13 @@ while [ $# -gt 0 ]; do
         *)
             fail "unexpected argument $1: every option is --name value; see --help" ;;
     esac
+    # ESPnet's scripts evaluate the names and values of options
+    [[ "${name}" =~ ^[a-z][a-z0-9_]*$ ]] || fail "there is no option $1; see --help"
+    [[ "$2" != *[\$\`\"\\\;\|\&\(\)]* && "$2" != *$'\n'* ]] || fail "--${name} has a" \
+        "character that a shell would act on (one of \$ \` \" \\ ; | & ( ) or a new" \
+        "line): leave it out"
     case "${name}" in
+        config) fail "--config would run a file as a script: give its options here" ;;
         phase1_epochs|vocoders|nbpe|train_overlays|stage|stop_stage|python|train_args|\
         tag|tts_exp|test_sets|teacher_dumpdir|inference_tag|skip_packing|skip_scoring|card_args)
             printf -v "${name}" '%s' "$2" ;;  # handed on stage by stage
@@ -183,12 +189,16 @@ if runs 9 && [ "${feats_type}:${feats_extract}" = raw:fbank ]; then
         features+="--feats_extract_conf ${setting} "
     done
 fi
-phases=$(python3 -m espnet_prune plan "${to_check[@]}" \
+plan=$(python3 -m espnet_prune plan "${to_check[@]}" \
     --train_args "${features}${train_args}") || exit 2
 pruning=
 epochs=
 phase2_epochs=0
-eval "${phases}"
+while IFS='=' read -r name value; do  # lines of text, of which nothing is run
+    case "${name}" in
+        pruning|epochs|phase1_epochs|phase2_epochs) printf -v "${name}" '%s' "${value}" ;;
+    esac
+done <<< "${plan}"
 
 # The name that tts.sh would give the experiment.
 if [ -z "${tts_exp}" ]; then
