@@ -127,6 +127,25 @@ def test_spawned_worker_knows_the_plugin():
     assert child.stdout.decode().split() == ["PruneTTSTask", "StyleSpeech"]
 
 
+def test_a_process_that_is_spawned_as_espnet_does_knows_the_plugin(tmp_path):
+    """A real child, whose main module imports nothing but multiprocessing."""
+    script = tmp_path / "train.py"
+    script.write_text(
+        "import multiprocessing\n"
+        "if __name__ == '__main__':\n"
+        "    from espnet_prune.training.task import PruneTTSTask\n"
+        "    context = multiprocessing.get_context('spawn')\n"
+        "    worker = PruneTTSTask.main_worker\n"
+        "    child = context.Process(target=worker, args=(None,))\n"
+        "    child.start(); child.join()\n"
+        # what ESPnet's worker says to None: it was found and has begun
+        "    print(child.exitcode)\n"
+    )
+    child = python(str(script))
+    assert child.stdout.split() == [b"1"], child.stderr.decode()
+    assert b"espnet2/tasks/abs_task.py" in child.stderr
+
+
 # ---- launcher ----
 
 

@@ -26,7 +26,7 @@ from espnet_prune.speech.vocoder import (
     is_vocoder_name,
     reproducible,
 )
-from espnet_prune.training.host import is_ours
+from espnet_prune.training.host import is_ours, whole_checkpoints
 from espnet_prune.training.phases import prepare_phase2
 
 
@@ -35,29 +35,18 @@ class PruneTrainer(Trainer):
 
     @classmethod
     def run(cls, *args, trainer_options, distributed_option, **kwargs) -> None:
-        """Train; ``torch.save`` to a path replaces the file only when it is whole."""
+        """Train; mend first what an interruption has left out."""
         if trainer_options.resume and distributed_option.dist_rank in (None, 0):
             mend_last_epoch(
                 Path(trainer_options.output_dir), trainer_options.best_model_criterion
             )
-        save = torch.save
-
-        def save_whole(states, path, *rest, **options):
-            if not isinstance(path, (str, Path)):
-                return save(states, path, *rest, **options)
-            with replace_when_written(path) as partial:
-                save(states, partial, *rest, **options)
-
-        torch.save = save_whole
-        try:
+        with whole_checkpoints():
             super().run(
                 *args,
                 trainer_options=trainer_options,
                 distributed_option=distributed_option,
                 **kwargs,
             )
-        finally:
-            torch.save = save
 
 
 def mend_last_epoch(folder: Path, best_model_criterion) -> None:
