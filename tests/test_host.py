@@ -140,3 +140,20 @@ def test_only_espnets_trainer_saves_otherwise_and_only_while_it_trains(tmp_path)
         assert module.torch is torch
     assert torch.load(file) == {"a": 1} and buffer.getvalue()
     assert [path.name for path in tmp_path.iterdir()] == ["states.pth"]
+
+
+@pytest.mark.parametrize("version, lines", [("202611", 0), ("202701.post1", 1)])
+def test_an_untested_espnet_is_said_in_one_line(version, lines):
+    program = (
+        "import espnet2, logging\n"
+        f"espnet2.__version__ = {version!r}\n"
+        "import espnet_prune.training.host as host\n"
+        "host._warn_of_untested()\n"
+        "assert not logging.getLogger().handlers  # ESPnet sets it up itself\n"
+    )
+    child = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True
+    )
+    assert child.returncode == 0, child.stderr
+    assert child.stderr.count("not tested with ESPnet") == lines
+    assert child.stderr.count("\n") == lines

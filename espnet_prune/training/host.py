@@ -33,6 +33,7 @@ import contextlib
 import functools
 import importlib
 import importlib.abc
+import logging
 import sys
 import types
 from collections.abc import Callable, Iterator
@@ -48,6 +49,8 @@ MODELS = {
     "pruned_fastspeech2": ("espnet_prune.fastspeech2", "PrunedFastSpeech2"),
 }
 _registered: set[str] = set()
+# The first release of ESPnet that this version of the plugin was not tested with.
+UNTESTED = "202612"
 
 
 def install() -> None:
@@ -189,8 +192,25 @@ _hook = _ImportHook()
 
 
 def _register_models(tasks) -> None:
+    _warn_of_untested()
     for name, (module, model) in MODELS.items():
         register(name, getattr(importlib.import_module(module), model))
+
+
+def _warn_of_untested() -> None:
+    import espnet2
+    import espnet_prune
+    from packaging.version import Version
+
+    if Version(espnet2.__version__) >= Version(UNTESTED):
+        # not by logging.warning: it would set up the logging that ESPnet sets up later
+        logging.getLogger(__name__).warning(
+            "espnet_prune %s was not tested with ESPnet %s: should something fail, "
+            "install `espnet<%s`",
+            espnet_prune.__version__,
+            espnet2.__version__,
+            UNTESTED,
+        )
 
 
 def _register_arpabet(tokenizers) -> None:
