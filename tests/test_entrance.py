@@ -3,13 +3,15 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from espnet_prune.cli import VERBS
 
+TRAIN = Path(__file__).parents[1] / "conf" / "train.yaml"
 # Verbs that must not wait for ESPnet's import, which takes longer than their work.
-LIGHT = ("merge",)
+LIGHT = ("merge", "plan")
 
 
 def python(*arguments):
@@ -67,6 +69,14 @@ def test_light_verbs_do_not_import_espnet(verb):
         f"sys.argv = ['espnet-prune', {verb!r}, '--help']\n"
         "try: main()\n"
         "except SystemExit: pass\n"
+    )
+    assert not {"espnet2", "torch"} & modules_of(code)
+
+
+def test_a_plan_is_made_without_espnet():
+    code = (
+        "from espnet_prune.cli.plan import plan\n"
+        f"plan({str(TRAIN)!r}, '--max_epoch 30', teacher_dumpdir='labels')\n"
     )
     assert not {"espnet2", "torch"} & modules_of(code)
 
