@@ -11,7 +11,7 @@ from espnet_prune.cli import VERBS
 
 TRAIN = Path(__file__).parents[1] / "conf" / "train.yaml"
 # Verbs that must not wait for ESPnet's import, which takes longer than their work.
-LIGHT = ("merge", "plan")
+LIGHT = ("merge", "plan", "align", "bpe", "durations")
 
 
 def python(*arguments):
