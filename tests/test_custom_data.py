@@ -733,9 +733,9 @@ def test_run_sh_has_two_presets(recipe, tmp_path, preset, ngpu):
     [
         (["data"], "unexpected argument data"),
         (["--train_data"], "has no value"),
-        (["--preset", "large"], "choose small or full"),
+        (["--preset", "large"], "choose one of small full"),
         (["--system", "best"], "choose one of baseline dp_r0.40 "),
-        (["--durations", "guessed"], "choose learned or aligned"),
+        (["--durations", "guessed"], "choose one of learned aligned"),
         (
             ["--durations", "aligned", "--token_type", "char"],
             "choose phn, or --durations learned",
