@@ -27,8 +27,8 @@ setup(
     python_requires=">=3.12,<3.14",
     packages=find_packages(include=["espnet_prune", "espnet_prune.*"]),
     entry_points={"console_scripts": ["espnet-prune=espnet_prune.__main__:entry"]},
-    # The page of a listening test.
-    package_data={"espnet_prune.evaluation": ["*.html"]},
+    # Pages of the report and of listening tests, and the model card.
+    package_data={"espnet_prune.evaluation": ["templates/*"]},
     install_requires=[
         # One release line: the classes that are extended here are not ESPnet's API.
         "espnet>=202611,<202612",
@@ -41,7 +41,6 @@ setup(
         "filelock",
         "Jinja2",
         "librosa",
-        "Markdown",
         "matplotlib",
         "numpy>=2",
         "omniio",
@@ -84,7 +83,7 @@ setup(
         ],
         # Forced-alignment labels as TextGrids.
         "labels": ["praatio>=6"],
-        "test": ["pytest", "praatio>=6"],
+        "test": ["Markdown", "playwright>=1.50", "pytest", "praatio>=6"],
     },
     classifiers=[
         "Intended Audience :: Science/Research",

@@ -11,6 +11,12 @@ class UserError(ValueError):
     """
 
 
+def first_line(error: BaseException) -> str:
+    """Give the first line of an error's message that says something."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:200] if lines else type(error).__name__
+
+
 def run(main: Callable[[], None]) -> None:
     """Run a command; bad input and interruptions end it with one line on stderr.
 

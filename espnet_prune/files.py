@@ -5,8 +5,6 @@ import json
 from pathlib import Path
 from typing import Any, Dict, Iterator, Union
 
-from espnet2.fileio.read_text import read_2columns_text
-
 from espnet_prune.errors import UserError
 
 
@@ -32,6 +30,8 @@ def read_columns(path: Path) -> Dict[str, str]:
         UserError: It is missing, empty or something else.
 
     """
+    from espnet2.fileio.read_text import read_2columns_text
+
     try:
         table = read_2columns_text(path)
     except FileNotFoundError:

@@ -2,7 +2,10 @@
 
 import csv
 import json
+import re
+from html import unescape
 
+import markdown
 import numpy as np
 import pytest
 import torch
@@ -186,15 +189,32 @@ def test_markdown_table_is_aligned_and_shows_gaps():
     columns = (
         tables.Column("layer", "layer"),
         tables.Column("kept", "kept share", tables.percent),
-        tables.Column("theta", "theta", tables.number),
+        tables.Column("threshold", "threshold", tables.number),
     )
-    rows = [dict(layer=1, kept=0.1234, theta=4.184), dict(layer=2, kept=0, theta=None)]
-    assert tables.markdown(rows, columns) == (
-        "| layer | kept share | theta |\n"
-        "| ----: | ---------: | ----: |\n"
-        "|     1 |     12.3 % |  4.18 |\n"
-        "|     2 |        0 % |     - |\n"
-    )
+    rows = [
+        dict(layer=1, kept=0.1234, threshold=4.184),
+        dict(layer=2, kept=0, threshold=None),
+    ]
+    table = tables.markdown(rows, columns).splitlines()
+    assert [[cell.strip() for cell in line.split("|")[1:-1]] for line in table] == [
+        ["layer", "kept share", "threshold"],
+        [table[1].split("|")[n] for n in (1, 2, 3)],
+        ["1", "12.3 %", "4.18"],
+        ["2", "0 %", "-"],
+    ]
+    assert re.fullmatch(r"\|(-+:\|){3}", table[1])
+    assert len(set(map(len, table))) == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a | b", "one\ntwo", "x\u2028y", "# big", "<b>x</b>", "[x](y)", "`x`", "*x*", "\\|"],
+)
+def test_a_cell_is_what_it_says(text):
+    shown = tables.pipes([["heading"], [text]])
+    html = markdown.markdown(shown, extensions=["tables"])
+    (found,) = re.findall(r"<td[^>]*>(.*?)</td>", html)
+    assert unescape(found) == " ".join(text.split())
 
 
 @pytest.mark.parametrize(
@@ -349,8 +369,8 @@ def test_hard_masks_are_shown_before_and_after():
     assert 0.1 < kept.mean() < 0.9
     assert np.array_equal(after.get_alpha() == 0, ~kept)
     assert np.allclose(after.get_array()[kept], weights[kept])
-    assert titles_of(figure)[0] == "layer 1, head 1\n$\\theta$ = 1.00"
-    assert titles_of(figure)[3] == "layer 2, head 2\n$\\theta$ = 3.00"
+    assert titles_of(figure)[0] == "layer 1, head 1\nthreshold 1.00"
+    assert titles_of(figure)[3] == "layer 2, head 2\nthreshold 3.00"
     assert (
         titles_of(figure)[7]
         == f"{tables.percent(sparse.mask[0, 1].float().mean())} kept"

@@ -11,41 +11,31 @@ import importlib.metadata
 import io
 import warnings
 from pathlib import Path
-from typing import Any, Dict, Optional, Tuple, Union
+from typing import Any
 
-import librosa
 import numpy as np
-import soundfile
 
 from espnet_prune.errors import UserError
-from espnet_prune.speech import reference
+from espnet_prune.evaluation.page import read_sound
 
 RATE = 16000  # Hz, of every model here
 
 
-def load_wave(path: Union[str, Path], rate: int = RATE) -> np.ndarray:
+def load_wave(path: str | Path, rate: int = RATE) -> np.ndarray:
     """Read a recording as mono.
 
     Returns:
         Samples within [-1, 1] at ``rate`` Hz, float32 (T_wav,).
 
     Raises:
-        UserError: It is no audio, or its samples are no numbers.
+        UserError: It is not audio, or its samples are NaN or infinite.
 
     """
-    try:
-        samples, found = soundfile.read(path, dtype="float32", always_2d=True)
-    except (soundfile.LibsndfileError, OSError) as error:
-        raise UserError(
-            f"cannot read {path} as audio ({error}); make it again or leave it out"
-        ) from error
-    if not np.isfinite(samples).all():
-        raise UserError(
-            f"{path} has samples that are NaN or infinite; make it again with a model "
-            "that has not diverged"
-        )
-    wave = samples.mean(axis=1)
+    wave, found = read_sound(path, may_be_empty=True)
+    wave = wave.astype(np.float32)
     if found != rate and len(wave):
+        import librosa
+
         wave = librosa.resample(wave, orig_sr=found, target_sr=rate)
     return np.clip(wave, -1, 1)
 
@@ -56,6 +46,8 @@ def is_silent(wave: np.ndarray) -> bool:
     To be asked first: on silence recognisers answer "You", and encoders give some
     vector.
     """
+    from espnet_prune.speech import reference
+
     return reference.is_silent(reference.frame_levels(wave, RATE))
 
 
@@ -69,7 +61,7 @@ class Backend:
     """
 
     title = ""
-    packages: Tuple[str, ...] = ()
+    packages: tuple[str, ...] = ()
 
     def version(self) -> str:
         """Name the model, its packages and their versions.
@@ -185,13 +177,13 @@ class SpeakerEncoder(Backend):
     """A model that turns speech into a vector of the voice."""
 
     def __init__(self) -> None:
-        self._voices: Dict[Path, Optional[np.ndarray]] = {}
+        self._voices: dict[Path, np.ndarray | None] = {}
 
-    def embed(self, wave: np.ndarray) -> Optional[np.ndarray]:
+    def embed(self, wave: np.ndarray) -> np.ndarray | None:
         """Give the voice of (T_wav,) as a vector of length 1 (D,), None without one."""
         raise NotImplementedError
 
-    def voice(self, path: Path) -> Optional[np.ndarray]:
+    def voice(self, path: Path) -> np.ndarray | None:
         """Give the voice of a recording, computed once (D,)."""
         if path not in self._voices:
             wave = load_wave(path)
@@ -215,10 +207,12 @@ class Resemblyzer(SpeakerEncoder):
 
         return VoiceEncoder("cpu", verbose=False)
 
-    def embed(self, wave: np.ndarray) -> Optional[np.ndarray]:
+    def embed(self, wave: np.ndarray) -> np.ndarray | None:
         """Give the voice of (T_wav,) as a vector of length 1 (256,)."""
         encoder = self.model
         from resemblyzer import preprocess_wav
+
+        from espnet_prune.speech import reference
 
         speech = preprocess_wav(wave, source_sr=RATE)  # without its pauses
         if len(speech) < reference.MIN_LOUD_SECONDS * RATE:
@@ -239,7 +233,7 @@ class Ecapa(SpeakerEncoder):
 
         return EncoderClassifier.from_hparams("speechbrain/spkrec-ecapa-voxceleb")
 
-    def embed(self, wave: np.ndarray) -> Optional[np.ndarray]:
+    def embed(self, wave: np.ndarray) -> np.ndarray | None:
         """Give the voice of (T_wav,) as a vector of length 1 (192,)."""
         import torch
 
@@ -338,7 +332,7 @@ class Versa(Backend):
 
 
 class Synthesis(Backend):
-    """No model: what ``bin.synthesize --data_dir`` measured while it spoke."""
+    """No model: what ``say --data_dir`` measured while it spoke."""
 
     title = "measured in synthesis"
     model = None

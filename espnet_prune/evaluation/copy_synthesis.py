@@ -5,7 +5,6 @@ No system can be better than its vocoder is on the mel of a recording.
 
 import math
 from pathlib import Path
-from typing import Dict, Optional, Union
 
 import soundfile
 import torch
@@ -22,7 +21,8 @@ from espnet_prune.evaluation.speaking import (
     lacking,
     stamp,
 )
-from espnet_prune.speech.pretrained import read_settings, require_device
+from espnet_prune.experiment import read_config
+from espnet_prune.speech.pretrained import require_device
 from espnet_prune.speech.vocoder import (
     GRIFFIN_LIM,
     PUBLISHED,
@@ -33,7 +33,7 @@ from espnet_prune.speech.vocoder import (
 )
 
 
-def features_for(vocoder: str, train_config: Optional[Path] = None) -> torch.nn.Module:
+def features_for(vocoder: str, train_config: Path | None = None) -> torch.nn.Module:
     """Build the feature extractor of a model, or one that suits a vocoder.
 
     Args:
@@ -53,7 +53,7 @@ def features_for(vocoder: str, train_config: Optional[Path] = None) -> torch.nn.
         settings = PUBLISHED if vocoder in GRIFFIN_LIM else trained_features(vocoder)
         settings = dict(settings)
         return LogMelFbank(hop_length=settings.pop("n_shift"), **settings)
-    settings = read_settings(train_config)
+    settings = read_config(train_config)
     name = settings.get("feats_extract")
     if name != "fbank":
         raise UserError(
@@ -84,10 +84,10 @@ def build(vocoder: str, feats_extract: torch.nn.Module, device: str = "cpu"):
 
 @torch.no_grad()
 def copy_synthesis(
-    wavs: Dict[str, Path],
+    wavs: dict[str, Path],
     vocoder: str,
     folder: Path,
-    train_config: Optional[Union[Path, str]] = None,
+    train_config: Path | str | None = None,
     device: str = "cpu",
 ) -> None:
     """Send recordings through mel and vocoder, those that were not yet.

@@ -6,8 +6,9 @@ Rows are those of ``history``.
 
 import contextlib
 import io
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Callable, Dict, Iterator, List, NamedTuple, Sequence, Union
+from typing import TYPE_CHECKING, NamedTuple
 
 import matplotlib
 import numpy as np
@@ -16,12 +17,14 @@ from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from espnet_prune.attention import AttentionMaps
+from espnet_prune import keys
 from espnet_prune.evaluation import tables
-from espnet_prune.evaluation.history import Row, decoder_layers
+from espnet_prune.evaluation.history import AXES, Row, decoder_layers
 from espnet_prune.files import replace_when_written
 
-AXES = {"step": "training step", "epoch": "epoch"}
+if TYPE_CHECKING:  # it loads torch and ESPnet
+    from espnet_prune.attention import AttentionMaps
+
 DPI = 200
 MAX_PIXELS = 4000  # on either side of a PNG; beyond it viewers and papers give up
 MAX_CELLS = 256  # on either side of one attention map, about its size in pixels
@@ -51,17 +54,17 @@ class AttentionPanel(NamedTuple):
     Attributes:
         title: Which model it is.
         layers: Maps of each decoder layer, for a batch of one utterance.
-        thresholds: Theta of each decoder layer; None of a dense one.
+        thresholds: Threshold of each decoder layer; None of a dense one.
 
     """
 
     title: str
-    layers: Sequence[AttentionMaps]
+    layers: "Sequence[AttentionMaps]"
     thresholds: Sequence[float]
 
 
 def plot_thresholds(rows: Sequence[Row], axis: str = "step") -> Figure:
-    """Draw theta of every decoder layer against time.
+    """Draw the threshold of every decoder layer against time.
 
     Args:
         rows: History of one experiment, or of two joined.
@@ -70,8 +73,8 @@ def plot_thresholds(rows: Sequence[Row], axis: str = "step") -> Figure:
     """
     with styled_figure(6.0, 3.4) as figure:
         ax = figure.subplots()
-        _draw_layers(ax, rows, "threshold", axis)
-        ax.set_ylabel(r"threshold $\theta$ (multiples of 1/N)")
+        _draw_layers(ax, rows, keys.THRESHOLD, axis)
+        ax.set_ylabel("threshold (multiples of 1/N)")
         ax.legend(title="decoder layer", ncols=2)
     return figure
 
@@ -84,8 +87,8 @@ def plot_kept(rows: Sequence[Row], axis: str = "step") -> Figure:
     with styled_figure(9.0, 3.4) as figure:
         left, right = figure.subplots(1, 2, sharex=True)
         for ax, name, label in (
-            (left, "kept_share", "kept share of connections (hard mask)"),
-            (right, "kept_mass", "kept attention mass (hard mask)"),
+            (left, keys.KEPT_SHARE, "kept share of connections (hard mask)"),
+            (right, keys.KEPT_MASS, "kept attention mass (hard mask)"),
         ):
             _draw_layers(ax, rows, name, axis)
             ax.set_ylabel(label)
@@ -108,7 +111,7 @@ def plot_soft_mean(
     """
     with styled_figure(6.0, 3.4) as figure:
         ax = figure.subplots()
-        _draw_layers(ax, rows, "soft_mean", axis)
+        _draw_layers(ax, rows, keys.SOFT_MEAN, axis)
         ax.axhline(sparsity_ratio, color="0.2", linewidth=1)
         ax.annotate(
             f" R = {sparsity_ratio:g}",
@@ -125,8 +128,8 @@ def plot_soft_mean(
 def plot_losses(rows: Sequence[Row], axis: str = "step") -> Figure:
     """Draw every loss term, of training and validation, across the phase switch."""
     names = sorted(
-        {name for row in rows for name in row if name.endswith("loss")},
-        key=lambda name: (name != "loss", name != "mel_loss", name),
+        {name for row in rows for name in row if keys.is_loss(name)},
+        key=lambda name: (name != keys.LOSS, name != keys.MEL_LOSS, name),
     )
     columns = min(3, len(names))
     lines = -(-len(names) // columns)
@@ -138,7 +141,7 @@ def plot_losses(rows: Sequence[Row], axis: str = "step") -> Figure:
             for number, split in enumerate(("train", "valid")):
                 _draw(ax, rows, split, name, axis, number, label=split)
             _mark_phases(ax, rows, axis, label=False)
-            ax.set_title("total loss" if name == "loss" else name.replace("_", " "))
+            ax.set_title("total loss" if name == keys.LOSS else name.replace("_", " "))
         for column in range(columns):
             below = [ax for ax in grid[:, column] if ax.figure is not None]
             below[-1].set_xlabel(AXES[axis])
@@ -148,7 +151,7 @@ def plot_losses(rows: Sequence[Row], axis: str = "step") -> Figure:
 
 
 def plot_models(
-    models: Dict[str, Sequence[Row]], name: str, axis: str = "step"
+    models: dict[str, Sequence[Row]], name: str, axis: str = "step"
 ) -> Figure:
     """Draw one statistic of the validation set, a line a model.
 
@@ -174,7 +177,7 @@ def plot_attention(panels: Sequence[AttentionPanel], title: str) -> Figure:
     Columns are the heads of the decoder layers. Under a hard mask the rows are the
     probabilities before and after it, and what was pruned is white; a soft mask
     prunes nothing to zero and gets a row of its own. Weights are shown as multiples
-    of 1/N, the unit of theta, on one logarithmic scale for the whole figure.
+    of 1/N, the unit of thresholds, on one logarithmic scale for the whole figure.
 
     Args:
         panels: One model, or several below one another.
@@ -202,7 +205,7 @@ def plot_attention(panels: Sequence[AttentionPanel], title: str) -> Figure:
     return figure
 
 
-def save(figure: Figure, path: Union[str, Path]) -> None:
+def save(figure: Figure, path: str | Path) -> None:
     """Write a figure as PNG, in no more than ``MAX_PIXELS`` on either side."""
     dpi = min(DPI, *(MAX_PIXELS / inches for inches in figure.get_size_inches()))
     with replace_when_written(path) as partial:
@@ -225,7 +228,7 @@ def styled_figure(width: float, height: float) -> Iterator[Figure]:
 
 def _draw_layers(ax: Axes, rows: Sequence[Row], name: str, axis: str) -> None:
     for number, layer in enumerate(decoder_layers(rows)):
-        _draw(ax, rows, "valid", f"{name}_{layer}", axis, number, label=str(layer))
+        _draw(ax, rows, "valid", keys.of_layer(name, layer), axis, number, str(layer))
     _mark_phases(ax, rows, axis)
     ax.set_xlabel(AXES[axis])
 
@@ -289,9 +292,9 @@ class _Band(NamedTuple):
     """
 
     title: str
-    layers: List
+    layers: list
     thresholds: Sequence[float]
-    rows: Dict[str, Callable[[AttentionMaps], np.ndarray]]
+    rows: "dict[str, Callable[[AttentionMaps], np.ndarray]]"
 
 
 def _bands(panel: AttentionPanel) -> Iterator[_Band]:
@@ -339,7 +342,7 @@ def _draw_band(part: SubFigure, band: _Band, weights: Normalize, heads: int) -> 
             if name == "dense":
                 heading = f"layer {number}, head {head + 1}"
                 if threshold is not None:
-                    heading += f"\n" rf"$\theta$ = {tables.number(threshold)}"
+                    heading += f"\nthreshold {tables.number(threshold)}"
                 ax.set_title(heading)
             elif name != "masked":
                 mean = float(_per_head(maps.mask, maps)[head].mean())
@@ -389,7 +392,7 @@ def _plain(text: str) -> str:
     return text.replace("$", r"\$")
 
 
-def _per_head(values, maps: AttentionMaps) -> np.ndarray:
+def _per_head(values, maps: "AttentionMaps") -> np.ndarray:
     """Turn (1, H or 1, T, T) into (H, T, T)."""
     return values[:1].expand_as(maps.dense[:1])[0].detach().float().cpu().numpy()
 

@@ -30,8 +30,9 @@ numbers as digits, hesitations dropped. A space counts as a character.
 """
 
 import functools
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Dict, Mapping, NamedTuple, Sequence, Tuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -88,7 +89,7 @@ class Metric:
     """
 
     measures = ""
-    uses: Tuple[str, ...] = ("wav",)
+    uses: tuple[str, ...] = ("wav",)
     percent = False
     digits = 2
     compared = True
@@ -112,7 +113,7 @@ class Metric:
         """Load what scoring needs; raises whatever its package raises."""
         self.backend.model
 
-    def score(self, wave: np.ndarray, utterance: Utterance) -> Dict[str, Any]:
+    def score(self, wave: np.ndarray, utterance: Utterance) -> dict[str, Any]:
         """Score one utterance.
 
         Args:
@@ -126,7 +127,7 @@ class Metric:
         """
         raise NotImplementedError
 
-    def ratio(self, score: Mapping[str, Any]) -> Tuple[float, float]:
+    def ratio(self, score: Mapping[str, Any]) -> tuple[float, float]:
         """Split a value, not None, into what is summed up and what that is over."""
         return score["value"], 1.0
 
@@ -153,7 +154,7 @@ class CharacterErrorRate(Metric):
         _normaliser()
         super().load()
 
-    def score(self, wave: np.ndarray, utterance: Utterance) -> Dict[str, Any]:
+    def score(self, wave: np.ndarray, utterance: Utterance) -> dict[str, Any]:
         """Recognise and compare; in silence nothing is heard, so all of it is wrong."""
         from rapidfuzz.distance import Levenshtein
 
@@ -167,7 +168,7 @@ class CharacterErrorRate(Metric):
             "heard": heard,
         }
 
-    def ratio(self, score: Mapping[str, Any]) -> Tuple[float, float]:
+    def ratio(self, score: Mapping[str, Any]) -> tuple[float, float]:
         """Give edits and characters."""
         return score["edits"], score["characters"]
 
@@ -191,7 +192,7 @@ class Similarity(Metric):
     uses = ("wav", "reference")
     digits = 3
 
-    def score(self, wave: np.ndarray, utterance: Utterance) -> Dict[str, Any]:
+    def score(self, wave: np.ndarray, utterance: Utterance) -> dict[str, Any]:
         """Compare with the reference; None for silence."""
         said = None if is_silent(wave) else self.backend.embed(wave)
         voice = self.backend.voice(utterance.reference)
@@ -210,7 +211,7 @@ class OtherSimilarity(Metric):
     uses = ("wav", "voices")
     digits = 3
 
-    def score(self, wave: np.ndarray, utterance: Utterance) -> Dict[str, Any]:
+    def score(self, wave: np.ndarray, utterance: Utterance) -> dict[str, Any]:
         """Compare with the wrong speakers; None for silence or if there are none."""
         said = None if is_silent(wave) else self.backend.embed(wave)
         if said is None:
@@ -229,7 +230,7 @@ class Naturalness(Metric):
 
     measures = "predicted opinion of listeners, 1 to 5, higher is better"
 
-    def score(self, wave: np.ndarray, utterance: Utterance) -> Dict[str, Any]:
+    def score(self, wave: np.ndarray, utterance: Utterance) -> dict[str, Any]:
         """Predict; None for silence."""
         return {"value": None if is_silent(wave) else self.backend.predict(wave)}
 
@@ -239,7 +240,7 @@ class Measured(Metric):
 
     compared = False  # not a quality of the speech
 
-    def take(self, record: Mapping[str, Any]) -> Dict[str, Any]:
+    def take(self, record: Mapping[str, Any]) -> dict[str, Any]:
         """Read a value from a line of ``synthesis.jsonl``, {} if it has none."""
         raise NotImplementedError
 
@@ -251,7 +252,7 @@ class RealTimeFactor(Measured):
     digits = 4
     of_speakers = False  # but with what else the machine had to do
 
-    def take(self, record: Mapping[str, Any]) -> Dict[str, Any]:
+    def take(self, record: Mapping[str, Any]) -> dict[str, Any]:
         """Divide the seconds of synthesis by those of speech."""
         if "synthesis_seconds" not in record:
             return {}
@@ -259,7 +260,7 @@ class RealTimeFactor(Measured):
         value = taken / said if said else None
         return {"value": value, "synthesis_seconds": taken, "audio_seconds": said}
 
-    def ratio(self, score: Mapping[str, Any]) -> Tuple[float, float]:
+    def ratio(self, score: Mapping[str, Any]) -> tuple[float, float]:
         """Give the seconds of synthesis and of speech."""
         return score["synthesis_seconds"], score["audio_seconds"]
 
@@ -272,7 +273,7 @@ class KeptShare(Measured):
     digits = 1
     when_missing = "for soft masks keep a part of every connection"
 
-    def take(self, record: Mapping[str, Any]) -> Dict[str, Any]:
+    def take(self, record: Mapping[str, Any]) -> dict[str, Any]:
         """Read the share."""
         if "kept_share" not in record:
             return {}
@@ -280,7 +281,7 @@ class KeptShare(Measured):
 
 
 _resemblyzer, _ecapa = backends.Resemblyzer(), backends.Ecapa()
-METRICS: Dict[str, Metric] = {
+METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
         CharacterErrorRate("cer_moonshine", backends.Moonshine()),
