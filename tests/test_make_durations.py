@@ -3,7 +3,8 @@
 import pytest
 
 from espnet_prune import UserError
-from espnet_prune.cli.durations import main, make_durations
+from espnet_prune.cli.durations import main
+from espnet_prune.data.alignments import write_durations
 
 
 def write(folder, **tables):
@@ -43,20 +44,20 @@ def test_a_missing_file_ends_in_one_line(tmp_path, missing):
     write(tmp_path, token_ends="a 1\n", utt2num_samples="a 1\n")
     (tmp_path / missing).unlink()
     with pytest.raises(UserError, match=f"no .*{missing}: run the stage"):
-        make_durations(tmp_path, tmp_path, 16000, 256, tmp_path / "durations")
+        write_durations(tmp_path, tmp_path, 16000, 256, tmp_path / "durations")
     assert not (tmp_path / "durations").exists()
 
 
 def test_durations_of_other_utterances_are_refused(tmp_path):
     write(tmp_path, token_ends="a 0.1 0.2\n", utt2num_samples="b 9600\n")
     with pytest.raises(UserError, match="b of .* has no line in .*token_ends"):
-        make_durations(tmp_path, tmp_path, 16000, 256, tmp_path / "durations")
+        write_durations(tmp_path, tmp_path, 16000, 256, tmp_path / "durations")
 
 
 def test_times_that_are_out_of_order_name_the_utterance(tmp_path):
     write(tmp_path, token_ends="a 0.3 0.2\n", utt2num_samples="a 9600\n")
     with pytest.raises(UserError, match="a: .* not in order"):
-        make_durations(tmp_path, tmp_path, 16000, 256, tmp_path / "durations")
+        write_durations(tmp_path, tmp_path, 16000, 256, tmp_path / "durations")
 
 
 @pytest.mark.parametrize(
@@ -69,6 +70,6 @@ def test_times_that_are_out_of_order_name_the_utterance(tmp_path):
 def test_what_is_no_number_ends_in_one_line(tmp_path, tables):
     write(tmp_path, **tables)
     with pytest.raises(UserError, match="a has no numbers in .*: run from") as caught:
-        make_durations(tmp_path, tmp_path, 16000, 256, tmp_path / "durations")
+        write_durations(tmp_path, tmp_path, 16000, 256, tmp_path / "durations")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "durations").exists()

@@ -84,7 +84,7 @@ def test_zero_shot_set_says_what_others_said_with_its_own_reference(an4, tmp_pat
         assert Path(reference).name == f"cen8-{speaker}-b.sph"
         assert soundfile.info(reference).samplerate == 16000
     # Nobody recorded these texts in these voices.
-    assert test.keys() == {"text", "wav.scp", "utt2spk"}
+    assert test.keys() == {"text", "wav.scp", "utt2spk", "spk2utt"}
 
 
 def test_train_and_dev_share_speakers_but_no_utterance(an4, tmp_path):
@@ -147,7 +147,7 @@ def test_a_spoilt_corpus_is_one_line_and_nothing_written(an4, tmp_path, spoil):
     fault = spoil(an4)
     run = prepare(an4, tmp_path / "data")
     assert run.returncode == 2
-    assert run.stderr.startswith("prepare.py: error: ")
+    assert run.stderr.startswith("espnet_prune: error: ")
     assert run.stderr.count("\n") == 1
     assert fault in run.stderr
     assert not (tmp_path / "data").exists()

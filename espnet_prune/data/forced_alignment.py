@@ -7,43 +7,44 @@ a word take; what is no phone (stress, length) takes no time, and what stands be
 words (space, punctuation) takes the pause.
 """
 
-from typing import List, NamedTuple, Optional, Sequence, Tuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from espnet_prune.data.labels import PAUSE_LABELS
 from espnet_prune.errors import UserError
-from espnet_prune.text.arpabet import CONSONANTS, VOWELS
+from espnet_prune.text.arpabet import CONSONANTS, MARKS, VOWELS, spell
 
 RATE = 16000  # Hz, of the acoustic model
 FRAMES_A_SECOND = 100
 
 PHONES = frozenset(VOWELS + CONSONANTS)
-# What espeak-ng writes for English, by letter: diphthongs and affricates are two.
-IPA = dict(
-    pair.split(":")
-    for pair in (
-        "a:AA ɑ:AA ɒ:AA æ:AE ɐ:AH ə:AH ʌ:AH ɔ:AO o:AO e:EH ɛ:EH ɚ:ER ɜ:ER ɝ:ER "
-        "i:IY ɪ:IH ᵻ:IH u:UW ʊ:UH b:B d:D ɾ:D ð:DH f:F g:G ɡ:G h:HH x:K k:K l:L ɫ:L "
-        "m:M n:N ŋ:NG p:P r:R ɹ:R s:S ʃ:SH t:T ʔ:T θ:TH v:V w:W j:Y z:Z ʒ:ZH"
-    ).split()
-)
-# Stress, length, syllabic, tie, palatalised, nasal, aspirated, breaks.
-MARKS = frozenset("ˈˌː\u0329\u0361ʲ\u0303ʰ|‖")
 
 
 class AlignmentError(ValueError):
-    """One utterance cannot be aligned; the message says why."""
+    """One utterance cannot be aligned.
+
+    Attributes:
+        reason: Short, the same for all of a kind.
+        detail: Of this utterance.
+
+    """
+
+    def __init__(self, reason: str, detail: str = ""):
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+        self.reason = reason
+        self.detail = detail
 
 
 class Spoken(NamedTuple):
     """A word as the acoustic model spells it: its tokens and the phones of each."""
 
-    tokens: Tuple[int, ...]
-    phones: Tuple[Tuple[str, ...], ...]
+    tokens: tuple[int, ...]
+    phones: tuple[tuple[str, ...], ...]
 
 
-def phones_of(token: str) -> Optional[Tuple[str, ...]]:
+def phones_of(token: str) -> tuple[str, ...] | None:
     """Spell a token in the acoustic model's phones.
 
     Args:
@@ -53,7 +54,7 @@ def phones_of(token: str) -> Optional[Tuple[str, ...]]:
         Its phones, none for a mark, or None for what stands between words.
 
     Raises:
-        UserError: a letter that is no phoneme of English.
+        AlignmentError: A letter is no phoneme of English.
 
     """
     if token.rstrip("012") in PHONES:
@@ -62,25 +63,24 @@ def phones_of(token: str) -> Optional[Tuple[str, ...]]:
         return None
     if not any(c in MARKS or c.isalpha() for c in token):
         return None
-    unknown = [c for c in token if c not in IPA and c not in MARKS]
-    if unknown:
-        raise UserError(
-            f"no English phone sounds like {unknown[0]!r} of the token {token!r}: "
-            "align English phonemes (g2p_en*, espeak_ng_english*), or learn the "
-            "durations"
-        )
-    return tuple(IPA[c] for c in token if c in IPA)
+    try:
+        return spell(token)
+    except ValueError as error:
+        raise AlignmentError(
+            "no English phone sounds like a letter of its tokens",
+            f"{str(error)!r} of {token!r}",
+        ) from error
 
 
-def words_of(tokens: Sequence[str]) -> List[Spoken]:
+def words_of(tokens: Sequence[str]) -> list[Spoken]:
     """Cut tokens into words at what stands between them."""
-    words: List[Spoken] = []
-    word: List[Tuple[int, Tuple[str, ...]]] = []
+    words: list[Spoken] = []
+    word: list[tuple[int, tuple[str, ...]]] = []
     for i, phones in enumerate([*map(phones_of, tokens), None]):
         if phones:
             word.append((i, phones))
         elif phones is None and word:
-            words.append(Spoken(*map(tuple, zip(*word))))
+            words.append(Spoken(*map(tuple, zip(*word, strict=True))))
             word = []
     return words
 
@@ -109,9 +109,9 @@ class ForcedAligner:
             samprate=RATE,
             loglevel="FATAL",
         )
-        self._spelled = set()
+        self._spelled: set[str] = set()
 
-    def token_ends(self, tokens: Sequence[str], speech: np.ndarray) -> List[float]:
+    def token_ends(self, tokens: Sequence[str], speech: np.ndarray) -> list[float]:
         """Say where each token ends.
 
         Args:
@@ -123,8 +123,8 @@ class ForcedAligner:
             the pause at the end, and is the length of the recording.
 
         Raises:
-            AlignmentError: no word is spoken, or the text does not fit the speech.
-            UserError: the tokens are not English phonemes.
+            AlignmentError: No word is spoken, the text does not fit the speech, or the
+                tokens are not English phonemes.
 
         """
         words = words_of(tokens)
@@ -155,13 +155,13 @@ class ForcedAligner:
         spelled = [
             i
             for word in words
-            for i, phones in zip(word.tokens, word.phones)
+            for i, phones in zip(word.tokens, word.phones, strict=True)
             for _ in phones
         ]
         if len(segments) != len(spelled):
             raise AlignmentError("the text does not fit the recording")
         starts, ends = {}, {}
-        for i, segment in zip(spelled, segments):
+        for i, segment in zip(spelled, segments, strict=True):
             starts.setdefault(i, segment.start / FRAMES_A_SECOND)
             ends[i] = (segment.start + segment.duration) / FRAMES_A_SECOND
         return starts, ends
@@ -182,7 +182,7 @@ class ForcedAligner:
         self._decoder.end_utt()
 
 
-def spread(tokens, starts, ends, length: float) -> List[float]:
+def spread(tokens, starts, ends, length: float) -> list[float]:
     """Give every moment of a recording to a token.
 
     Args:
@@ -195,7 +195,7 @@ def spread(tokens, starts, ends, length: float) -> List[float]:
         and the pause goes to the first token that stands between the words.
 
     """
-    result: List[float] = []
+    result: list[float] = []
     following = length
     for i in reversed(range(len(tokens))):
         following = starts.get(i, following)

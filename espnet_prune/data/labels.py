@@ -5,8 +5,9 @@ each token takes, a sum that must be exactly the number of frames. Times stay in
 as long as they can, so that one set of labels serves every sampling rate and hop size.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import List, NamedTuple, Sequence, Tuple, Union
+from typing import NamedTuple
 
 import numpy as np
 
@@ -73,7 +74,7 @@ def frame_durations(
     return np.diff(boundaries, prepend=0)
 
 
-def read_labels(path: Union[str, Path]) -> List[Interval]:
+def read_labels(path: str | Path) -> list[Interval]:
     """Read the phones of a ``.lab`` file or of a Praat TextGrid.
 
     Args:
@@ -108,7 +109,7 @@ def read_labels(path: Union[str, Path]) -> List[Interval]:
     return intervals
 
 
-def _read_textgrid(path: Path) -> List[Interval]:
+def _read_textgrid(path: Path) -> list[Interval]:
     try:
         from praatio import textgrid
     except ImportError as error:
@@ -128,7 +129,7 @@ def _read_textgrid(path: Path) -> List[Interval]:
 
 def tokens_and_ends(
     intervals: Sequence[Interval],
-) -> Tuple[List[str], List[float]]:
+) -> tuple[list[str], list[float]]:
     """Make tokens of intervals: each phone one, neighbouring pauses one together.
 
     Args:
@@ -141,8 +142,8 @@ def tokens_and_ends(
         UserError: Nothing is spoken, or the intervals leave gaps or overlap.
 
     """
-    tokens: List[str] = []
-    ends: List[float] = []
+    tokens: list[str] = []
+    ends: list[float] = []
     before = 0.0
     for interval in intervals:
         if abs(interval.start - before) > LARGEST_GAP or interval.end < interval.start:

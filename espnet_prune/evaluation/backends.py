@@ -15,8 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from espnet_prune.errors import UserError
-from espnet_prune.evaluation.page import read_sound
+from espnet_prune.speech import audio
 
 RATE = 16000  # Hz, of every model here
 
@@ -31,12 +30,8 @@ def load_wave(path: str | Path, rate: int = RATE) -> np.ndarray:
         UserError: It is not audio, or its samples are NaN or infinite.
 
     """
-    wave, found = read_sound(path, may_be_empty=True)
-    wave = wave.astype(np.float32)
-    if found != rate and len(wave):
-        import librosa
-
-        wave = librosa.resample(wave, orig_sr=found, target_sr=rate)
+    samples, header = audio.read(path)
+    wave = audio.resample(samples.mean(axis=1), header.rate, rate, "soxr")
     return np.clip(wave, -1, 1)
 
 
@@ -46,9 +41,7 @@ def is_silent(wave: np.ndarray) -> bool:
     To be asked first: on silence recognisers answer "You", and encoders give some
     vector.
     """
-    from espnet_prune.speech import reference
-
-    return reference.is_silent(reference.frame_levels(wave, RATE))
+    return audio.is_silent(audio.frame_levels(wave, RATE))
 
 
 class Backend:
@@ -212,10 +205,8 @@ class Resemblyzer(SpeakerEncoder):
         encoder = self.model
         from resemblyzer import preprocess_wav
 
-        from espnet_prune.speech import reference
-
         speech = preprocess_wav(wave, source_sr=RATE)  # without its pauses
-        if len(speech) < reference.MIN_LOUD_SECONDS * RATE:
+        if len(speech) < audio.MIN_LOUD_SECONDS * RATE:
             return None
         return encoder.embed_utterance(speech)
 

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from espnet_prune.attention import record_attention
+from espnet_prune.data.kaldi import read_columns
 from espnet_prune.errors import UserError
 from espnet_prune.evaluation import plots, tables
-from espnet_prune.files import read_columns
 from espnet_prune.speech.reference import read_speaker
 from espnet_prune.speech.synthesis import Text2Speech
 

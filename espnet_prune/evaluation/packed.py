@@ -14,8 +14,8 @@ from espnet2.bin.tts_inference import Text2Speech
 from espnet_model_zoo.downloader import ModelDownloader
 
 from espnet_prune import PruneTTSTask
+from espnet_prune.data.kaldi import read_columns
 from espnet_prune.errors import UserError
-from espnet_prune.files import read_columns
 from espnet_prune.speech.pretrained import first_line
 from espnet_prune.speech.reference import read_speaker
 

@@ -15,6 +15,7 @@ import numpy as np
 import soundfile
 
 from espnet_prune.errors import UserError
+from espnet_prune.speech import audio
 
 # Every browser of the last years plays both. What is to be judged is not compressed
 # with loss.
@@ -47,26 +48,17 @@ class Sound(NamedTuple):
     fs: int
 
 
-def read_sound(path: str | Path, may_be_empty: bool = False) -> Sound:
+def read_sound(path: str | Path) -> Sound:
     """Read a recording as one channel.
 
     Raises:
-        UserError: It cannot be read, its samples are NaN or infinite, or it is empty,
-            unless it may be.
+        UserError: It cannot be read, it is empty, or its samples are NaN or infinite.
 
     """
-    try:
-        wave, fs = soundfile.read(str(path), always_2d=True)
-    except (soundfile.LibsndfileError, OSError) as error:
-        raise UserError(f"cannot read {path} as audio ({error}); mend it") from error
-    if not len(wave) and not may_be_empty:
+    samples, header = audio.read(path)
+    if not len(samples):
         raise UserError(f"{path} holds no samples; mend or remove it")
-    if not np.isfinite(wave).all():
-        raise UserError(
-            f"{path} has samples that are NaN or infinite; make it again with a model "
-            "that has not diverged"
-        )
-    return Sound(wave.mean(axis=1), fs)
+    return Sound(samples.mean(axis=1), header.rate)
 
 
 def encode_sound(sound: Sound, kind: str) -> bytes:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from espnet_prune import __version__, keys
+from espnet_prune.data.kaldi import read_columns
 from espnet_prune.errors import UserError
 from espnet_prune.evaluation import documents, page, plots, tables
 from espnet_prune.evaluation.documents import Block, Document
@@ -21,7 +22,6 @@ from espnet_prune.evaluation.history import (
 from espnet_prune.evaluation.thresholds import NAME as THRESHOLDS
 from espnet_prune.evaluation.thresholds import threshold_blocks
 from espnet_prune.experiment import read_config
-from espnet_prune.files import read_columns
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

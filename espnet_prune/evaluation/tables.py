@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from espnet_prune.errors import UserError
-from espnet_prune.files import replace_when_written
+from espnet_prune.files import write_text
 
 NOT_THERE = "-"
 
@@ -109,12 +109,6 @@ def make_output_dir(folder: str | Path) -> Path:
             "--output_dir"
         ) from None
     return Path(folder)
-
-
-def write_text(path: str | Path, text: str) -> None:
-    """Write a text file."""
-    with replace_when_written(path) as partial:
-        partial.write_text(text, encoding="utf-8")
 
 
 def write_csv(path: str | Path, rows: Sequence[dict[str, Any]]) -> None:

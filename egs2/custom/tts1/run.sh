@@ -108,6 +108,18 @@ if [ -n "${system}" ]; then
     [ -e "${overlays}" ] || fail "--system is ${system}: choose one of" \
         "$(find conf/systems/ -name '*.yaml' | sed 's|.*/||; s|.yaml$||' | sort | xargs)"
 fi
+# Writes its arguments as a JSON array of strings, for local/data.sh.
+as_json() {
+    local array='' word
+    for word in "$@"; do
+        word=${word//\\/\\\\}
+        word=${word//\"/\\\"}
+        word=${word//$'\n'/\\n}
+        array+="${array:+, }\"${word//$'\t'/\\t}\""
+    done
+    echo "[${array}]"
+}
+
 custom_align_opts=
 case "${durations}" in
     learned) ;;
@@ -117,7 +129,7 @@ case "${durations}" in
         overlays+=" conf/aligned.yaml"
         passed=(--teacher_dumpdir "${dumpdir}/durations" \
             --tts_stats_dir "${expdir}/tts_stats_aligned" "${passed[@]}")
-        custom_align_opts=$(printf '%q ' --g2p "${g2p}" --cleaner "${cleaner}" \
+        custom_align_opts=$(as_json --g2p "${g2p}" --cleaner "${cleaner}" \
             --nj "${nj}") ;;
     *) fail "--durations is ${durations}: choose learned or aligned" ;;
 esac
@@ -126,12 +138,13 @@ test_sets=test_unseen
 
 ../../setup.sh
 
-custom_data_opts=$(printf '%q ' --base_dir "${called_from}" --exp_dir "${expdir}")
+data_opts=(--base_dir "${called_from}" --exp_dir "${expdir}")
 for name in train_data eval_data eval_speakers seen_speakers test_texts num_texts \
     split_seed nj lang fs n_shift min_wav_duration max_wav_duration token_type g2p \
     cleaner; do
-    [ -z "${!name}" ] || custom_data_opts+=$(printf '%q ' "--${name}" "${!name}")
+    [ -z "${!name}" ] || data_opts+=("--${name}" "${!name}")
 done
+custom_data_opts=$(as_json "${data_opts[@]}")
 export custom_data_opts custom_align_opts
 
 ./prune_tts.sh \

@@ -11,69 +11,67 @@ import argparse
 import random
 import shutil
 import statistics
-import unicodedata
-from collections import Counter, defaultdict
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
+from typing import NamedTuple
 
 import numpy as np
-import soundfile
-import torch
-import torchaudio
-from corpus import (
+from corpus import read_corpus
+
+from espnet_prune.data.checks import (
     Checked,
     Checker,
-    Finding,
     Settings,
-    Utterance,
     check,
     find_warnings,
     has_speech,
-    in_parallel,
-    read_corpus,
 )
-
+from espnet_prune.data.kaldi import Finding, Row, read_columns, write_folder
+from espnet_prune.data.testset import (
+    SHORTEST_REFERENCE,
+    by_speaker,
+    count_reasons,
+    draw_references,
+    draw_speakers,
+    find_references,
+    one_line,
+    read_sentences,
+    row,
+    words_only,
+    write_findings,
+    write_like,
+)
 from espnet_prune.errors import UserError, run
-from espnet_prune.files import replace_when_written
+from espnet_prune.files import lock_folder
+from espnet_prune.processes import in_parallel
+from espnet_prune.speech import audio
 
 # Fewer recordings than this teach nothing.
 MIN_TRAINING = 10
 # What says the sentences that come with this recipe.
 ENGLISH_G2P = ("arpabet", "espeak_ng_english_us_vits", "g2p_en", "g2p_en_no_space")
-# What a voice can be heard in, and what it is heard in best (seconds).
-SHORTEST_REFERENCE = 2.0
-GOOD_REFERENCE = (4.0, 10.0)
 # Of the training recordings, at most so many, are held out as dev.
 DEV_SHARE, MOST_DEV = 0.05, 100
 # Of the speakers, at least two and at most so many, are held out if none are given.
 EVAL_SHARE, MOST_EVAL_SPEAKERS = 0.1, 10
 
-Row = Dict[str, str]  # file of the Kaldi folder: value; "utterance": its id
-
 
 class Split(NamedTuple):
     """Who is used for what."""
 
-    train: List[Checked]
-    dev: List[Checked]
-    unseen: Dict[str, List[Checked]]  # recordings of each unseen speaker
-
-
-def by_speaker(recordings: Iterable[Checked]) -> Dict[str, List[Checked]]:
-    """Group recordings by speaker, speakers in order."""
-    groups = defaultdict(list)
-    for one in recordings:
-        groups[one.utterance.speaker].append(one)
-    return {speaker: groups[speaker] for speaker in sorted(groups)}
+    train: list[Checked]
+    dev: list[Checked]
+    unseen: dict[str, list[Checked]]  # recordings of each unseen speaker
 
 
 # ---------------------------------------------------------------- who is held out
 
 
 def split(
-    known: List[Checked],
-    given: Optional[List[Checked]],
-    eval_speakers: Optional[int],
+    known: list[Checked],
+    given: list[Checked] | None,
+    eval_speakers: int | None,
     seed: int,
 ) -> Split:
     """Hold out speakers for evaluation, unless they are given, and some utterances.
@@ -120,12 +118,11 @@ def split(
             f"{len(pool)} speakers are too few to hold {count} of them out: training "
             "needs 2 or more; give --eval_data or fewer --eval_speakers"
         )
-    chosen = random.Random(f"{seed}-speakers").sample(candidates, count)
-    unseen = {name: pool[name] for name in sorted(chosen)}
-    rest = [one for one in known if one.utterance.speaker not in unseen]
+    unseen = {name: pool[name] for name in draw_speakers(candidates, count, seed)}
+    rest = [one for one in known if one.speaker not in unseen]
     dev = draw_dev(rest, seed)
-    names = {one.utterance.name for one in dev}
-    train = [one for one in rest if one.utterance.name not in names]
+    names = {one.name for one in dev}
+    train = [one for one in rest if one.name not in names]
     if len(train) < MIN_TRAINING:
         raise UserError(
             f"only {len(train)} usable recordings are left to train on, {MIN_TRAINING} "
@@ -134,7 +131,7 @@ def split(
     return Split(train, dev, unseen)
 
 
-def draw_dev(recordings: List[Checked], seed: int) -> List[Checked]:
+def draw_dev(recordings: list[Checked], seed: int) -> list[Checked]:
     """Draw a few recordings, spread over speakers who keep others in training."""
     count = min(MOST_DEV, max(1, round(DEV_SHARE * len(recordings))))
     rng = random.Random(f"{seed}-dev")
@@ -145,29 +142,10 @@ def draw_dev(recordings: List[Checked], seed: int) -> List[Checked]:
         rounds += [(number, rng.random(), one) for number, one in enumerate(spare)]
     rounds.sort(key=lambda entry: entry[:2])
     drawn = [one for _, _, one in rounds] or rng.sample(recordings, len(recordings))
-    return sorted(drawn[:count], key=lambda one: one.utterance.name)
+    return sorted(drawn[:count], key=lambda one: one.name)
 
 
-def find_references(recordings: List[Checked]) -> List[Checked]:
-    """Choose the recordings that can be a reference: those of a good length if any."""
-    shortest, longest = GOOD_REFERENCE
-    good = [one for one in recordings if shortest <= one.seconds <= longest]
-    return good or [one for one in recordings if one.seconds >= SHORTEST_REFERENCE]
-
-
-def draw_references(
-    speakers: Dict[str, List[Checked]], seed: int
-) -> Dict[str, Checked]:
-    """Draw one reference a speaker; it does not depend on the other speakers."""
-    return {
-        speaker: random.Random(f"{seed}-reference-{speaker}").choice(
-            find_references(recordings)
-        )
-        for speaker, recordings in speakers.items()
-    }
-
-
-def draw_seen(train: List[Checked], count: int, seed: int) -> Dict[str, List[Checked]]:
+def draw_seen(train: list[Checked], count: int, seed: int) -> dict[str, list[Checked]]:
     """Draw training speakers; first those of whom another recording can be compared.
 
     Raises:
@@ -192,75 +170,17 @@ def draw_seen(train: List[Checked], count: int, seed: int) -> Dict[str, List[Che
 # ----------------------------------------------------------------- what they say
 
 
-def read_sentences(path: Path) -> List[Tuple[int, str]]:
-    """Read sentences, one a line, with their numbers.
-
-    Raises:
-        UserError: there is no such file, or nothing in it.
-
-    """
-    if not path.is_file():
-        raise UserError(f"there is no file of sentences {path}; correct --test_texts")
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8: convert it") from error
-    sentences = [" ".join(line.split()) for line in lines]
-    sentences = [sentence for sentence in sentences if sentence]
-    if not sentences:
-        raise UserError(f"{path} has no sentence; write one a line")
-    return list(enumerate(sentences, 1))
-
-
-def plain(text: str) -> str:
-    """Reduce a text to its words, to compare it with others."""
-    text = unicodedata.normalize("NFKC", text).casefold().replace("\u2019", "'")
-    kept = (c if c.isalnum() or c == "'" else " " for c in text)
-    return f" {' '.join(''.join(kept).split())} "
-
-
-def write_like(sentence: str, characters: set, keeps_apostrophe: bool) -> str:
-    """Write a sentence as the training texts are written.
-
-    A model that has read lower case without commas knows neither capitals nor commas.
-
-    Args:
-        sentence: any sentence.
-        characters: those of the training texts.
-        keeps_apostrophe: whether one stays that training never has; a g2p needs it.
-
-    """
-    if not any(c.isupper() for c in characters):
-        sentence = sentence.lower()
-    elif not any(c.islower() for c in characters):
-        sentence = sentence.upper()
-    written = []
-    for character in sentence:
-        if character in characters or character.isalnum() or character.isspace():
-            written.append(character)
-        elif character in "'\u2019":
-            other = "'\u2019".replace(character, "")
-            if other in characters or keeps_apostrophe:
-                written.append(other if other in characters else "'")
-        elif unicodedata.category(character).startswith("M"):
-            written.append(character)
-        else:
-            dash = unicodedata.category(character) == "Pd"
-            written.append(" " if dash else "")
-    return " ".join("".join(written).split())
-
-
 def choose_sentences(
-    sentences: List[Tuple[int, str]],
-    wanted: Optional[int],
+    sentences: Sequence[str],
+    wanted: int | None,
     texts: Sequence[str],
-    train: List[Checked],
+    train: list[Checked],
     checker: Checker,
-) -> Tuple[List[Tuple[int, str]], List[Finding]]:
+) -> tuple[list[tuple[int, str]], list[Finding]]:
     """Take the first sentences that can be said and that no recording says.
 
     Args:
-        sentences: with their numbers.
+        sentences: to choose from.
         wanted: how many, None for all.
         texts: of all recordings.
         train: what the model learns from.
@@ -272,13 +192,13 @@ def choose_sentences(
     """
     characters = set().union(*(one.utterance.text for one in train))
     known_tokens = set().union(*(one.token_kinds for one in train))
-    recorded = "\n".join(map(plain, texts))
+    recorded = "\n".join(f" {words_only(text)} " for text in texts)
     chosen, remarks = [], []
-    for number, sentence in sentences:
+    for number, sentence in enumerate(sentences, 1):
         name = f"sent{number:03d}"
         written = write_like(sentence, characters, checker.settings.token_type == "phn")
         tokens = checker.tokenize(written)
-        if plain(sentence) in recorded:
+        if f" {words_only(sentence)} " in recorded:
             remarks.append(Finding(name, "sentence is in the recordings", sentence))
         elif not has_speech(tokens):
             remarks.append(Finding(name, "sentence without tokens", sentence))
@@ -300,116 +220,68 @@ def choose_sentences(
 # --------------------------------------------------------------------- the folders
 
 
-def one_line(text: Optional[str]) -> str:
-    """Join the lines of a text."""
-    return " ".join((text or "").split())
-
-
-def recorded_rows(recordings: List[Checked]) -> List[Row]:
+def recorded_rows(recordings: list[Checked]) -> list[Row]:
     """Describe recordings with what is said in them."""
     return [
-        {
-            "utterance": one.utterance.name,
-            "text": one_line(one.utterance.text),
-            "wav.scp": str(one.utterance.path),
-            "utt2spk": one.utterance.speaker,
-        }
+        row(one.name, one.speaker, one.utterance.text, one.utterance.path)
         for one in recordings
     ]
 
 
 def test_rows(
-    references: Dict[str, Checked], sentences: List[Tuple[int, str]]
-) -> List[Row]:
+    references: dict[str, Checked], sentences: list[tuple[int, str]]
+) -> list[Row]:
     """Let every speaker say every sentence."""
     return [
-        {
-            "utterance": f"{speaker}-sent{number:03d}",
-            "text": sentence,
-            "wav.scp": str(reference.utterance.path),
-            "utt2spk": speaker,
-        }
+        row(f"{speaker}-sent{number:03d}", speaker, sentence, reference.utterance.path)
         for speaker, reference in references.items()
         for number, sentence in sentences
     ]
 
 
-def real_rows(
-    references: Dict[str, Checked], recordings: Iterable[Checked]
-) -> List[Row]:
+def real_rows(references: dict[str, Checked], recordings: list[Checked]) -> list[Row]:
     """Pair each recording of these speakers that has a text with their reference."""
     rows = []
     for one in recordings:
-        reference = references.get(one.utterance.speaker)
-        if reference is None or one.text_fault:
-            continue
+        reference = references.get(one.speaker)
         # by name: the reference may be a copy at another rate by now
-        if one.utterance.name == reference.utterance.name:
+        if reference is None or one.text_fault or one.name == reference.name:
             continue
-        (row,) = recorded_rows([one])
-        row["gt_wav.scp"] = row["wav.scp"]
-        row["wav.scp"] = str(reference.utterance.path)
-        rows.append(row)
+        name, speaker, path, text = one.utterance
+        rows.append(row(name, speaker, text, reference.utterance.path, path))
     return rows
 
 
-def write_kaldi(folder: Path, rows: List[Row]) -> None:
-    """Write a Kaldi folder sorted by utterance, or remove it if there are no rows."""
-    shutil.rmtree(folder, ignore_errors=True)
-    if not rows:
-        return
-    folder.mkdir(parents=True)
-    rows = sorted(rows, key=lambda row: row["utterance"])
-    for name in rows[0]:
-        if name != "utterance":
-            lines = [f"{row['utterance']} {row[name]}\n" for row in rows]
-            (folder / name).write_text("".join(lines), encoding="utf-8")
-    speakers = defaultdict(list)
-    for row in rows:
-        speakers[row["utt2spk"]].append(row["utterance"])
-    lines = [f"{name} {' '.join(speakers[name])}\n" for name in sorted(speakers)]
-    (folder / "spk2utt").write_text("".join(lines), encoding="utf-8")
-
-
-def write_findings(path: Path, findings: List[Tuple[str, Finding]]) -> None:
-    """Write findings with the option that named their corpus, one a line."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lines = ["corpus\tutterance\treason\tdetail\n"]
-    for corpus, finding in findings:
-        fields = (corpus, finding.name, finding.reason, finding.detail)
-        lines.append("\t".join(map(one_line, fields)) + "\n")
-    with replace_when_written(path) as partial:
-        partial.write_text("".join(lines), encoding="utf-8", errors="replace")
-
-
-def mix_down(job: Tuple[Utterance, Path]) -> None:
+def copy_as_one_channel(job: tuple[Path, Path]) -> None:
     """Write the mean of a recording's channels, for models hear one."""
-    utterance, target = job
-    samples, rate = soundfile.read(utterance.path, dtype="float32", always_2d=True)
-    mono = samples.mean(axis=1)
-    with replace_when_written(target) as partial:
-        mono /= max(1.0, float(np.abs(mono).max()))
-        soundfile.write(partial, mono, rate, format="FLAC", subtype="PCM_16")
+    source, target = job
+    samples, header = audio.read(source)
+    audio.write_mono(target, samples.mean(axis=1), header.rate)
 
 
-def mixed_down(recordings: List[Checked], folder: Path, nj: int) -> Dict[str, Path]:
-    """Mix recordings of several channels down; give their new files by utterance."""
+def made_mono(recordings: list[Checked], folder: Path, nj: int) -> dict[str, Path]:
+    """Copy recordings that cannot be used as they are; give the copies by utterance."""
     shutil.rmtree(folder, ignore_errors=True)
-    jobs = [
-        (one.utterance, Path(folder.absolute(), f"{one.utterance.name}.flac"))
+    copies = {
+        one.name: folder.absolute() / f"{one.name}.flac"
         for one in recordings
-        if one.channels > 1
+        if one.needs_copy
+    }
+    jobs = [
+        (one.utterance.path, copies[one.name])
+        for one in recordings
+        if one.name in copies
     ]
     if jobs:
         folder.mkdir(parents=True)
-        for _ in in_parallel(mix_down, jobs, nj, "Mixing channels"):
+        for _ in in_parallel(copy_as_one_channel, jobs, nj, "Mixing channels"):
             pass
-    return {utterance.name: target for utterance, target in jobs}
+    return copies
 
 
 def resampled(
-    references: Dict[str, Checked], folder: Path, fs: int
-) -> Dict[str, Checked]:
+    references: dict[str, Checked], folder: Path, fs: int
+) -> dict[str, Checked]:
     """Write references at the model's rate, once.
 
     ESPnet formats the reference of each sentence anew, and resampling takes longest.
@@ -423,19 +295,15 @@ def resampled(
     shutil.rmtree(folder, ignore_errors=True)
     ready = dict(references)
     for speaker, one in references.items():
-        if one.rate == fs:
-            continue
-        speech, rate = soundfile.read(one.utterance.path, dtype="float32")
-        speech = torchaudio.functional.resample(torch.from_numpy(speech), rate, fs)
-        target = Path(folder.absolute(), f"{one.utterance.name}.flac")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        speech /= max(1.0, float(speech.abs().max()))
-        soundfile.write(target, speech.numpy(), fs, format="FLAC", subtype="PCM_16")
-        ready[speaker] = one._replace(utterance=one.utterance._replace(path=target))
+        if one.rate != fs:
+            target = folder.absolute() / f"{one.name}.flac"
+            folder.mkdir(parents=True, exist_ok=True)
+            audio.write_mono(target, audio.read_mono(one.utterance.path, fs), fs)
+            ready[speaker] = one.in_file(target)
     return ready
 
 
-def require_fresh_models(data_dir: Path, exp_dir: Path, train: List[Row]) -> None:
+def require_fresh_models(data_dir: Path, exp_dir: Path, train: list[Row]) -> None:
     """Refuse to exchange the training data under models that exist.
 
     Raises:
@@ -450,14 +318,11 @@ def require_fresh_models(data_dir: Path, exp_dir: Path, train: List[Row]) -> Non
     unaligned = data_dir / "train" / "unaligned.tsv"
     gone = set()
     if unaligned.exists():
-        lines = unaligned.read_text(encoding="utf-8").splitlines()
+        lines = unaligned.read_text(encoding="utf-8").split("\n")
         gone = {line.partition("\t")[0] for line in lines}
-    new = "".join(
-        f"{row['utterance']} {row['text']}\n"
-        for row in train
-        if row["utterance"] not in gone
-    )
-    if text.read_text(encoding="utf-8") != new:
+    new = {one["utterance"]: one["text"] for one in train}
+    new = {name: said for name, said in new.items() if name not in gone}
+    if read_columns(text) != new:
         raise UserError(
             f"{models[0].parent} was trained on other data than these: move {exp_dir} "
             "and dump away, or use a copy of this recipe's folder"
@@ -467,19 +332,13 @@ def require_fresh_models(data_dir: Path, exp_dir: Path, train: List[Row]) -> Non
 # ------------------------------------------------------------------------ the page
 
 
-def count_reasons(findings: Iterable[Finding]) -> List[str]:
-    """Count findings by reason, the most frequent first."""
-    counts = Counter(finding.reason for finding in findings)
-    return [f"{n:7d}  {reason}" for reason, n in counts.most_common()]
-
-
 def describe(
     name: str,
-    kept: List[Checked],
-    left_out: List[Finding],
-    warnings: List[Finding],
+    kept: list[Checked],
+    left_out: list[Finding],
+    warnings: list[Finding],
     data_dir: Path,
-) -> List[str]:
+) -> list[str]:
     """Say on a few lines what a corpus is like."""
     groups = by_speaker(kept)
     lines = [name]
@@ -528,7 +387,7 @@ def describe(
     return lines
 
 
-def describe_set(name: str, rows: List[Row], note: str = "") -> str:
+def describe_set(name: str, rows: list[Row], note: str = "") -> str:
     """Say on one line what a set holds."""
     speakers = len({row["utt2spk"] for row in rows})
     return f"  {name:16s} {len(rows)} utterances, {speakers} speakers{note}"
@@ -561,76 +420,85 @@ def prepare(args: argparse.Namespace) -> None:
     checker = Checker(settings)
     sentences = read_sentences(test_texts(args))
 
-    train_dir, base_dir = Path(args.train_data), Path(args.base_dir)
-    found, faults = read_corpus(train_dir, base_dir)
-    left_out = [("train_data", fault) for fault in faults]
-    given, given_faults = [], []
+    data_dir, base_dir = Path(args.data_dir), Path(args.base_dir)
+    folders = {"train_data": Path(args.train_data)}
     if args.eval_data:
-        given, given_faults = read_corpus(Path(args.eval_data), base_dir, False)
-        left_out += [("eval_data", fault) for fault in given_faults]
-    # One pass over both, so that no recording is in both.
-    checked = check(found + given, settings, args.nj, "Checking recordings")
+        folders["eval_data"] = Path(args.eval_data)
+    found, left_out = [], {}
+    parts = []  # of each of ``found``
+    for part, folder in folders.items():
+        utterances, left_out[part] = read_corpus(folder, base_dir, part == "train_data")
+        found += utterances
+        parts += [part] * len(utterances)
+    with lock_folder(data_dir, "data preparation"):
+        # One pass over both, so that no recording is in both.
+        checked = check(found, settings, args.nj, "Checking recordings")
+        kept: dict[str, list[Checked]] = {part: [] for part in folders}
+        for part, one in zip(parts, checked, strict=True):
+            # References need no text.
+            fault = one.fault or (one.text_fault if part == "train_data" else None)
+            if fault:
+                left_out[part].append(fault)
+            else:
+                kept[part].append(one)
+        warnings = {part: find_warnings(kept[part], settings.fs) for part in folders}
+        write_findings(data_dir / "left_out.tsv", left_out, "corpus")
+        write_findings(data_dir / "warnings.tsv", warnings, "corpus")
+        for part, folder in folders.items():
+            title, gone = f"--{part} {folder}", left_out[part]
+            page = describe(title, kept[part], gone, warnings[part], data_dir)
+            print("\n".join(page), flush=True)
+        write_sets(args, kept, sentences, checker)
 
-    known, unknown, warnings = [], [], []
-    for index, one in enumerate(checked):
-        corpus = "train_data" if index < len(found) else "eval_data"
-        # References need no text.
-        fault = one.fault or (one.text_fault if corpus == "train_data" else None)
-        if fault:
-            left_out.append((corpus, fault))
-        else:
-            (known if corpus == "train_data" else unknown).append(one)
-    parts = [("train_data", train_dir, known)]
-    if args.eval_data:
-        parts.append(("eval_data", Path(args.eval_data), unknown))
-    page = []
-    for corpus, folder, kept in parts:
-        remarks = find_warnings(kept, settings.fs)
-        warnings += [(corpus, remark) for remark in remarks]
-        gone = [fault for name, fault in left_out if name == corpus]
-        page += describe(
-            f"--{corpus} {folder}", kept, gone, remarks, Path(args.data_dir)
-        )
-    data_dir = Path(args.data_dir)
-    write_findings(data_dir / "left_out.tsv", left_out)
-    write_findings(data_dir / "warnings.tsv", warnings)
-    print("\n".join(page), flush=True)
 
-    divided = split(
-        known, unknown if args.eval_data else None, args.eval_speakers, args.split_seed
-    )
-    texts = [one_line(one.utterance.text) for one in known + unknown]
-    chosen, remarks = choose_sentences(
-        sentences, args.num_texts or None, texts, divided.train, checker
-    )
+def write_sets(
+    args: argparse.Namespace,
+    kept: dict[str, list[Checked]],
+    sentences: list[str],
+    checker: Checker,
+) -> None:
+    """Draw who is used for what, and write the folders.
+
+    Args:
+        args: of the command.
+        kept: recordings of each corpus that can be used.
+        sentences: to be said by all.
+        checker: makes tokens.
+
+    Raises:
+        UserError: there is too little, or a model of other data exists.
+
+    """
+    known, given = kept["train_data"], kept.get("eval_data")
+    seed, data_dir = args.split_seed, Path(args.data_dir)
+    divided = split(known, given, args.eval_speakers, seed)
+    texts = [one_line(one.utterance.text) for one in known + (given or [])]
+    wanted = args.num_texts or None
+    chosen, remarks = choose_sentences(sentences, wanted, texts, divided.train, checker)
     count = args.seen_speakers
-    seen = draw_seen(
-        divided.train, len(divided.unseen) if count is None else count, args.split_seed
-    )
+    count = len(divided.unseen) if count is None else count
+    seen = draw_seen(divided.train, count, seed)
     require_fresh_models(data_dir, Path(args.exp_dir), recorded_rows(divided.train))
-    used = divided.train + divided.dev
-    used += [one for group in divided.unseen.values() for one in group]
-    mono = mixed_down(used, data_dir / "mono", args.nj)
+
+    strangers = [one for group in divided.unseen.values() for one in group]
+    used = divided.train + divided.dev + strangers
+    copies = made_mono(used, data_dir / "mono", args.nj)
 
     def ready(recordings):
-        """Put mixed files in the place of those of several channels."""
+        """Put copies in the place of what cannot be used as it is."""
         return [
-            one._replace(
-                utterance=one.utterance._replace(
-                    path=mono.get(one.utterance.name, one.utterance.path)
-                )
-            )
-            for one in recordings
+            one.in_file(copies.get(one.name, one.utterance.path)) for one in recordings
         ]
 
-    train, dev = ready(divided.train), ready(divided.dev)
-    unseen = {name: ready(group) for name, group in divided.unseen.items()}
-    seen = {name: ready(group) for name, group in seen.items()}
+    train, dev, strangers = map(ready, (divided.train, divided.dev, strangers))
+    seen = ready([one for group in seen.values() for one in group])
     references, seen_references = (
-        resampled(draw_references(groups, args.split_seed), data_dir / folder, args.fs)
-        for groups, folder in ((unseen, "references"), (seen, "seen_references"))
+        resampled(draw_references(recordings, seed), data_dir / folder, args.fs)
+        for recordings, folder in (
+            (strangers, "references"),
+            (seen, "seen_references"),
+        )
     )
-    strangers = [one for group in unseen.values() for one in group]
     sets = {
         "train": recorded_rows(train),
         "dev": recorded_rows(dev),
@@ -639,7 +507,6 @@ def prepare(args: argparse.Namespace) -> None:
         "real_unseen": real_rows(references, strangers),
         "real_seen": real_rows(seen_references, train + dev),
     }
-
     hours = sum(one.seconds for one in train) / 3600
     lengths = [one.seconds for one in (references | seen_references).values()]
     span = f"{min(lengths):.1f} to {max(lengths):.1f} s"
@@ -653,11 +520,11 @@ def prepare(args: argparse.Namespace) -> None:
     }
     print(f"Sets in {data_dir}")
     for name, rows in sets.items():
-        write_kaldi(data_dir / name, rows)
+        write_folder(data_dir / name, rows)
         if rows:
             print(describe_set(name, rows, notes[name]))
     for remark in remarks:
-        print(f"  note: {remark.name}: {remark.reason}: {remark.detail}")
+        print(f"  note: {remark.utterance}: {remark.reason}: {remark.detail}")
 
 
 def test_texts(args: argparse.Namespace) -> Path:

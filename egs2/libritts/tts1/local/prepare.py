@@ -18,20 +18,27 @@ want them in the order of the readers, which READER_CHAPTER... would not be.
 """
 
 import argparse
-import itertools
-import json
 import os
 import random
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
+from typing import NamedTuple
 
-import soundfile
-from tqdm import tqdm
-
+from espnet_prune.data.kaldi import Finding, Row, write_folder, write_table
 from espnet_prune.data.labels import read_labels, tokens_and_ends
+from espnet_prune.data.testset import (
+    by_speaker,
+    count_reasons,
+    draw_lasting_references,
+    draw_targets,
+    one_line,
+    row,
+    write_findings,
+)
 from espnet_prune.errors import UserError, run
-from espnet_prune.files import replace_when_written
-from espnet_prune.processes import process_pool
+from espnet_prune.files import Journal, lock_folder
+from espnet_prune.processes import in_parallel
+from espnet_prune.speech.audio import AudioError, read_header
 from espnet_prune.text import arpabet
 
 TRAIN_PARTS = ("train-clean-100", "train-clean-360")
@@ -42,12 +49,9 @@ PARTS = TRAIN_PARTS + (DEV_PART, TEST_PART)
 LARGEST_MISFIT = 0.1  # seconds
 # The longest hop of conf/features: learned durations need a frame for each token.
 LONGEST_HOP = 0.016  # seconds
-REFERENCE_SECONDS = (4.0, 10.0)  # if a reader has some; 2 s at least
-SHORTEST_REFERENCE = 2.0
 SENTENCE_SECONDS = (2.0, 12.0)
 
 LABEL_SUFFIXES = (".lab", ".TextGrid")
-CHECKED_AT_ONCE = 200  # utterances between two writes of what is done
 
 
 class Utterance(NamedTuple):
@@ -60,8 +64,7 @@ class Utterance(NamedTuple):
     text: str = ""
     tokens: str = ""  # phones of the labels
     ends: str = ""  # where each, and <eos>, end in seconds
-    fault: Tuple[str, str] = ("", "")  # of the recording or text: reason, detail
-    label_fault: Tuple[str, str] = ("", "")
+    fault: tuple[str, str] = ("", "")  # reason and detail
 
 
 # ------------------------------------------------------------------ one recording
@@ -75,7 +78,7 @@ class Checker:
             labels are not asked for.
     """
 
-    def __init__(self, label_root: Optional[Path] = None):
+    def __init__(self, label_root: Path | None = None):
         self.label_root = label_root
 
     def __call__(self, wav: Path) -> Utterance:
@@ -84,16 +87,17 @@ class Checker:
         rest = wav.stem.removeprefix(f"{reader}_")
         utterance = Utterance(f"{reader}-{rest}", reader, str(wav))
         try:
-            info = soundfile.info(str(wav))
+            seconds = read_header(wav).seconds
             text = wav.with_suffix(".normalized.txt").read_text(encoding="utf-8")
+        except AudioError as error:
+            return utterance._replace(fault=(error.reason, f"{wav} {error.detail}"))
         except FileNotFoundError as error:
             return utterance._replace(fault=("no text", str(error.filename)))
-        except (soundfile.LibsndfileError, OSError, UnicodeDecodeError) as error:
-            return utterance._replace(fault=("unreadable", f"{wav}: {error}"))
-        seconds, text = info.frames / info.samplerate, " ".join(text.split())
-        utterance = utterance._replace(seconds=seconds, text=text)
-        if not text or info.frames == 0:
-            fault = "empty text" if info.frames else "no samples"
+        except (OSError, UnicodeDecodeError) as error:
+            return utterance._replace(fault=("unreadable text", f"{wav}: {error}"))
+        utterance = utterance._replace(seconds=seconds, text=one_line(text))
+        if not utterance.text or seconds == 0:
+            fault = "empty text" if seconds else "no samples"
             return utterance._replace(fault=(fault, str(wav)))
         if self.label_root is None:
             return self._judge_text(utterance)
@@ -114,12 +118,12 @@ class Checker:
         file = next((path for path in found if path.exists()), None)
         if file is None:
             fault = ("no labels", str(found[0]))
-            return utterance._replace(label_fault=fault)
+            return utterance._replace(fault=fault)
         try:
             tokens, ends = tokens_and_ends(read_labels(file))
         except UserError as error:
             fault = ("labels that cannot be used", f"{file}: {error}")
-            return utterance._replace(label_fault=fault)
+            return utterance._replace(fault=fault)
         unknown = sorted(set(tokens) - set(arpabet.TOKENS))
         fault = ("", "")
         if abs(ends[-1] - utterance.seconds) > LARGEST_MISFIT:
@@ -132,7 +136,7 @@ class Checker:
         return utterance._replace(
             tokens=" ".join(tokens),
             ends=" ".join(f"{end:g}" for end in [*ends, ends[-1]]),
-            label_fault=fault,
+            fault=fault,
         )
 
 
@@ -180,8 +184,8 @@ def find_labels(folder: Path, corpus: Path, part: str) -> Path:
 
 
 def check_part(
-    corpus: Path, part: str, label_root: Optional[Path], done: Path, nj: int
-) -> List[Utterance]:
+    corpus: Path, part: str, label_root: Path | None, done: Path, nj: int
+) -> list[Utterance]:
     """Check all recordings of a part; those that were found good before are not again.
 
     Args:
@@ -195,150 +199,57 @@ def check_part(
         Utterances sorted by name.
 
     """
-    header = json.dumps([str(corpus / part), str(label_root)])
-    known: Dict[str, Utterance] = {}
-    if done.exists():
-        first, *lines = done.read_text(encoding="utf-8").split("\n")
-        if first == header:
-            for line in lines[:-1]:  # the last one is empty, or half of one
-                one = Utterance(*json.loads(line))
-                if not (one.fault[0] or one.label_fault[0]):
-                    known[one.wav] = one
-    found = {str(path): path for path in corpus.glob(f"{part}/*/*/*.wav")}
-    known = {wav: one for wav, one in known.items() if wav in found}
-    wavs = [path for wav, path in found.items() if wav not in known]
-    done.parent.mkdir(parents=True, exist_ok=True)
-    with replace_when_written(done) as partial:  # without the half of a line
-        lines = [header, *(json.dumps(one) for one in known.values())]
-        partial.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    check = Checker(label_root)
-    with (
-        done.open("a", encoding="utf-8") as file,
-        tqdm(desc=part, initial=len(known), total=len(known) + len(wavs)) as progress,
-    ):
-        for batch in _checked(check, sorted(wavs), nj):
-            file.write("".join(f"{json.dumps(one)}\n" for one in batch))
-            file.flush()
-            known.update((one.wav, one) for one in batch)
-            progress.update(len(batch))
-    return sorted(known.values())
-
-
-def _check_all(check: Checker, wavs: Sequence[Path]) -> List[Utterance]:
-    return [check(wav) for wav in wavs]
-
-
-def _checked(check, wavs, nj) -> Iterable[List[Utterance]]:
-    batches = [
-        wavs[start : start + CHECKED_AT_ONCE]
-        for start in range(0, len(wavs), CHECKED_AT_ONCE)
-    ]
-    if nj == 1 or len(batches) < 2:
-        yield from (_check_all(check, batch) for batch in batches)
-        return
-    with process_pool(nj) as pool:
-        yield from pool.map(_check_all, itertools.repeat(check), batches)
+    wavs = {
+        str(path): path
+        for path in sorted(corpus.glob(f"{part}/*/*/*.wav"))
+        if not path.name.startswith(".")  # ._NAME.wav, which a Mac leaves
+    }
+    checked = {}
+    state = f"{Utterance._fields} of {corpus / part} and {label_root}"
+    with Journal(done, state) as journal:
+        for wav, record in journal.known.items():
+            one = Utterance(*record)
+            if wav in wavs and not one.fault[0]:
+                checked[wav] = one
+        new = [path for wav, path in wavs.items() if wav not in checked]
+        for one in in_parallel(Checker(label_root), new, nj, part):
+            journal.add(one.wav, one)
+            checked[one.wav] = one
+    return sorted(checked.values())
 
 
 # ------------------------------------------------------------------------ test sets
 
 
-def draw_references(utterances: List[Utterance], seed: int) -> Dict[str, Utterance]:
-    """Draw one recording of each speaker who has one that is long enough.
-
-    Leaving out others does not change it: models on labels, some of which are missing,
-    and models without are to be heard in the same voices.
-    """
-    references = {}
-    for speaker, group in itertools.groupby(utterances, lambda one: one.speaker):
-        long_enough = [one for one in group if one.seconds >= SHORTEST_REFERENCE]
-        low, high = REFERENCE_SECONDS
-        best = [one for one in long_enough if low <= one.seconds <= high]
-        if long_enough:
-            references[speaker] = min(
-                best or long_enough,
-                key=lambda one: random.Random(f"{seed} {one.name}").random(),
-            )
-    return references
+def unseen_rows(references: dict[str, Utterance], targets: list[Utterance]):
+    """Yield sentences in the voice of their own readers."""
+    for one in targets:
+        reference = references[one.speaker]
+        yield row(one.name, one.speaker, one.text, reference.wav, one.wav)
 
 
-def draw_sentences(
-    utterances: List[Utterance],
-    references: Dict[str, Utterance],
-    number: int,
-    seed: int,
-) -> List[Utterance]:
-    """Draw ``number`` recordings of each speaker, never the reference."""
-    drawn = []
-    for speaker, group in itertools.groupby(utterances, lambda one: one.speaker):
-        low, high = SENTENCE_SECONDS
-        possible = [
-            one
-            for one in group
-            if one != references.get(speaker) and low <= one.seconds <= high
-        ]
-        if speaker in references:
-            generator = random.Random(f"{seed} {speaker} sentences")
-            drawn += sorted(generator.sample(possible, min(number, len(possible))))
-    return drawn
-
-
-def unseen_tables(references, sentences) -> Dict[str, Dict[str, str]]:
-    """Make tables of sentences in the voice of their own readers."""
-    return {
-        "text": {one.name: one.text for one in sentences},
-        "utt2spk": {one.name: one.speaker for one in sentences},
-        "wav.scp": {one.name: references[one.speaker].wav for one in sentences},
-        "gt_wav.scp": {one.name: one.wav for one in sentences},
-    }
-
-
-def seen_tables(
-    utterances: List[Utterance], sentences: List[Utterance], seed: int
-) -> Dict[str, Dict[str, str]]:
-    """Make tables of the same sentences in as many voices of training."""
-    references = draw_references(utterances, seed)
-    readers = sorted({one.speaker for one in sentences})
+def seen_rows(utterances: list[Utterance], targets: list[Utterance], seed: int):
+    """Yield the same sentences in as many voices of training."""
+    references = draw_lasting_references(utterances, seed)
+    readers = list(by_speaker(targets))
     number = min(len(readers), len(references))
-    voices = dict(zip(readers, random.Random(seed).sample(sorted(references), number)))
-    tables: Dict[str, Dict[str, str]] = {"text": {}, "utt2spk": {}, "wav.scp": {}}
-    for one in sentences:
+    drawn = random.Random(seed).sample(sorted(references), number)
+    voices = dict(zip(readers, drawn, strict=False))  # training may have fewer
+    for one in targets:
         if one.speaker in voices:
             voice = voices[one.speaker]
-            name = f"{voice}-{one.name}"
-            tables["text"][name] = one.text
-            tables["utt2spk"][name] = voice
-            tables["wav.scp"][name] = references[voice].wav
-    return tables
+            yield row(f"{voice}-{one.name}", voice, one.text, references[voice].wav)
 
 
-# ---------------------------------------------------------------------- what is written
+def recorded_rows(utterances: list[Utterance], labelled: bool) -> Iterable[Row]:
+    """Yield recordings, with the phones of their labels or English texts."""
+    for one in utterances:
+        text = one.tokens if labelled else one.text
+        found = row(one.name, one.speaker, text, one.wav)
+        yield found | {"token_ends": one.ends} if labelled else found
 
 
-def recorded_tables(
-    utterances: List[Utterance], labelled: bool
-) -> Dict[str, Dict[str, str]]:
-    """Make tables of recordings, with the phones of their labels or English texts."""
-    tables = {
-        "text": {one.name: one.tokens if labelled else one.text for one in utterances},
-        "utt2spk": {one.name: one.speaker for one in utterances},
-        "wav.scp": {one.name: one.wav for one in utterances},
-    }
-    if labelled:
-        tables["token_ends"] = {one.name: one.ends for one in utterances}
-    return tables
-
-
-def write_folder(folder: Path, tables: Dict[str, Dict[str, str]]) -> None:
-    """Write a Kaldi folder, sorted as the C locale does."""
-    folder.mkdir(parents=True, exist_ok=True)
-    speakers = tables["utt2spk"]
-    by_speaker = itertools.groupby(sorted(speakers), speakers.get)
-    tables = {**tables, "spk2utt": {s: " ".join(group) for s, group in by_speaker}}
-    for name, table in tables.items():
-        with replace_when_written(folder / name) as partial:
-            lines = "".join(f"{key} {table[key]}\n" for key in sorted(table))
-            partial.write_text(lines, encoding="utf-8")
+# ------------------------------------------------------------------------- the job
 
 
 def prepare(args: argparse.Namespace) -> None:
@@ -351,77 +262,73 @@ def prepare(args: argparse.Namespace) -> None:
     labelled = args.durations == "given"
     nj = min(args.nj, len(os.sched_getaffinity(0)))  # --nj may count a cluster's cores
     corpus = find_corpus(args.corpus.resolve())
-    used: Dict[str, List[Utterance]] = {}
-    left_out = []
     roots = {  # all of them before hours of work
         part: find_labels(args.labels.resolve(), corpus, part)
-        for part in TRAIN_PARTS + (DEV_PART,)
+        for part in (*TRAIN_PARTS, DEV_PART)
         if labelled
     }
-    for part in PARTS:
-        root = roots.get(part)
-        kind = "phn" if root else "text"
-        done = args.data_dir / "local" / f"{part}_{kind}.jsonl"
-        checked = check_part(corpus, part, root, done, nj)
-        used[part], gone = [], []
-        for one in checked:
-            reason, detail = one.fault if one.fault[0] else one.label_fault
-            if reason:
-                gone.append((part, one.name, reason, detail))
-            else:
-                used[part].append(one)
-        left_out += gone
-        report_part(part, used[part], gone, args.data_dir)
-        write_left_out(args.data_dir / "left_out.tsv", left_out)
-        if not used[part]:
-            raise UserError(
-                f"no recording of {part} can be used, for instance {gone[0][2]} "
-                f"({gone[0][3]}): see {args.data_dir}/left_out.tsv and name other "
-                "copies in db.sh"
-                if checked
-                else f"{corpus / part} has no READER/CHAPTER/*.wav: unpack it again"
-            )
+    with lock_folder(args.data_dir, "data preparation"):
+        used: dict[str, list[Utterance]] = {}
+        left_out: dict[str, list[Finding]] = {}
+        for part in PARTS:
+            root = roots.get(part)
+            kind = "phn" if root else "text"
+            done = args.data_dir / "local" / f"{part}_{kind}.jsonl"
+            checked = check_part(corpus, part, root, done, nj)
+            used[part] = [one for one in checked if not one.fault[0]]
+            left_out[part] = [
+                Finding(one.name, *one.fault) for one in checked if one.fault[0]
+            ]
+            report_part(part, used[part], left_out[part], args.data_dir)
+            write_findings(args.data_dir / "left_out.tsv", left_out, "part")
+            if not checked:
+                raise UserError(
+                    f"{corpus / part} has no READER/CHAPTER/*.wav: unpack it again"
+                )
+            if not used[part]:
+                first = left_out[part][0]
+                raise UserError(
+                    f"no recording of {part} can be used, for instance {first.reason} "
+                    f"({first.detail}): see {args.data_dir}/left_out.tsv and name "
+                    "other copies in db.sh"
+                )
+        write_sets(args, used, "_phn" if labelled else "")
 
+
+def write_sets(args: argparse.Namespace, used, suffix: str) -> None:
+    """Draw the test sets and write all folders."""
     train = sorted(one for part in TRAIN_PARTS for one in used[part])
     test = used[TEST_PART]
-    references = draw_references(test, args.seed)
-    sentences = draw_sentences(test, references, args.num_texts, args.seed)
-    suffix = "_phn" if labelled else ""
-    folders = {
-        f"train-clean-460{suffix}": recorded_tables(train, labelled),
-        f"{DEV_PART}{suffix}": recorded_tables(used[DEV_PART], labelled),
-        TEST_PART: recorded_tables(test, False),
-        "test_unseen": unseen_tables(references, sentences),
-        "test_seen": seen_tables(train, sentences, args.seed),
+    references = draw_lasting_references(test, args.seed)
+    targets = draw_targets(
+        test, references, args.num_texts, SENTENCE_SECONDS, args.seed
+    )
+    sets = {
+        f"train-clean-460{suffix}": recorded_rows(train, bool(suffix)),
+        f"{DEV_PART}{suffix}": recorded_rows(used[DEV_PART], bool(suffix)),
+        TEST_PART: recorded_rows(test, False),
+        "test_unseen": unseen_rows(references, targets),
+        "test_seen": seen_rows(train, targets, args.seed),
     }
     print(f"Sets in {args.data_dir}")
-    for name, tables in folders.items():
-        write_folder(args.data_dir / name, tables)
-        speakers = len(set(tables["utt2spk"].values()))
-        print(f"  {name:20s} {len(tables['text'])} utterances, {speakers} speakers")
-    tokens = args.data_dir / "arpabet" / "text"
-    tokens.parent.mkdir(exist_ok=True)
-    tokens.write_text(f"arpabet {' '.join(arpabet.TOKENS)}\n", encoding="utf-8")
+    for name, rows in sets.items():
+        rows = list(rows)
+        write_folder(args.data_dir / name, rows)
+        speakers = len({row["utt2spk"] for row in rows})
+        print(f"  {name:20s} {len(rows)} utterances, {speakers} speakers")
+    (args.data_dir / "arpabet").mkdir(exist_ok=True)
+    tokens = {"arpabet": " ".join(arpabet.TOKENS)}
+    write_table(args.data_dir / "arpabet" / "text", tokens)
 
 
-def report_part(part, used, gone, data_dir: Path) -> None:
+def report_part(part, used, gone: list[Finding], data_dir: Path) -> None:
     """Print how much of a part is used, and what is left out by reason."""
     hours = sum(one.seconds for one in used) / 3600
-    speakers = len({one.speaker for one in used})
-    print(f"{part}: {len(used)} recordings, {speakers} readers, {hours:.2f} h")
+    readers = len(by_speaker(used))
+    print(f"{part}: {len(used)} recordings, {readers} readers, {hours:.2f} h")
     if gone:
         print(f"  left out: {len(gone)}, listed in {data_dir}/left_out.tsv")
-        reasons = [reason for _, _, reason, _ in gone]
-        for reason in sorted(set(reasons)):
-            print(f"    {reasons.count(reason)}  {reason}")
-
-
-def write_left_out(path: Path, rows: List[Tuple[str, str, str, str]]) -> None:
-    """Write what was left out, tab-separated."""
-    lines = ["part\tutterance\treason\tdetail"]
-    lines += ["\t".join(" ".join(cell.split()) for cell in row) for row in rows]
-    with replace_when_written(path) as partial:
-        partial.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        print("\n".join(count_reasons(gone)))
 
 
 def get_parser() -> argparse.ArgumentParser:

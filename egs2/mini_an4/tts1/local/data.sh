@@ -26,6 +26,3 @@ if [ ! -e downloads/an4 ]; then
 fi
 
 python3 local/prepare.py --an4_dir downloads/an4 --data_dir data
-for name in train dev test; do
-    utils/utt2spk_to_spk2utt.pl "data/${name}/utt2spk" > "data/${name}/spk2utt"
-done

@@ -12,7 +12,6 @@ An utterance is called by its name in the corpus, without the microphone.
 
 import functools
 from pathlib import Path
-from typing import Dict, List, Optional
 
 from espnet_prune.errors import UserError
 
@@ -46,11 +45,11 @@ class Corpus:
         """Give the file of a recording, which may be missing."""
         raise NotImplementedError
 
-    def text(self, utterance: str) -> Optional[str]:
+    def text(self, utterance: str) -> str | None:
         """Give what is said in a recording, None if that is not known."""
         raise NotImplementedError
 
-    def left_out(self) -> Dict[str, str]:
+    def left_out(self) -> dict[str, str]:
         """Name speakers who are there and cannot be used, with the reason."""
         return {}
 
@@ -67,24 +66,23 @@ class VCTK(Corpus):
     """
 
     def __init__(self, folder: Path):
-        candidates = [folder, folder / "VCTK-Corpus-0.92", folder / "VCTK-Corpus"]
-        for root in candidates:
-            for audio, suffix, release in (
-                ("wav48_silence_trimmed", "_mic1.flac", "VCTK 0.92"),
-                ("wav48", ".wav", "VCTK before 0.92"),
-            ):
-                if (root / audio).is_dir():
-                    self.audio, self.suffix, self.title = root / audio, suffix, release
-                    self.texts = root / "txt"
-                    break
-            else:
-                continue
-            break
-        else:
+        releases = (
+            ("wav48_silence_trimmed", "_mic1.flac", "VCTK 0.92"),
+            ("wav48", ".wav", "VCTK before 0.92"),
+        )
+        found = [
+            (root, *release)
+            for root in (folder, folder / "VCTK-Corpus-0.92", folder / "VCTK-Corpus")
+            for release in releases
+            if (root / release[0]).is_dir()
+        ]
+        if not found:
             raise UserError(
                 f"{folder} has neither wav48_silence_trimmed nor wav48; give the folder"
                 " that VCTK was unpacked in as --corpus_dir"
             )
+        root, audio, self.suffix, self.title = found[0]
+        self.audio, self.texts = root / audio, root / "txt"
         if not self.texts.is_dir():
             raise UserError(f"{self.texts} is missing; unpack VCTK again")
 
@@ -92,11 +90,11 @@ class VCTK(Corpus):
         """Give the file of a recording, which may be missing."""
         return self.audio / utterance.split("_")[0] / f"{utterance}{self.suffix}"
 
-    def text(self, utterance: str) -> Optional[str]:
+    def text(self, utterance: str) -> str | None:
         """Read what is said in a recording."""
         return _read(self.texts / utterance.split("_")[0] / f"{utterance}.txt")
 
-    def left_out(self) -> Dict[str, str]:
+    def left_out(self) -> dict[str, str]:
         """Name p315, s5 and whoever else has no texts."""
         reasons = {}
         for name in sorted(path.name for path in self.audio.iterdir() if path.is_dir()):
@@ -136,15 +134,16 @@ class Libri(Corpus):
         if not self.speakers():
             raise UserError(f"{self.root} has no SPEAKER/CHAPTER folders; unpack again")
 
-    def speakers(self) -> List[str]:
+    def speakers(self) -> list[str]:
         """List the speakers, by number."""
         folders = (path for path in self.root.iterdir() if path.is_dir())
         return sorted((path.name for path in folders if path.name.isdigit()), key=int)
 
-    def utterances(self, speaker: str) -> List[str]:
+    def utterances(self, speaker: str) -> list[str]:
         """List the recordings of a speaker, in order."""
         files = (self.root / speaker).glob(f"*/*{self.suffix}")
-        return sorted(file.name.removesuffix(self.suffix) for file in files)
+        names = (file.name for file in files if not file.name.startswith("."))
+        return sorted(name.removesuffix(self.suffix) for name in names)
 
     def _chapter(self, utterance: str) -> Path:
         speaker, chapter = utterance.split(self.separator)[:2]
@@ -160,7 +159,7 @@ class LibriSpeech(Libri):
 
     name, separator, suffix = "LibriSpeech", "-", ".flac"
 
-    def text(self, utterance: str) -> Optional[str]:
+    def text(self, utterance: str) -> str | None:
         """Read what is said in a recording, in lower case.
 
         A phonemizer spells words in capitals that it takes for abbreviations.
@@ -175,26 +174,26 @@ class LibriTTS(Libri):
 
     name, separator, suffix = "LibriTTS", "_", ".wav"
 
-    def text(self, utterance: str) -> Optional[str]:
+    def text(self, utterance: str) -> str | None:
         """Read what is said in a recording."""
         return _read(self._chapter(utterance) / f"{utterance}.normalized.txt")
 
 
-def _read(path: Path) -> Optional[str]:
+def _read(path: Path) -> str | None:
     """Read a text as one line, None without any."""
     return " ".join(" ".join(_lines(path)).split()) or None
 
 
 @functools.cache
-def _read_transcripts(path: Path) -> Dict[str, str]:
+def _read_transcripts(path: Path) -> dict[str, str]:
     """Read lines ``UTTERANCE TEXT`` of a chapter."""
     columns = (line.split(maxsplit=1) for line in _lines(path))
     return {words[0]: words[1].strip().lower() for words in columns if len(words) == 2}
 
 
-def _lines(path: Path) -> List[str]:
+def _lines(path: Path) -> list[str]:
     try:
-        return path.read_text(encoding="utf-8-sig").splitlines()
+        return path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError):
         return []
 
@@ -202,7 +201,7 @@ def _lines(path: Path) -> List[str]:
 PARTS = {"librispeech": "test-other", "libritts": "train-clean-100"}
 
 
-def open_corpus(name: str, folder: Path, part: Optional[str]) -> Corpus:
+def open_corpus(name: str, folder: Path, part: str | None) -> Corpus:
     """Find a corpus on disk.
 
     Args:

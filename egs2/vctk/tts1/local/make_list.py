@@ -20,28 +20,27 @@ import hashlib
 import random
 import re
 from pathlib import Path
-from typing import Dict, List
 
 from corpora import VCTK_SPEAKERS
 
+from espnet_prune.data.testlist import Line, list_text
+from espnet_prune.data.testset import one_line
 from espnet_prune.errors import UserError, run
-from espnet_prune.evaluation.tables import write_text
+from espnet_prune.files import write_text
 
 HERE = Path(__file__).resolve().parent
 SEED = 2023
 # Sentences 5 to 24 are the same for every speaker; 10 is too short for a reference.
 REFERENCES = [number for number in range(5, 25) if number != 10]
 FIRST_TARGET = 25
-COLUMNS = ("speaker", "reference", "spare", "target", "text")
 
 
 def clean(text: str) -> str:
     """Take off what is not said: quotes and brackets around, spaces before marks."""
-    text = re.sub(r"\s+([.,?!])", r"\1", text.strip(' "()'))
-    return " ".join(text.split())
+    return one_line(re.sub(r"\s+([.,?!])", r"\1", text.strip(' "()')))
 
 
-def read_texts(path: Path) -> Dict[str, Dict[str, str]]:
+def read_texts(path: Path) -> dict[str, dict[str, str]]:
     """Read the sentences that can be targets, by speaker and utterance.
 
     Raises:
@@ -50,7 +49,7 @@ def read_texts(path: Path) -> Dict[str, Dict[str, str]]:
     """
     if not path.is_file():
         raise UserError(f"there is no {path}; it comes with the recipe")
-    texts: Dict[str, Dict[str, str]] = {}
+    texts: dict[str, dict[str, str]] = {}
     for line in path.read_text(encoding="utf-8").splitlines()[1:]:
         name, text = line.split("\t")
         speaker, number = name.split("_")
@@ -59,7 +58,7 @@ def read_texts(path: Path) -> Dict[str, Dict[str, str]]:
     return texts
 
 
-def draw(texts: Dict[str, Dict[str, str]], seed: int) -> List[Dict[str, str]]:
+def draw(texts: dict[str, dict[str, str]], seed: int) -> list[Line]:
     """Draw target, reference and spare of each speaker, speakers in order.
 
     Raises:
@@ -85,10 +84,9 @@ def draw(texts: Dict[str, Dict[str, str]], seed: int) -> List[Dict[str, str]]:
     return rows
 
 
-def write_list(path: Path, rows: List[Dict[str, str]]) -> None:
+def write_list(path: Path, rows: list[Line]) -> None:
     """Write a list and, beside it, its checksum as ``sha256sum`` does."""
-    table = [dict(zip(COLUMNS, COLUMNS)), *rows]
-    text = "".join("\t".join(row[c] for c in COLUMNS) + "\n" for row in table)
+    text = list_text(rows)
     write_text(path, text)
     digest = hashlib.sha256(text.encode()).hexdigest()
     write_text(path.with_name(f"{path.name}.sha256"), f"{digest}  {path.name}\n")

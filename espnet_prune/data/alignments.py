@@ -1,0 +1,183 @@
+"""Where tokens end: found in recordings set by set, and turned into durations.
+
+``token_ends`` of a Kaldi folder says where each token of an utterance and <eos> end, in
+seconds, so that it serves every sampling rate and hop size.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from espnet_prune.data.forced_alignment import (
+    RATE,
+    AlignmentError,
+    ForcedAligner,
+    words_of,
+)
+from espnet_prune.data.kaldi import Finding, read_columns, write_table
+from espnet_prune.data.labels import frame_count, frame_durations
+from espnet_prune.data.testset import write_findings
+from espnet_prune.errors import UserError
+from espnet_prune.files import Journal
+from espnet_prune.processes import in_parallel
+from espnet_prune.speech.audio import AudioError, read_header, read_mono
+
+# Fewer is a text in another language, or texts of other recordings.
+SMALLEST_SHARE = 0.5
+
+
+class Utterance(NamedTuple):
+    """What to align."""
+
+    name: str
+    tokens: tuple[str, ...]
+    path: str
+
+    @property
+    def key(self) -> str:
+        """Name it so that another text or recording has another name."""
+        try:
+            header = read_header(self.path)
+            length = f"{header.frames}/{header.rate}"
+        except AudioError:
+            length = "unreadable"
+        return "\t".join((self.name, length, " ".join(self.tokens)))
+
+
+_aligner: ForcedAligner  # in processes that align
+
+
+def _start_worker() -> None:
+    global _aligner
+    import torch  # resamples
+
+    torch.set_num_threads(1)
+    _aligner = ForcedAligner()
+
+
+def _align_one(utterance: Utterance) -> list[float] | Finding:
+    """Say where the tokens end, in a process that has an aligner, or why not."""
+    try:
+        speech = read_mono(utterance.path, RATE)
+        return _aligner.token_ends(utterance.tokens, speech)
+    except (AudioError, AlignmentError) as error:
+        return Finding(utterance.name, error.reason, error.detail)
+
+
+def align_folder(
+    folder: Path, store: Path, tokenize: Callable[[str], Sequence[str]], nj: int
+) -> tuple[int, int]:
+    """Align one set, and write its ``token_ends``.
+
+    Utterances that cannot be aligned leave ``text`` and are listed in
+    ``unaligned.tsv``.
+
+    Args:
+        folder: Kaldi folder with ``text`` and ``wav.scp``, files only.
+        store: File that keeps what was found, one utterance a line.
+        tokenize: Makes tokens of a text.
+        nj: Processes.
+
+    Returns:
+        Numbers of utterances that were aligned and that were left out.
+
+    Raises:
+        UserError: Most utterances cannot be aligned, or a file is missing.
+
+    """
+    wavs = read_columns(folder / "wav.scp")
+    texts = read_columns(folder / "text")
+    missing = sorted(texts.keys() - wavs.keys())
+    if missing:
+        raise UserError(f"{missing[0]} of {folder}/text is not in wav.scp: repair it")
+    utterances = [
+        Utterance(name, tuple(tokenize(text)), wavs[name])
+        for name, text in texts.items()
+    ]
+    faults = {}
+    for one in utterances:  # before any process is started
+        try:
+            words_of(one.tokens)
+        except AlignmentError as error:
+            faults[one.name] = Finding(one.name, error.reason, error.detail)
+    _require_most(folder, faults, len(utterances))
+    utterances = [one for one in utterances if one.name not in faults]
+    keys = {one.name: one.key for one in utterances}
+    with Journal(store) as found:
+        jobs = [one for one in utterances if keys[one.name] not in found.known]
+        results = in_parallel(_align_one, jobs, nj, folder.name, _start_worker)
+        for one, result in zip(jobs, results, strict=True):
+            if isinstance(result, Finding):
+                faults[one.name] = result
+            else:
+                found.add(keys[one.name], " ".join(f"{end:.5f}" for end in result))
+        ends = {
+            name: found.known[key] for name, key in keys.items() if key in found.known
+        }
+    _require_most(folder, faults, len(texts))
+    unaligned = folder / "unaligned.tsv"
+    if faults:
+        write_findings(unaligned, list(faults.values()))
+    else:
+        unaligned.unlink(missing_ok=True)
+    write_table(folder / "token_ends", ends)
+    write_table(folder / "text", {name: texts[name] for name in ends})
+    return len(ends), len(faults)
+
+
+def _require_most(folder: Path, faults: dict[str, Finding], number: int) -> None:
+    if number - len(faults) < SMALLEST_SHARE * number:
+        first = next(iter(faults.values()))
+        raise UserError(
+            f"{len(faults)} of {number} utterances of {folder} cannot be aligned, "
+            f"{first.utterance} for one ({first.reason}: {first.detail}): check that "
+            "texts and recordings belong together and are English "
+            "(g2p_en*, espeak_ng_english*), or learn the durations"
+        )
+
+
+def write_durations(
+    data_dir: Path, dump_dir: Path, fs: int, n_shift: int, output: Path
+) -> int:
+    """Write the frames of each token and <eos> of one set.
+
+    Args:
+        data_dir: Folder with ``token_ends``.
+        dump_dir: Folder of the same set with ``utt2num_samples``, at ``fs``; says
+            which utterances are in use.
+        fs: Sampling rate of the features in Hz.
+        n_shift: Samples a frame.
+        output: File to write.
+
+    Returns:
+        Number of utterances.
+
+    Raises:
+        UserError: An utterance has no ends, or none that are in order, or a file is
+            missing.
+
+    """
+    ends = read_columns(data_dir / "token_ends")
+    table = {}
+    for name, samples in read_columns(dump_dir / "utt2num_samples").items():
+        if name not in ends:
+            raise UserError(
+                f"{name} of {dump_dir} has no line in {data_dir}/token_ends: run from "
+                "stage 1 again"
+            )
+        try:
+            times = list(map(float, ends[name].split()))
+            frames = frame_count(int(samples), n_shift)
+        except ValueError as error:
+            raise UserError(
+                f"{name} has no numbers in {data_dir}/token_ends or "
+                f"{dump_dir}/utt2num_samples ({error}): run from stage 1"
+            ) from None
+        try:
+            durations = frame_durations(times, fs, n_shift, frames)
+        except UserError as error:
+            raise UserError(f"{name}: {error}") from error
+        table[name] = " ".join(map(str, durations))
+    output.parent.mkdir(parents=True, exist_ok=True)
+    write_table(output, table)
+    return len(table)

@@ -1,0 +1,260 @@
+"""A corpus as it comes, checked recording by recording.
+
+Nothing here ends on a bad recording or text. What cannot be used has a fault, and what
+can be used but deserves a look is found among the warnings.
+"""
+
+import hashlib
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from espnet_prune.data.kaldi import Finding
+from espnet_prune.errors import UserError
+from espnet_prune.processes import in_parallel
+from espnet_prune.speech import audio
+
+SILENT_WARNING = 0.5  # share of 20 ms frames that are pauses
+# A text that is said this many times faster or slower than the median is suspicious.
+UNUSUAL_RATE = 2.5
+
+
+class Utterance(NamedTuple):
+    """A recording and what is said in it, as found on disk."""
+
+    name: str  # SPEAKER-REST: Kaldi's scripts want ids that sort as their speakers do
+    speaker: str
+    path: Path
+    text: str | None  # None if there is none
+
+
+class Settings(NamedTuple):
+    """What the recordings have to fit."""
+
+    fs: int = 22050  # Hz
+    n_shift: int = 256  # samples a mel frame
+    min_seconds: float = 0.5
+    max_seconds: float = 20.0
+    token_type: str = "phn"
+    g2p: str = "espeak_ng_english_us_vits"
+    cleaner: str = "none"
+
+
+class Checked(NamedTuple):
+    """What was measured of an utterance."""
+
+    utterance: Utterance
+    fault: Finding | None = None  # of the recording
+    text_fault: Finding | None = None
+    seconds: float = 0.0
+    rate: int = 0  # Hz
+    channels: int = 0
+    needs_copy: bool = False  # in one channel within [-1, 1], for it is not
+    peak: float = 0.0
+    clipped: float = 0.0  # share of samples at the peak
+    silent: float = 0.0  # share of frames that are pauses
+    digest: bytes = b""  # of the samples
+    tokens: int = 0
+    token_kinds: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Id of the utterance."""
+        return self.utterance.name
+
+    @property
+    def speaker(self) -> str:
+        """Who speaks."""
+        return self.utterance.speaker
+
+    def in_file(self, path: Path) -> "Checked":
+        """Return the same with the recording in another file."""
+        return self._replace(utterance=self.utterance._replace(path=path))
+
+
+class Checker:
+    """Judges utterances, one a call; made once a process, for tokenizers cannot travel.
+
+    Raises:
+        UserError: these settings have no tokenizer.
+
+    """
+
+    def __init__(self, settings: Settings):
+        self.settings = settings
+        # Pieces are not known yet; there are no more of them than characters.
+        kind = "char" if settings.token_type == "bpe" else settings.token_type
+        from espnet2.text.build_tokenizer import build_tokenizer
+        from espnet2.text.cleaner import TextCleaner
+
+        try:
+            self.clean = TextCleaner(
+                None if settings.cleaner == "none" else settings.cleaner
+            )
+            self.clean("a")  # it looks for what it needs when it is called
+            self.tokenizer = build_tokenizer(
+                kind, g2p_type=None if settings.g2p == "none" else settings.g2p
+            )
+        except Exception as error:  # whatever a g2p or cleaner raises
+            reason = str(error).strip().splitlines() or [type(error).__name__]
+            raise UserError(
+                f"no tokens can be made with token_type {kind}, g2p {settings.g2p}, "
+                f"cleaner {settings.cleaner} ({reason[0]}); install what is missing or "
+                "choose others"
+            ) from error
+
+    def tokenize(self, text: str) -> list[str]:
+        """Make tokens of a text, as training will."""
+        return self.tokenizer.text2tokens(self.clean(text))
+
+    def __call__(self, utterance: Utterance) -> Checked:
+        """Measure an utterance; a fault takes the place of what cannot be measured."""
+        try:
+            return self._judge_text(self._judge_recording(utterance))
+        except Exception as error:  # one odd file must not end a night's work
+            detail = f"{utterance.path}: {type(error).__name__}: {error}"
+            fault = Finding(utterance.name, "cannot be judged", detail)
+            return Checked(utterance, fault=fault, text_fault=fault)
+
+    def _judge_recording(self, utterance: Utterance) -> Checked:
+        path = utterance.path
+        wanted = self.settings
+
+        def faulty(reason, detail=""):
+            detail = f"{path}: {detail}" if detail else str(path)
+            return Checked(utterance, fault=Finding(utterance.name, reason, detail))
+
+        try:
+            header = audio.read_header(path)
+            if header.frames == 0:
+                return faulty("no samples")
+            if header.seconds < wanted.min_seconds:
+                return faulty("too short", f"{header.seconds:.2f} s")
+            if header.seconds > wanted.max_seconds:
+                return faulty("too long", f"{header.seconds:.1f} s")
+            samples = audio.read(path).samples
+        except audio.AudioError as error:
+            return faulty(error.reason, error.detail)
+        peak = float(np.abs(samples).max())
+        if peak > audio.LARGEST_FLOAT:
+            return faulty("samples far above full scale", f"up to {peak:.0f}")
+        clipped = audio.clipped_share(samples)
+        level = audio.frame_levels(samples.mean(axis=1), header.rate)
+        if audio.is_silent(level):
+            return faulty("silent", f"reaches {level.max():.0f} dBFS")
+        if clipped > audio.CLIPPED_ERROR:
+            return faulty("clipped", f"{100 * clipped:.0f} % of samples at the peak")
+        return Checked(
+            utterance,
+            seconds=header.seconds,
+            rate=header.rate,
+            channels=header.channels,
+            # Stage 2 would clip samples beyond 1, and take some headers for empty.
+            needs_copy=header.channels > 1 or peak > 1 or not header.says_size,
+            peak=peak,
+            clipped=clipped,
+            silent=float((level < level.max() - audio.PAUSE_DB).mean()),
+            digest=hashlib.blake2b(samples.tobytes(), digest_size=16).digest(),
+        )
+
+    def _judge_text(self, checked: Checked) -> Checked:
+        utterance = checked.utterance
+
+        def faulty(reason, detail=""):
+            fault = Finding(utterance.name, reason, detail or str(utterance.path))
+            return checked._replace(text_fault=fault)
+
+        if utterance.text is None:
+            return faulty("no text")
+        if not utterance.text.strip():
+            return faulty("empty text")
+        try:
+            tokens = self.tokenize(utterance.text)
+        except Exception as error:  # of a g2p
+            return faulty("text cannot be tokenised", f"{utterance.text}: {error}")
+        if not has_speech(tokens):
+            return faulty("text without tokens", utterance.text)
+        if checked.fault is None:
+            samples = int(checked.seconds * checked.rate + 0.5)
+            frames = samples * self.settings.fs // checked.rate
+            frames = frames // self.settings.n_shift + 1
+            if frames < len(tokens) + 1:
+                detail = f"{frames} frames for {len(tokens)} tokens and <eos>"
+                return faulty("too short for its text", detail)
+        return checked._replace(tokens=len(tokens), token_kinds=tuple(set(tokens)))
+
+
+def has_speech(tokens: Iterable[str]) -> bool:
+    """Tell whether any token is more than a space or a punctuation mark."""
+    return any(
+        character.isalnum()
+        for token in tokens
+        if token not in ("<space>", "<unk>")
+        for character in token
+    )
+
+
+_checker: Checker
+
+
+def _start_worker(settings: Settings) -> None:
+    global _checker
+    _checker = Checker(settings)
+
+
+def _check_one(utterance: Utterance) -> Checked:
+    return _checker(utterance)
+
+
+def check(
+    utterances: Sequence[Utterance], settings: Settings, nj: int, label: str
+) -> list[Checked]:
+    """Measure all utterances; of recordings with the same samples the first counts.
+
+    Raises:
+        UserError: these settings have no tokenizer.
+
+    """
+    Checker(settings)  # says what is wrong before any process is started
+    checked, seen = [], {}
+    for one in in_parallel(_check_one, utterances, nj, label, _start_worker, settings):
+        if one.fault is None:
+            first = seen.setdefault(one.digest, one.utterance)
+            if first is not one.utterance:
+                detail = f"{one.utterance.path}: the same as {first.path}"
+                fault = Finding(one.utterance.name, "same recording twice", detail)
+                one = one._replace(fault=fault)
+        # what came from other processes shares no strings yet
+        kinds = tuple(map(sys.intern, one.token_kinds))
+        checked.append(one._replace(token_kinds=kinds))
+    return checked
+
+
+def find_warnings(kept: list[Checked], fs: int) -> list[Finding]:
+    """List what is used but deserves a look."""
+    warnings = []
+    spoken = [one for one in kept if one.tokens]
+    usual = np.median([one.tokens / one.seconds for one in spoken]) if spoken else 0
+    for one in kept:
+        name = one.name
+        if one.peak > 1:
+            detail = f"up to {one.peak:.2f}, the copy in use is quieter"
+            warnings.append(Finding(name, "above full scale", detail))
+        if one.clipped > audio.CLIPPED_WARNING:
+            share = f"{100 * one.clipped:.1f} % of samples at the peak"
+            warnings.append(Finding(name, "somewhat clipped", share))
+        if one.silent > SILENT_WARNING:
+            share = f"{100 * one.silent:.0f} % of its length"
+            warnings.append(Finding(name, "mostly silent", share))
+        if one.rate < 0.7 * fs:
+            detail = f"{one.rate} Hz, the model speaks at {fs} Hz"
+            warnings.append(Finding(name, "low sampling rate", detail))
+        if one.tokens:
+            ratio = one.tokens / one.seconds / usual
+            if not 1 / UNUSUAL_RATE < ratio < UNUSUAL_RATE:
+                detail = f"said {ratio:.2f} times as fast as the median text"
+                warnings.append(Finding(name, "text may not fit", detail))
+    return warnings

@@ -1,0 +1,150 @@
+"""Kaldi folders: the only reader and the only writer.
+
+Each file has one line an utterance, ``ID VALUE`` in UTF-8, sorted as the C locale
+sorts. ``text`` is what is said and ``utt2spk`` by whom. ``wav.scp`` is the recording of
+it, or in a zero-shot test set the reference; ``gt_wav.scp`` is then the recording.
+"""
+
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from espnet_prune.errors import UserError
+from espnet_prune.files import LONGEST_NAME, write_text
+
+# What ``write_folder`` writes, or removes where a set has none.
+FILES = ("text", "utt2spk", "spk2utt", "wav.scp", "gt_wav.scp", "token_ends")
+BOM = b"\xef\xbb\xbf"
+
+Row = dict[str, str]  # "utterance": its id; name of a file: the value there
+
+
+class Finding(NamedTuple):
+    """Something about an utterance that the user should know."""
+
+    utterance: str
+    reason: str  # the same words for all of a kind
+    detail: str
+
+
+def read_columns(path: Path, faults: list[Finding] | None = None) -> dict[str, str]:
+    """Read a file of lines ``ID VALUE``, in any order; blank lines are skipped.
+
+    Args:
+        path: The file. Lines end at line feeds only, not at U+2028 inside a text.
+        faults: Gets the lines that cannot be used, which are then left out. Of an id
+            that comes twice the first line counts.
+
+    Returns:
+        Values by id, in the order of the file; a line without a value has "".
+
+    Raises:
+        UserError: The file is missing; or, without ``faults``, it is empty or has a
+            line that cannot be used.
+
+    """
+    path = Path(path)
+    try:
+        content = path.read_bytes().removeprefix(BOM)
+    except FileNotFoundError:
+        raise UserError(
+            f"cannot read {path}, there is no {path.name}: run the stage that writes "
+            "it first, or name another folder"
+        ) from None
+    except OSError as error:
+        raise UserError(
+            f"cannot read {path} ({error.strerror}); write `ID VALUE`"
+        ) from error
+    table: dict[str, str] = {}
+    for number, line in enumerate(content.split(b"\n"), 1):
+        words = line.decode("utf-8", "replace").split(maxsplit=1)
+        if not words:
+            continue
+        fault = _fault_of_line(line, words[0], table)
+        if fault and faults is None:
+            raise UserError(
+                f"cannot read {path}, line {number} ({fault}: {words[0][:40]!r}); "
+                "write `ID VALUE`, one a line"
+            )
+        if fault:
+            faults.append(Finding(words[0], fault, f"line {number} of {path}"))
+        else:
+            table[words[0]] = words[1].strip() if len(words) == 2 else ""
+    if not table and faults is None:
+        raise UserError(f"{path} is empty; write `ID VALUE`, one a line")
+    return table
+
+
+def _fault_of_line(line: bytes, name: str, table: dict[str, str]) -> str:
+    try:
+        line.decode("utf-8")
+    except UnicodeDecodeError:
+        return "not UTF-8"
+    if name in table:
+        return "duplicate id"
+    return _fault_of_id(name)
+
+
+def _fault_of_id(name: str) -> str:
+    if "\0" in name:
+        return "id with a null character"
+    if len(name.encode("utf-8", "surrogateescape")) > LONGEST_NAME:
+        return f"id of more than {LONGEST_NAME} bytes"
+    return ""
+
+
+def write_table(path: Path, table: Mapping[str, str]) -> None:
+    """Write lines ``ID VALUE``, sorted, whole or not at all.
+
+    Raises:
+        UserError: An id or a value cannot stand on such a line.
+
+    """
+    lines = []
+    for name in sorted(table):
+        fault = _fault_of_id(name)
+        if name.split() != [name]:
+            fault = "id with a space"
+        line = f"{name} {table[name]}\n"
+        if line.count("\n") > 1 or "\r" in line or "\0" in line:
+            fault = fault or "value with a line break or null character"
+        try:
+            line.encode("utf-8")
+        except UnicodeEncodeError:
+            fault = fault or "not UTF-8"
+        if fault:
+            raise UserError(f"{line[:80]!r} cannot be in {path} ({fault}): rename it")
+        lines.append(line)
+    write_text(path, "".join(lines))
+
+
+def write_folder(folder: Path, rows: Iterable[Row]) -> None:
+    """Write the files of a set and ``spk2utt``; remove the folder if nothing is said.
+
+    Args:
+        folder: Gets each of ``FILES`` that rows have; others of them are removed, as
+            they would belong to another set.
+        rows: One an utterance. All have ``utt2spk``.
+
+    Raises:
+        UserError: See ``write_table``.
+
+    """
+    tables: dict[str, dict[str, str]] = {}
+    speakers: dict[str, list[str]] = {}
+    for row in sorted(rows, key=lambda row: row["utterance"]):
+        speakers.setdefault(row["utt2spk"], []).append(row["utterance"])
+        for name, value in row.items():
+            if name != "utterance":
+                tables.setdefault(name, {})[row["utterance"]] = value
+    if not tables:
+        shutil.rmtree(folder, ignore_errors=True)
+        return
+    tables["spk2utt"] = {name: " ".join(said) for name, said in speakers.items()}
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in FILES:
+        if name not in tables:
+            (folder / name).unlink(missing_ok=True)
+    for name, table in tables.items():
+        write_table(folder / name, table)

@@ -1,0 +1,244 @@
+"""Zero-shot test sets: the draw of references and sentences, and what is found amiss.
+
+A reference is a recording of a speaker in which something else is said than what the
+model is to say. All draws depend on the seed and on the speaker, never on the other
+speakers, so that taking some out changes nothing for the rest.
+"""
+
+import random
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from espnet_prune.data.kaldi import Finding, Row
+from espnet_prune.errors import UserError
+from espnet_prune.files import write_text
+
+# What a voice can be heard in, and what it is heard in best (seconds).
+SHORTEST_REFERENCE = 2.0
+GOOD_REFERENCE = (4.0, 10.0)
+
+
+class Recorded(Protocol):
+    """A recording that can be drawn."""
+
+    @property
+    def name(self) -> str:
+        """Id of the utterance."""
+
+    @property
+    def speaker(self) -> str:
+        """Who speaks."""
+
+    @property
+    def seconds(self) -> float:
+        """Its length."""
+
+
+# ------------------------------------------------------------------------- the draws
+
+
+def by_speaker[R: Recorded](recordings: Iterable[R]) -> dict[str, list[R]]:
+    """Group recordings by speaker, speakers in order."""
+    groups: dict[str, list[R]] = {}
+    for one in recordings:
+        groups.setdefault(one.speaker, []).append(one)
+    return dict(sorted(groups.items()))
+
+
+def find_references[R: Recorded](recordings: Sequence[R]) -> list[R]:
+    """Choose the recordings that can be a reference: those of a good length if any."""
+    shortest, longest = GOOD_REFERENCE
+    good = [one for one in recordings if shortest <= one.seconds <= longest]
+    return good or [one for one in recordings if one.seconds >= SHORTEST_REFERENCE]
+
+
+def draw_references[R: Recorded](recordings: Iterable[R], seed: int) -> dict[str, R]:
+    """Draw one reference of each speaker who has a recording that can be one."""
+    return {
+        speaker: random.Random(f"{seed}-reference-{speaker}").choice(possible)
+        for speaker, group in by_speaker(recordings).items()
+        if (possible := find_references(group))
+    }
+
+
+def draw_lasting_references[R: Recorded](
+    recordings: Iterable[R], seed: int
+) -> dict[str, R]:
+    """Draw one reference of each speaker, the same if other recordings are left out.
+
+    Models on labels, some of which are missing, and models without are to be heard in
+    the same voices.
+    """
+    return {
+        speaker: min(
+            possible, key=lambda one: random.Random(f"{seed} {one.name}").random()
+        )
+        for speaker, group in by_speaker(recordings).items()
+        if (possible := find_references(group))
+    }
+
+
+def draw_targets[R: Recorded](
+    recordings: Iterable[R],
+    references: Mapping[str, R],
+    number: int,
+    span: tuple[float, float],
+    seed: int,
+) -> list[R]:
+    """Draw recordings of each speaker that are to be said again, never the reference.
+
+    Args:
+        recordings: To draw from.
+        references: By speaker; others say nothing.
+        number: How many a speaker, where there are so many.
+        span: Shortest and longest in seconds.
+        seed: Of the draw.
+
+    """
+    groups = by_speaker(recordings)
+    drawn: list[R] = []
+    for speaker, reference in references.items():
+        possible = [
+            one
+            for one in groups[speaker]
+            if one != reference and span[0] <= one.seconds <= span[1]
+        ]
+        generator = random.Random(f"{seed} {speaker} sentences")
+        chosen = generator.sample(possible, min(number, len(possible)))
+        drawn += sorted(chosen, key=lambda one: one.name)
+    return drawn
+
+
+def draw_speakers(names: Iterable[str], number: int, seed: int) -> list[str]:
+    """Draw speakers; those that are drawn stay in their order.
+
+    Raises:
+        ValueError: There are not so many.
+
+    """
+    names = list(names)
+    drawn = set(random.Random(f"{seed}-speakers").sample(sorted(names), number))
+    return [name for name in names if name in drawn]
+
+
+# --------------------------------------------------------------------- the sentences
+
+
+def read_sentences(path: Path) -> list[str]:
+    """Read sentences, one a line; blank lines are skipped.
+
+    Raises:
+        UserError: The file cannot be read, or there is nothing in it.
+
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read {path} ({error}); correct --test_texts") from None
+    sentences = [one_line(line) for line in lines if line.strip()]
+    if not sentences:
+        raise UserError(f"{path} has no sentence; write one a line")
+    return sentences
+
+
+def one_line(text: str | None) -> str:
+    """Put a text on one line, with one space between its words."""
+    return " ".join((text or "").split())
+
+
+def words_only(text: str) -> str:
+    """Reduce a text to its words, to compare it with others."""
+    text = unicodedata.normalize("NFKC", text).casefold().replace("\u2019", "'")
+    return one_line("".join(c if c.isalnum() or c == "'" else " " for c in text))
+
+
+def write_like(sentence: str, characters: set[str], keeps_apostrophe: bool) -> str:
+    """Write a sentence as the training texts are written.
+
+    A model that has read lower case without commas knows neither capitals nor commas.
+
+    Args:
+        sentence: Any sentence.
+        characters: Those of the training texts.
+        keeps_apostrophe: Whether one stays that training never has; a g2p needs it.
+
+    """
+    if not any(c.isupper() for c in characters):
+        sentence = sentence.lower()
+    elif not any(c.islower() for c in characters):
+        sentence = sentence.upper()
+    written = []
+    for character in sentence:
+        category = unicodedata.category(character)
+        is_letter = character.isalnum() or category.startswith("M")
+        if character in characters or is_letter or character.isspace():
+            written.append(character)
+        elif character in "'\u2019":
+            other = "'\u2019".replace(character, "")
+            if other in characters or keeps_apostrophe:
+                written.append(other if other in characters else "'")
+        elif category == "Pd":  # a dash
+            written.append(" ")
+    return one_line("".join(written))
+
+
+# ---------------------------------------------------------------------- the Kaldi rows
+
+
+def row(
+    utterance: str, speaker: str, text: str, wav: object, target: object = None
+) -> Row:
+    """Describe an utterance.
+
+    Args:
+        utterance: Its id.
+        speaker: Who says it.
+        text: What is said.
+        wav: The recording, or in a zero-shot set the reference.
+        target: The recording of a zero-shot set, where there is one.
+
+    """
+    found = {
+        "utterance": utterance,
+        "text": one_line(text),
+        "wav.scp": str(wav),
+        "utt2spk": speaker,
+    }
+    return found if target is None else found | {"gt_wav.scp": str(target)}
+
+
+# ------------------------------------------------------------------ what is found amiss
+
+
+def write_findings(
+    path: Path, findings: Mapping[str, list[Finding]] | list[Finding], group: str = ""
+) -> None:
+    """Write a table of findings: utterance, reason and detail, between tabs.
+
+    Args:
+        path: The table.
+        findings: In order; or those of several parts, by part.
+        group: What a part is, the name of the first column then.
+
+    """
+    table: list[tuple[str, ...]] = [Finding._fields]
+    if isinstance(findings, Mapping):
+        table = [(group, *Finding._fields)]
+        table += [(part, *one) for part, found in findings.items() for one in found]
+    else:
+        table += findings
+    text = "".join("\t".join(map(one_line, line)) + "\n" for line in table)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # names of files may be no text
+    write_text(path, text.encode("utf-8", "replace").decode("utf-8"))
+
+
+def count_reasons(findings: Iterable[Finding]) -> list[str]:
+    """Count findings by reason on a line each, the most frequent first."""
+    counts: dict[str, int] = {}
+    for finding in findings:
+        counts[finding.reason] = counts.get(finding.reason, 0) + 1
+    ordered = sorted(counts.items(), key=lambda item: -item[1])
+    return [f"{number:7d}  {reason}" for reason, number in ordered]
