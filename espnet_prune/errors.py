@@ -1,7 +1,7 @@
 """Errors that a user can mend, and how the commands end on them."""
 
 import sys
-from typing import Callable
+from collections.abc import Callable
 
 
 class UserError(ValueError):

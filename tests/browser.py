@@ -30,7 +30,8 @@ class Browser:
 
     def __init__(self, folder: Path):
         sync_api = pytest.importorskip(
-            "playwright.sync_api", reason="Playwright is missing: pip install playwright"
+            "playwright.sync_api",
+            reason="Playwright is missing: pip install playwright",
         )
         program = next(filter(None, map(shutil.which, NAMES)), None)
         if program is None:
@@ -51,11 +52,11 @@ class Browser:
             raise
         self.page = self._browser.new_page()
         self.page.set_default_timeout(1000 * PATIENCE)
-        # Playwright cannot call methods of lists
-        self.page.on("pageerror", lambda error: self.faults.append(error))
-        self.page.on("requestfailed", lambda request: self.faults.append(request))
-        self.page.on("download", lambda download: self._pending.append(download))
-        self.page.on("console", lambda message: self._note(message))
+        # Playwright cannot take the methods of lists
+        self.page.on("pageerror", lambda error: self.faults.append(error))  # noqa: PLW0108
+        self.page.on("requestfailed", lambda request: self.faults.append(request))  # noqa: PLW0108
+        self.page.on("download", lambda download: self._pending.append(download))  # noqa: PLW0108
+        self.page.on("console", self._note)
 
     def close(self):
         """End the browser."""

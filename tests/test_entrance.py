@@ -5,6 +5,8 @@ import subprocess
 import sys
 
 import pytest
+import yaml
+from experiments import write_experiment
 
 from espnet_prune.cli import VERBS
 
@@ -42,7 +44,9 @@ def test_import_loads_neither_espnet_nor_torch():
     ],
 )
 def test_models_are_registered_in_whatever_order(code):
-    child = python("-c", code + "\nprint(t.tts_choices.get_class('stylespeech').__name__)")
+    child = python(
+        "-c", code + "\nprint(t.tts_choices.get_class('stylespeech').__name__)"
+    )
     assert child.stdout.strip() == "StyleSpeech", child.stderr
 
 
@@ -72,6 +76,27 @@ def test_light_verbs_do_not_import_espnet(verb):
         "except SystemExit: pass\n"
     )
     assert not {"espnet2", "torch", "scipy", "matplotlib"} & modules_of(code)
+
+
+def test_report_sweep_and_card_work_without_espnet(tmp_path):
+    folder = write_experiment(tmp_path / "sweep" / "vanilla_s0", [(1.0,)], "vanilla")
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    (folder / "config.yaml").write_text(yaml.safe_dump({**config, "max_epoch": 1}))
+    output = ["--output_dir", str(tmp_path / "out")]
+    for arguments, allowed in (
+        (["card", str(folder)], set()),
+        (["report", str(folder), *output], {"torch"}),  # reads checkpoint.pth
+        (["sweep", str(tmp_path / "sweep"), *output], {"torch"}),
+    ):
+        code = (
+            "import sys\n"
+            "from espnet_prune.__main__ import main\n"
+            f"sys.argv = ['espnet-prune', *{arguments!r}]\n"
+            "main()\n"
+        )
+        loaded = modules_of(code)
+        assert "espnet_prune.evaluation" in loaded
+        assert not ({"espnet2", "torch"} - allowed) & loaded
 
 
 def test_a_misspelt_verb_is_refused_with_a_hint():

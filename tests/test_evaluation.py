@@ -24,6 +24,7 @@ from espnet_prune.evaluation.history import (
     read_models,
     threshold_rows,
 )
+from espnet_prune.experiment import is_finished
 
 PHASE1 = [(0.5, 1.0), (1.5, 2.5)]  # thresholds of two layers after each of two epochs
 PHASE2 = [(1.5, 2.5)] * 3
@@ -182,6 +183,25 @@ def test_phase_2_of_another_phase_1_is_refused(tmp_path, thresholds):
         read_models(folders)
 
 
+@pytest.mark.parametrize("mode", ["min", "max"])
+def test_a_training_ends_when_espnet_ends_it(mode):
+    """With and without early stopping; of equal epochs the first is the best one."""
+    for losses in ([3, 2, 1], [1, 2, 3], [1, 1, 1], [2, 1, 2, 3, 4], [2.0]):
+        stats = {n: {"valid": {"loss": loss}} for n, loss in enumerate(losses, 1)}
+        progress = {"epoch": len(losses), "stats": stats}
+        reporter = Reporter()
+        reporter.load_state_dict(progress)
+        for patience in (0, 1, 2, 3):
+            config = dict(max_epoch=9, patience=patience)
+            config["early_stopping_criterion"] = ["valid", "loss", mode]
+            ended = reporter.check_early_stopping(patience, "valid", "loss", mode)
+            assert is_finished(config, progress) == ended
+    assert is_finished(dict(max_epoch=1), progress)
+    assert not is_finished(dict(max_epoch=2), progress)
+    other = dict(config, early_stopping_criterion=["train", "loss", "min"], patience=0)
+    assert not is_finished(other, progress)
+
+
 # ---- tables ----
 
 
@@ -208,7 +228,17 @@ def test_markdown_table_is_aligned_and_shows_gaps():
 
 @pytest.mark.parametrize(
     "text",
-    ["a | b", "one\ntwo", "x\u2028y", "# big", "<b>x</b>", "[x](y)", "`x`", "*x*", "\\|"],
+    [
+        "a | b",
+        "one\ntwo",
+        "x\u2028y",
+        "# big",
+        "<b>x</b>",
+        "[x](y)",
+        "`x`",
+        "*x*",
+        "\\|",
+    ],
 )
 def test_a_cell_is_what_it_says(text):
     shown = tables.pipes([["heading"], [text]])

@@ -229,7 +229,7 @@ def test_orders_differ_by_seed_and_spread_texts_and_systems(made, browser):
     page, key = made
     browser.open(page)
     texts = browser.evaluate(
-        "Object.fromEntries(Object.entries(test.clips).map(" "([c, v]) => [c, v.text]))"
+        "Object.fromEntries(Object.entries(test.clips).map(([c, v]) => [c, v.text]))"
     )
     orders = []
     for seed in range(20):

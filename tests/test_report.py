@@ -197,9 +197,13 @@ def test_page_of_several_models_in_a_browser(several, tmp_path, capsys):
     assert "cer: <script>alert(1)</script> of" in text
     assert "**In brackets**: intervals.\n<img src=x onerror=alert(1)>" in text
     lines = [line.split("\t") for line in text.splitlines()]
-    assert ["base<line>", "none", "-", "2", "6"] == [
-        line[:5] for line in lines if line[0] == "base<line>"
-    ][0]
+    assert [line[:5] for line in lines if line[0] == "base<line>"][0] == [
+        "base<line>",
+        "none",
+        "-",
+        "2",
+        "6",
+    ]
     # phase, layer, threshold, mean soft mask, kept share and mass
     assert ["1", "2", "2", "2.50", "0.250", "12.5 %", "37.5 %"] in lines
     settings = [line for line in lines if line[0].startswith("tts_conf")]

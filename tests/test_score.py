@@ -448,10 +448,9 @@ def test_the_command_ends_in_one_line(data):
 
 @pytest.mark.slow  # every process imports ESPnet
 def test_processes_do_all_the_work_and_a_killed_one_ends_in_one_line():
-    with pytest.raises(UserError, match="smaller --nj"):
-        with scoring.workers(2) as run:
-            assert dict(run(str, range(20))) == {n: str(n) for n in range(20)}
-            list(run(os._exit, [1]))
+    with pytest.raises(UserError, match="smaller --nj"), scoring.workers(2) as run:
+        assert dict(run(str, range(20))) == {n: str(n) for n in range(20)}
+        list(run(os._exit, [1]))
 
 
 @pytest.mark.slow

@@ -30,13 +30,18 @@ def get_parser() -> argparse.ArgumentParser:
         help="File of the model in each experiment folder",
     )
     parser.add_argument(
-        "--data_dir", type=Path, required=True, help="Kaldi folder with text and wav.scp"
+        "--data_dir",
+        type=Path,
+        required=True,
+        help="Kaldi folder with text and wav.scp",
     )
     parser.add_argument(
         "--key", help="Utterance of the data folder; its first one if not given"
     )
     parser.add_argument(
-        "--spembs", help="scp file of speaker embeddings, for models that use them"
+        "--spembs",
+        type=Path,
+        help="scp file of speaker embeddings, for models that use them",
     )
     parser.add_argument(
         "--output_dir", required=True, help="Folder to write attention_KEY.png to"

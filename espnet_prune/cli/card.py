@@ -63,7 +63,8 @@ def get_parser() -> argparse.ArgumentParser:
         type=Path,
         default=[],
         metavar="DIR",
-        help="Folders that `score` or `listen collect` wrote, beside those in EXP/scores",
+        help="Folders that `score` or `listen collect` wrote, beside those in "
+        "EXP/scores",
     )
     return parser
 

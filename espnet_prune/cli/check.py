@@ -28,7 +28,9 @@ def get_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--vocoder_file",
-        type=lambda name: None if name.strip().lower() in ("none", "null", "nil") else name,
+        type=lambda name: (
+            None if name.strip().lower() in ("none", "null", "nil") else name
+        ),
         help="vocoder of decoding (default: none, Griffin-Lim)",
     )
     parser.add_argument(

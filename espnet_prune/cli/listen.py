@@ -1,8 +1,8 @@
-"""Make a listening test as one web page, and turn its ratings into MOS and SMOS.
+r"""Make a listening test as one web page, and turn its ratings into MOS and SMOS.
 
-espnet-prune listen make --data_dir DATA --output_dir OUT \\
+espnet-prune listen make --data_dir DATA --output_dir OUT \
     --system baseline=exp/a/decode/test/wav --system DP45=exp/b/decode/test/wav
-espnet-prune listen collect --key OUT/listening_test.key.json \\
+espnet-prune listen collect --key OUT/listening_test.key.json \
     --output_dir RESULT ratings_*.csv
 
 ``make`` writes OUT/listening_test.html, which is sent to the raters. It needs no other

@@ -1,7 +1,7 @@
-"""Report what training did to the thresholds: tables, figures and one web page.
+r"""Report what training did to the thresholds: tables, figures and one web page.
 
 espnet-prune report EXP_PHASE1 EXP_PHASE2 --output_dir DIR
-espnet-prune report BASELINE EXP_PHASE1 EXP_PHASE2 --output_dir DIR \\
+espnet-prune report BASELINE EXP_PHASE1 EXP_PHASE2 --output_dir DIR \
     --scores SCORES --data_dir DATA
 
 DIR/report.html has all of it, the speech that was decoded included, and needs no other

@@ -1,6 +1,6 @@
-"""Score what systems said: error rate, similarity, predicted MOS, with intervals.
+r"""Score what systems said: error rate, similarity, predicted MOS, with intervals.
 
-espnet-prune score --data_dir DATA --output_dir OUT \\
+espnet-prune score --data_dir DATA --output_dir OUT \
     --system baseline=exp/a/decode/test/wav --system DP45=exp/b/decode/test/wav
 
 DATA is the Kaldi folder of a zero-shot test set: ``text`` is what was to be said,

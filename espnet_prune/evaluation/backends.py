@@ -79,7 +79,15 @@ def package_version(package: str) -> str:
 # -------------------------------------------------------------------- recognisers
 
 
-class Moonshine(Backend):
+class Recogniser(Backend):
+    """A model that turns speech into text."""
+
+    def transcribe(self, wave: np.ndarray) -> str:
+        """Write down what is said in (T_wav,)."""
+        raise NotImplementedError
+
+
+class Moonshine(Recogniser):
     """Recogniser Moonshine tiny-en; moonshine-voice 0.1.5 lacks its weights."""
 
     title = "Moonshine tiny-en"
@@ -104,7 +112,7 @@ class Moonshine(Backend):
         return " ".join(line.text.strip() for line in lines)
 
 
-class Whisper(Backend):
+class Whisper(Recogniser):
     """Recogniser Whisper tiny.en in 8 bit integers."""
 
     title = "Whisper tiny.en int8"
@@ -140,7 +148,7 @@ class Whisper(Backend):
         return " ".join(segment.text.strip() for segment in segments)
 
 
-class SpeechBrainRecogniser(Backend):
+class SpeechBrainRecogniser(Recogniser):
     """SpeechBrain's CRDNN recogniser of LibriSpeech, from the network."""
 
     title = "SpeechBrain CRDNN of LibriSpeech"
@@ -236,7 +244,15 @@ class Ecapa(SpeakerEncoder):
 # ---------------------------------------------------------------- MOS predictors
 
 
-class DistillMOS(Backend):
+class Predictor(Backend):
+    """A model that predicts what listeners would say of speech."""
+
+    def predict(self, wave: np.ndarray) -> float:
+        """Predict a mean opinion score, 1 to 5, of (T_wav,)."""
+        raise NotImplementedError
+
+
+class DistillMOS(Predictor):
     """Predictor of MOS distilled from XLS-R; tells vocoders and systems apart."""
 
     title = "DistillMOS"
@@ -258,7 +274,7 @@ class DistillMOS(Backend):
             return self.model(torch.from_numpy(wave[: 30 * RATE])[None]).item()
 
 
-class DNSMOS(Backend):
+class DNSMOS(Predictor):
     """Predictor of noise; it does not rank text-to-speech."""
 
     title = "DNSMOS P.835 OVRL, a check for noise"
@@ -276,7 +292,7 @@ class DNSMOS(Backend):
         return float(self.model.run(wave, RATE)["ovrl_mos"])
 
 
-class UTMOS(Backend):
+class UTMOS(Predictor):
     """Predictor of MOS as in ESPnet's evaluate_pseudomos.py, from the network."""
 
     title = "UTMOS22 strong, tarepan/SpeechMOS v1.2.0"
@@ -298,7 +314,7 @@ class UTMOS(Backend):
             return self.model(torch.from_numpy(wave)[None], RATE).item()
 
 
-class Versa(Backend):
+class Versa(Predictor):
     """UTMOS as the VERSA toolkit has it, whose weights come from the network."""
 
     title = "UTMOS22 strong of VERSA"

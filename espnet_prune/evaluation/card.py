@@ -41,7 +41,7 @@ def make_card(
     archive: Path | None = None,
     language: str = "noinfo",
     corpus: str = UNKNOWN,
-    license: str = UNKNOWN,
+    license: str = UNKNOWN,  # noqa: A002, the name of the option
     vocoder: str = "none",
     text: str = "Hello, this is my voice.",
     plugin_url: str | None = None,
@@ -104,7 +104,9 @@ def make_card(
         corpus=" ".join(corpus.split()) + training_data(experiment, config),
         results=[documents.to_markdown(result, level=3) for result in results],
         license=" ".join(license.split()),
-        config=fence("yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True)),
+        config=fence(
+            "yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
+        ),
     )
 
 
@@ -139,7 +141,9 @@ def example(config: dict[str, Any], model: str, vocoder: str, text: str) -> str:
         arguments.append('spembs=torch.load("speaker_embedding.pt")')
     if any("torch" in argument for argument in arguments):
         imports.append("torch")
-    options = f", vocoder_file={json.dumps(vocoder)}" if vocoder in PUBLIC_VOCODERS else ""
+    options = (
+        f", vocoder_file={json.dumps(vocoder)}" if vocoder in PUBLIC_VOCODERS else ""
+    )
     lines = [
         "import espnet_prune  # registers the model with ESPnet",
         *(f"import {name}" for name in imports),
@@ -153,9 +157,7 @@ def example(config: dict[str, Any], model: str, vocoder: str, text: str) -> str:
     return "\n".join(lines)
 
 
-def install(
-    config: dict[str, Any], vocoder: str, version: str, url: str | None
-) -> str:
+def install(config: dict[str, Any], vocoder: str, version: str, url: str | None) -> str:
     """Say how to install the plugin, with the extras that the model needs.
 
     No package index has it: it comes from ``url``, or from its source.
@@ -172,7 +174,9 @@ def install(
     names = f"[{','.join(extras)}]" if extras else ""
     if url is None:
         command = f"pip install {shlex.quote(f'.{names}')}"
-        about = f"In a copy of the source of `espnet_prune`, version {version} or newer:"
+        about = (
+            f"In a copy of the source of `espnet_prune`, version {version} or newer:"
+        )
         return f"{about}\n\n{fence('sh', command)}"
     if not re.fullmatch(r"[a-z+]+://[^\s;]+", url):
         raise UserError(
@@ -195,8 +199,8 @@ def version_of(config: dict[str, Any]) -> str:
         return str(Version(str(found)))
     except InvalidVersion:
         raise UserError(
-            f"plugin_version {found!r} in config.yaml is not a version; put the one that "
-            "trained the model there"
+            f"plugin_version {found!r} in config.yaml is not a version; put the one "
+            "that trained the model there"
         ) from None
 
 
@@ -220,7 +224,7 @@ def describe_voice(config: dict[str, Any]) -> str:
 
 def find_file(experiment: Path, name: str) -> Path | None:
     """Find a file that config.yaml names relative to the recipe, above the folder."""
-    above = Path(os.path.abspath(experiment)).parents
+    above = Path(os.path.abspath(experiment)).parents  # noqa: PTH100, links stay
     return next((base / name for base in above if (base / name).is_file()), None)
 
 
@@ -277,15 +281,16 @@ def put_into(archive: Path, card: str) -> None:
 
     """
     try:
-        with zipfile.ZipFile(archive) as old:
-            entries = [entry for entry in old.infolist() if entry.filename != CARD]
-            with replace_when_written(archive) as partial:
-                with zipfile.ZipFile(partial, "w") as new:
-                    for entry in entries:
-                        with old.open(entry) as source:
-                            with new.open(entry, "w") as target:
-                                shutil.copyfileobj(source, target)
-                    new.writestr(CARD, card)
+        with (
+            zipfile.ZipFile(archive) as old,
+            replace_when_written(archive) as partial,
+            zipfile.ZipFile(partial, "w") as new,
+        ):
+            for entry in old.infolist():
+                if entry.filename != CARD:
+                    with old.open(entry) as source, new.open(entry, "w") as target:
+                        shutil.copyfileobj(source, target)
+            new.writestr(CARD, card)
     except (OSError, zipfile.BadZipFile) as error:
         raise UserError(
             f"{archive} is not a zip archive ({error}); give that of the packing stage"

@@ -50,9 +50,8 @@ def features_for(vocoder: str, train_config: Path | None = None) -> torch.nn.Mod
 
     """
     if train_config is None:
-        settings = PUBLISHED if vocoder in GRIFFIN_LIM else trained_features(vocoder)
-        settings = dict(settings)
-        return LogMelFbank(hop_length=settings.pop("n_shift"), **settings)
+        mel = dict(PUBLISHED if vocoder in GRIFFIN_LIM else trained_features(vocoder))
+        return LogMelFbank(hop_length=mel.pop("n_shift"), **mel)
     settings = read_config(train_config)
     name = settings.get("feats_extract")
     if name != "fbank":
@@ -104,7 +103,7 @@ def copy_synthesis(
             and :func:`build`.
 
     """
-    feats_extract = features_for(vocoder, train_config and Path(train_config))
+    feats_extract = features_for(vocoder, Path(train_config) if train_config else None)
     parameters = describe_features(feats_extract)
     model = build(vocoder, feats_extract, device)
     made_from = [identify_vocoder(vocoder), sorted(map(str, parameters.items()))]

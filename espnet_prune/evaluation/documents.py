@@ -70,10 +70,11 @@ def write(
 
     """
     text = to_markdown(document)
-    tables.write_text(folder / f"{name}.md", text)
-    tables.write_csv(folder / f"{name}.csv", rows)
     content = {"format": FORMAT, **document._asdict(), "rows": rows}
     tables.write_json(folder / f"{name}.json", content)
+    tables.write_csv(folder / f"{name}.csv", rows)
+    # the last one: where it is, the others are
+    tables.write_text(folder / f"{name}.md", text)
     return text
 
 
@@ -84,7 +85,7 @@ def read(folders: Iterable[Path]) -> list[Document]:
         UserError: There is none in a folder, or one of another version.
 
     """
-    found = []
+    found: list[Document] = []
     for folder in folders:
         files = [folder / f"{name}.json" for name in (SCORES, LISTENING)]
         files = [file for file in files if file.is_file()]

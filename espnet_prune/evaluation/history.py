@@ -119,12 +119,12 @@ def read_models(folders: Sequence[str | Path]) -> list[list[Experiment]]:
                 )
             before.append(experiment)
             continue
-        if [e.phase for e in before] == [2] and experiment.phase == 1:
-            if same_thresholds(experiment, before[0]):
-                raise UserError(
-                    f"{before[0].folder} is the phase 2 of {experiment.folder}; give "
-                    "phase 1 first"
-                )
+        reverse = [e.phase for e in before] == [2] and experiment.phase == 1
+        if reverse and same_thresholds(experiment, before[0]):
+            raise UserError(
+                f"{before[0].folder} is the phase 2 of {experiment.folder}; give "
+                "phase 1 first"
+            )
         models.append([experiment])
     return models
 

@@ -38,7 +38,7 @@ class Difference(NamedTuple):
     None stands where one speaker allows no statement.
     """
 
-    value: float
+    value: float | None
     lower: float | None
     upper: float | None
     p: float | None
@@ -144,8 +144,9 @@ def _permutation_p(sums: np.ndarray) -> float:
 
     def difference(first: np.ndarray, second: np.ndarray, axis: int) -> np.ndarray:
         # what changes places is the index of a speaker's sums, two numbers at once
-        a, b = (of_systems[:, index.astype(int)] for index in (first, second))
-        return np.abs(_difference(*a, *b, axis=axis))
+        a, over_a = of_systems[:, first.astype(int)]
+        b, over_b = of_systems[:, second.astype(int)]
+        return np.abs(_difference(a, over_a, b, over_b, axis))
 
     found = stats.permutation_test(
         (np.arange(number), np.arange(number, 2 * number)),

@@ -199,10 +199,10 @@ def make_test(
         references = {path: sound_of(Path(path)) for path in references}
     # the same sounds and the same seed make the same test, its identifier included
     digest = hashlib.blake2b(repr((seed, list(parts))).encode())
-    for (name, system), content in contents.items():
-        digest.update(f"{name}\n{system}\n{data[name].text}\n".encode() + content)
-    for content in references.values():
-        digest.update(content)
+    for (name, system), sound in contents.items():
+        digest.update(f"{name}\n{system}\n{data[name].text}\n".encode() + sound)
+    for sound in references.values():
+        digest.update(sound)
     draw = random.Random(digest.digest())
     codes = {pair: _code(f"{draw.getrandbits(48):012x}") for pair in contents}
     reference_codes = {

@@ -3,6 +3,7 @@
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from espnet_prune.attention import record_attention
 from espnet_prune.data.kaldi import read_columns
@@ -43,7 +44,7 @@ def record_panel(
     inference_model: str,
     data_dir: Path,
     key: str,
-    spembs: str | None = None,
+    spembs: Path | None = None,
 ) -> plots.AttentionPanel:
     """Synthesise one utterance and keep the attention of the decoder.
 
@@ -61,7 +62,7 @@ def record_panel(
     text2speech = Text2Speech.from_pretrained(experiment, model_file=inference_model)
     text2speech.vocoder = None  # the mel is enough
     _, text, reference = read_utterance(data_dir, key)
-    voice = read_speaker(text2speech, data_dir, key, spembs)
+    voice: dict[str, Any] = read_speaker(text2speech, data_dir, key, spembs)
     if text2speech.use_speech:
         voice["speech"] = reference
     tokens = text2speech.tokenize(text, max_characters=None)  # one map, not parts
@@ -91,7 +92,7 @@ def draw(
     data_dir: Path,
     output_dir: str | Path,
     key: str | None = None,
-    spembs: str | None = None,
+    spembs: Path | None = None,
 ) -> tuple[Path, list[plots.AttentionPanel]]:
     """Synthesise an utterance with every model, and write the figure of all.
 
@@ -130,6 +131,4 @@ def describe(panel: plots.AttentionPanel) -> str:
         tables.NOT_THERE if each is None else tables.number(each)
         for each in panel.thresholds
     )
-    return (
-        f"{panel.title}, N = {frames} frames, thresholds of the layers: {thresholds}"
-    )
+    return f"{panel.title}, N = {frames} frames, thresholds of the layers: {thresholds}"

@@ -104,8 +104,8 @@ def shrink(path: str | Path) -> bytes:
     from PIL import Image
 
     try:
-        with Image.open(path) as image:
-            image = image.convert("RGB")
+        with Image.open(path) as file:
+            image = file.convert("RGB")
     except OSError as error:
         raise UserError(
             f"{path} is not a picture ({error}); remove it, or draw it anew"
@@ -113,6 +113,6 @@ def shrink(path: str | Path) -> bytes:
     if image.width > PICTURE_PIXELS:
         height = round(image.height * PICTURE_PIXELS / image.width)
         image = image.resize((PICTURE_PIXELS, height), Image.Resampling.LANCZOS)
-    file = io.BytesIO()
-    image.quantize(256).save(file, format="PNG", optimize=True)
-    return file.getvalue()
+    png = io.BytesIO()
+    image.quantize(256).save(png, format="PNG", optimize=True)
+    return png.getvalue()

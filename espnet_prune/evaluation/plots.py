@@ -6,9 +6,9 @@ Rows are those of ``history``.
 
 import contextlib
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import matplotlib
 import numpy as np
@@ -34,7 +34,7 @@ HEADS_PER_BAND = 8  # attention maps side by side before the next line begins
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 DASHES = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (5, 2, 1, 2)))
 MARKERS = "osD^vP"
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.titlesize": 9,
     "axes.spines.top": False,
@@ -60,7 +60,7 @@ class AttentionPanel(NamedTuple):
 
     title: str
     layers: "Sequence[AttentionMaps]"
-    thresholds: Sequence[float]
+    thresholds: Sequence[float | None]
 
 
 def plot_thresholds(rows: Sequence[Row], axis: str = "step") -> Figure:
@@ -131,27 +131,22 @@ def plot_losses(rows: Sequence[Row], axis: str = "step") -> Figure:
         {name for row in rows for name in row if keys.is_loss(name)},
         key=lambda name: (name != keys.LOSS, name != keys.MEL_LOSS, name),
     )
-    columns = min(3, len(names))
-    lines = -(-len(names) // columns)
-    with styled_figure(3.3 * columns, 2.5 * lines) as figure:
-        grid = figure.subplots(lines, columns, sharex=True, squeeze=False)
-        for ax in grid.flat[len(names) :]:
-            ax.remove()
-        for ax, name in zip(grid.flat, names):
+    with panels(len(names), 3, 3.3, 2.5, sharex=True) as (figure, grid, panel):
+        for ax, name in zip(panel, names, strict=True):
             for number, split in enumerate(("train", "valid")):
                 _draw(ax, rows, split, name, axis, number, label=split)
             _mark_phases(ax, rows, axis, label=False)
             ax.set_title("total loss" if name == keys.LOSS else name.replace("_", " "))
-        for column in range(columns):
-            below = [ax for ax in grid[:, column] if ax.figure is not None]
+        for column in grid.T:
+            below = [ax for ax in column if ax.figure is not None]
             below[-1].set_xlabel(AXES[axis])
             below[-1].tick_params(labelbottom=True)
-        grid.flat[0].legend()
+        panel[0].legend()
     return figure
 
 
 def plot_models(
-    models: dict[str, Sequence[Row]], name: str, axis: str = "step"
+    models: Mapping[str, Sequence[Row]], name: str, axis: str = "step"
 ) -> Figure:
     """Draw one statistic of the validation set, a line a model.
 
@@ -196,11 +191,12 @@ def plot_attention(panels: Sequence[AttentionPanel], title: str) -> Figure:
     with styled_figure(1.4 + 1.5 * heads, 0.3 + sum(heights)) as figure:
         # The head is a part of its own: the layout makes no room for a title above
         # nested parts.
+        ratios = [0.3, *heights]
         head, *parts = figure.subfigures(
-            1 + len(bands), 1, height_ratios=[0.3, *heights]
-        )
+            len(ratios), squeeze=False, height_ratios=ratios
+        )[:, 0]
         head.suptitle(_plain(title), fontsize=11)
-        for part, band in zip(parts, bands):
+        for part, band in zip(parts, bands, strict=True):
             _draw_band(part, band, weights, heads)
     return figure
 
@@ -226,6 +222,29 @@ def styled_figure(width: float, height: float) -> Iterator[Figure]:
         yield Figure(figsize=(width, height), layout="constrained")
 
 
+@contextlib.contextmanager
+def panels(
+    number: int, columns: int, width: float, height: float, **options: Any
+) -> Iterator[tuple[Figure, np.ndarray, list[Axes]]]:
+    """Hand out a figure of equal panels, its grid, and the panels in a row.
+
+    Args:
+        number: Of panels.
+        columns: How many stand side by side at most.
+        width: Of one panel, in inches.
+        height: The same.
+        options: Of ``Figure.subplots``.
+
+    """
+    columns = min(columns, number)
+    lines = -(-number // columns)
+    with styled_figure(1.0 + width * columns, 0.9 + height * lines) as figure:
+        grid = figure.subplots(lines, columns, squeeze=False, **options)
+        for ax in grid.flat[number:]:
+            ax.remove()
+        yield figure, grid, list(grid.flat[:number])
+
+
 def _draw_layers(ax: Axes, rows: Sequence[Row], name: str, axis: str) -> None:
     for number, layer in enumerate(decoder_layers(rows)):
         _draw(ax, rows, "valid", keys.of_layer(name, layer), axis, number, str(layer))
@@ -240,7 +259,7 @@ def _draw(
     name: str,
     axis: str,
     number: int,
-    label: str,
+    label: str | None,
 ) -> None:
     """Draw one statistic as line ``number`` of its axes, broken between phases."""
     colour = COLOURS[number % len(COLOURS)]
@@ -253,7 +272,7 @@ def _draw(
         if not points:
             continue
         ax.plot(
-            *zip(*points),
+            *zip(*points, strict=True),
             color=colour,
             linestyle=DASHES[number % len(DASHES)],  # lines that coincide stay seen
             marker=MARKERS[number % len(MARKERS)] if len(points) <= 30 else None,
@@ -293,7 +312,7 @@ class _Band(NamedTuple):
 
     title: str
     layers: list
-    thresholds: Sequence[float]
+    thresholds: Sequence[float | None]
     rows: "dict[str, Callable[[AttentionMaps], np.ndarray]]"
 
 
@@ -327,15 +346,15 @@ def _draw_band(part: SubFigure, band: _Band, weights: Normalize, heads: int) -> 
     grid = part.subplots(len(band.rows), heads, squeeze=False)
     columns = [
         (number, head, maps, threshold)
-        for (number, maps), threshold in zip(band.layers, band.thresholds)
+        for (number, maps), threshold in zip(band.layers, band.thresholds, strict=True)
         for head in range(maps.dense.size(1))
     ]
     for ax in grid[:, len(columns) :].flat:
         ax.remove()
     grid = grid[:, : len(columns)]
-    for line, (name, values_of) in zip(grid, band.rows.items()):
+    for line, (name, values_of) in zip(grid, band.rows.items(), strict=True):
         soft = name == "soft mask"
-        for ax, (number, head, maps, threshold) in zip(line, columns):
+        for ax, (number, head, maps, threshold) in zip(line, columns, strict=True):
             image = _draw_map(ax, values_of(maps)[head], name, weights)
             if ax is not line[0]:
                 ax.tick_params(labelleft=False)
@@ -372,7 +391,7 @@ def _draw_map(ax: Axes, values: np.ndarray, name: str, weights: Normalize):
     dots = _mean_of_blocks(values) / np.where(there > 0, there, 1)
     side = len(dots) * _block(frames)
     image = ax.imshow(
-        dots if soft else dots.clip(min=weights.vmin),
+        dots if soft else np.maximum(dots, weights.vmin or 0.0),
         norm=Normalize(0.0, 1.0) if soft else weights,
         cmap="gray" if soft else "viridis",
         alpha=np.sqrt(there),

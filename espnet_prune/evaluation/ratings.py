@@ -13,7 +13,7 @@ import csv
 import io
 import itertools
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -190,9 +190,9 @@ def summarise(
     for rating in ratings:
         clip = key["clips"][rating.clip]
         who_and_what = rating.rater, clip["utterance"]
-        given.setdefault((rating.part, clip["system"]), {})[
-            who_and_what
-        ] = rating.rating
+        given.setdefault((rating.part, clip["system"]), {})[who_and_what] = (
+            rating.rating
+        )
     rows = []
     for part, system in itertools.product(key["parts"], key["systems"]):
         own = given.get((part, system), {})
@@ -200,7 +200,7 @@ def summarise(
             continue
         first = given.get((part, baseline), {}) if system != baseline else {}
         pairs = {pair: own[pair] - first[pair] for pair in own if pair in first}
-        difference = crossed_interval(pairs) if pairs else Interval(None, None, None)
+        difference = crossed_interval(pairs)._asdict() if pairs else {}
         values = list(own.values())
         rows.append(
             {
@@ -208,9 +208,9 @@ def summarise(
                 "system": system,
                 **crossed_interval(own)._asdict(),
                 "plus_minus": independent_half_width(values),
-                "difference": difference.value,
-                "difference_lower": difference.lower,
-                "difference_upper": difference.upper,
+                "difference": difference.get("value"),
+                "difference_lower": difference.get("lower"),
+                "difference_upper": difference.get("upper"),
                 "ratings": len(values),
                 "raters": len({rater for rater, _ in own}),
                 "utterances": len({utterance for _, utterance in own}),
@@ -235,7 +235,7 @@ def independent_half_width(values: Sequence[float]) -> float | None:
 
 
 def crossed_interval(
-    values: dict[tuple[str, str], float], confidence: float = 0.95
+    values: Mapping[tuple[str, str], float], confidence: float = 0.95
 ) -> Interval:
     """Give the mean of ratings, or of differences, over raters and utterances.
 
@@ -259,7 +259,9 @@ def crossed_interval(
 
     numbers = np.array(list(values.values()), dtype=float)
     mean = float(numbers.mean())
-    clusters = [np.unique(names, return_inverse=True)[1] for names in zip(*values)]
+    clusters = [
+        np.unique(names, return_inverse=True)[1] for names in zip(*values, strict=True)
+    ]
     fewest = min(int(index.max()) for index in clusters)
     if fewest < 1:
         return Interval(mean, None, None)
@@ -327,9 +329,11 @@ def lay_out(
             blocks.append({"table": tables.grid(own, columns)})
     about = f"Difference: to {baseline}, by the same raters and utterances."
     blocks.append({"text": f"{about}\n{METHOD}"})
-    items = [f"{rater} left {left} samples blank." for rater, left in unfinished.items()]
+    items = [
+        f"{rater} left {left} samples blank." for rater, left in unfinished.items()
+    ]
     items += [
-        f"{rater} gave every sample of {part} a {rating}: consider leaving the file out."
+        f"{rater} gave every sample of {part} a {rating}: consider leaving it out."
         for rater, part, rating in unvaried(ratings)
     ]
     blocks += [{"items": items}] if items else []

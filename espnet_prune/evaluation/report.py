@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from espnet_prune import __version__, keys
 from espnet_prune.data.kaldi import read_columns
-from espnet_prune.errors import UserError
 from espnet_prune.evaluation import documents, page, plots, tables
 from espnet_prune.evaluation.documents import Block, Document
 from espnet_prune.evaluation.history import (
@@ -106,7 +105,7 @@ def draw(experiments: Sequence[Experiment], axis: str = "step") -> list[Exhibit]
     caption = "Loss terms of training and validation."
     found.append(Exhibit("losses", caption, plots.plot_losses(rows, axis)))
     phase1 = next((e for e in experiments if e.phase == 1), None)
-    if phase1 is not None:
+    if phase1 is not None and phase1.sparsity_ratio is not None:
         figure = plots.plot_soft_mean(phase1.rows, phase1.sparsity_ratio, axis)
         caption = "Mean soft mask of each decoder layer, which L_sp pulls towards R."
         found.append(Exhibit("soft_mean", caption, figure))
@@ -202,9 +201,7 @@ def write(
         folder = output_dir / model.name if len(models) > 1 else output_dir
         paths += write_model(folder, model)
         figures = lay_out_figures(model, folder)
-        shown.append(
-            {"name": model.name, "blocks": model.blocks, "figures": figures}
-        )
+        shown.append({"name": model.name, "blocks": model.blocks, "figures": figures})
     text = page.render(
         PAGE,
         title=models[0].name if len(models) == 1 else f"Report of {len(models)} models",
@@ -230,7 +227,7 @@ def lay_out_summary(models: Sequence[Model]) -> list[list[str]]:
     for model in models:
         joined = join(model.experiments)
         valid = [row for row in model.last.rows if row["split"] == "valid"]
-        row = {"model": model.name, "pruning": model.last.pruning}
+        row: Row = {"model": model.name, "pruning": model.last.pruning}
         row["R"] = model.last.sparsity_ratio
         row["epochs"], row["steps"] = joined[-1]["epoch"], joined[-1]["step"]
         row["hours"] = sum(each["seconds"] for each in joined) / 3600
@@ -372,9 +369,7 @@ def lay_out_figures(model: Model, folder: Path) -> list[dict[str, Any]]:
     return found
 
 
-def _figure(
-    png: bytes, caption: str, figure: "Figure | None" = None
-) -> dict[str, Any]:
+def _figure(png: bytes, caption: str, figure: "Figure | None" = None) -> dict[str, Any]:
     """Describe a picture for the page, so wide that letters are alike in all."""
     width = figure and round(PIXELS_AN_INCH * figure.get_size_inches()[0])
     address = page.data_address("image/png", png)

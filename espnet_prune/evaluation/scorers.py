@@ -111,7 +111,7 @@ class Metric:
 
     def load(self) -> None:
         """Load what scoring needs; raises whatever its package raises."""
-        self.backend.model
+        self.backend.model  # noqa: B018, it is loaded when first asked for
 
     def score(self, wave: np.ndarray, utterance: Utterance) -> dict[str, Any]:
         """Score one utterance.
@@ -138,6 +138,7 @@ class CharacterErrorRate(Metric):
     The rate of a system is pooled: all its edits over all characters.
     """
 
+    backend: backends.Recogniser
     measures = "characters that a recogniser hears wrong, lower is better"
     uses = ("wav", "text")
     percent = True
@@ -188,6 +189,7 @@ def _normaliser():
 class Similarity(Metric):
     """Cosine of the speaker embeddings of what was said and of the reference (SECS)."""
 
+    backend: backends.SpeakerEncoder
     measures = "similarity (cosine) to the reference, higher is better"
     uses = ("wav", "reference")
     digits = 3
@@ -196,8 +198,9 @@ class Similarity(Metric):
         """Compare with the reference; None for silence."""
         said = None if is_silent(wave) else self.backend.embed(wave)
         voice = self.backend.voice(utterance.reference)
-        missing = said is None or voice is None
-        return {"value": None if missing else float(said @ voice)}
+        if said is None or voice is None:
+            return {"value": None}
+        return {"value": float(said @ voice)}
 
 
 class OtherSimilarity(Metric):
@@ -207,6 +210,7 @@ class OtherSimilarity(Metric):
     everybody's is similar to the reference as well.
     """
 
+    backend: backends.SpeakerEncoder
     measures = "the same to the references of all other speakers, the floor"
     uses = ("wav", "voices")
     digits = 3
@@ -228,6 +232,7 @@ class OtherSimilarity(Metric):
 class Naturalness(Metric):
     """A predicted mean opinion score."""
 
+    backend: backends.Predictor
     measures = "predicted opinion of listeners, 1 to 5, higher is better"
 
     def score(self, wave: np.ndarray, utterance: Utterance) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""The page of scores: tables of systems, intervals and differences, and their legend."""
+"""The page of scores: tables of systems and differences, and their legend."""
 
 import os
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -105,7 +105,7 @@ def score(
         faults = "; ".join(f"{name}: {why}" for name, why in results.faults.items())
         raise UserError(f"no metric has a value ({faults or 'silence'}); {REMEDY}")
     # the name only: model cards, which are published, hold this page
-    title = f"Scores on {Path(os.path.abspath(data_dir)).name}"
+    title = f"Scores on {Path(os.path.abspath(data_dir)).name}"  # noqa: PTH100, links stay
     about = data_dir / "about.txt"
     blocks: list[Block] = []
     if about.is_file():
@@ -119,9 +119,7 @@ def score(
         blocks.append({"heading": "What the columns are"})
     notes = [*describe_columns(results, columns), *describe_synthesis(compared, data)]
     blocks += [{"items": notes}, {"text": METHOD}]
-    return documents.write(
-        output_dir, documents.SCORES, Document(title, blocks), rows
-    )
+    return documents.write(output_dir, documents.SCORES, Document(title, blocks), rows)
 
 
 def read_groups(named: Sequence[str], data: dict[str, Utterance]) -> list[Group]:
@@ -178,13 +176,13 @@ def summarise(results: Results, group: Group, baseline: str) -> list[dict[str, A
             difference = Difference(None, None, None, None)
             if both:
                 difference = paired_difference(
-                    [*zip(*(METRICS[name].ratio(first[key]) for key in both))],
-                    [*zip(*(METRICS[name].ratio(scores[key]) for key in both))],
+                    _ratios(name, [first[key] for key in both]),
+                    _ratios(name, [scores[key] for key in both]),
                     [data[key].speaker for key in both],
                 )
             speakers = [data[key].speaker for key in scores]
-            ratios = map(METRICS[name].ratio, scores.values())
-            interval = score_interval(*zip(*ratios), speakers)
+            over, under = _ratios(name, scores.values())
+            interval = score_interval(over, under, speakers)
             if not METRICS[name].of_speakers:
                 interval = Interval(interval.value, None, None)
             rows.append(
@@ -202,6 +200,12 @@ def summarise(results: Results, group: Group, baseline: str) -> list[dict[str, A
                 }
             )
     return rows
+
+
+def _ratios(metric: str, scores: Iterable[dict[str, Any]]) -> list[list[float]]:
+    """Split scores into numerators and denominators."""
+    ratios = [METRICS[metric].ratio(score) for score in scores]
+    return [[ratio[part] for ratio in ratios] for part in (0, 1)]
 
 
 def measured(scores: dict[str, Any], wanted: Container[str]) -> dict[str, Any]:
@@ -245,7 +249,9 @@ def lay_out(
     columns = [tables.Column(name, headed[name]) for name in metrics]
     system = tables.Column("system", "system")
     counts = tables.named("utterances", "speakers")
-    blocks = [{"table": tables.grid([*scores.values()], [system, *counts, *columns])}]
+    blocks: list[Block] = [
+        {"table": tables.grid([*scores.values()], [system, *counts, *columns])}
+    ]
     if differences:
         columns = [column for column in columns if METRICS[column.key].compared]
         shown = tables.grid([*differences.values()], [system, *columns])
@@ -259,7 +265,7 @@ def _print(row: dict[str, Any], names: Sequence[str], sign: str) -> str:
     values = [row[name] for name in names]
     if metric.percent:
         values = [value if value is None else 100 * value for value in values]
-    return tables.with_ends(values, f"{sign}.{metric.digits}f")
+    return tables.with_ends(values, f"{sign}.{metric.digits}f") or ""
 
 
 def print_value(row: dict[str, Any]) -> str:
@@ -301,7 +307,7 @@ def describe_synthesis(
     """Say of each system what it is and what it was timed on."""
     lines = []
     for system in systems:
-        facts = {}
+        facts: dict[str, int] = {}
         for record in (r for k, r in system.synthesis.items() if k in data):
             known = {key: record[key] for key in FACTS if key in record}
             for key in PATHS & known.keys():

@@ -16,9 +16,10 @@ import hashlib
 import importlib.metadata
 import json
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import as_completed
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import soundfile
@@ -48,7 +49,7 @@ class System(NamedTuple):
 
     name: str
     wavs: dict[str, Path]
-    synthesis: dict[str, Record] = {}
+    synthesis: Mapping[str, Record] = MappingProxyType({})
 
 
 class Job(NamedTuple):
@@ -333,7 +334,11 @@ def score_systems(
             versions[name] = METRICS[name].version()
         except importlib.metadata.PackageNotFoundError as error:
             faults[name] = f"the package {error.name} is not installed"
-    measured = [name for name in versions if isinstance(METRICS[name], Measured)]
+    measured = {
+        name: metric
+        for name in versions
+        if isinstance(metric := METRICS[name], Measured)
+    }
     judged = {name: versions[name] for name in versions if name not in measured}
     files = {s.name: ScoreFile(output_dir / f"{s.name}.jsonl") for s in systems}
     jobs = []
@@ -341,8 +346,8 @@ def score_systems(
         for utterance in _said(system, data):
             scores = files[system.name].scores(utterance)
             record = system.synthesis.get(utterance.name, {})
-            for name in measured:
-                value = METRICS[name].take(record)
+            for name, metric in measured.items():
+                value = metric.take(record)
                 scores.pop(name, None)
                 if value:
                     scores[name] = {**value, "of": record.get("of")}
@@ -363,22 +368,22 @@ def score_systems(
 
     needed = [name for name in judged if any(name in job.stamps for job in jobs)]
     with workers(min(nj, len(jobs))) as run:
-        found = run(loading_fault, needed)
-        faults.update((name, fault) for name, fault in found if fault is not None)
+        tried = run(loading_fault, needed)
+        faults.update((name, fault) for name, fault in tried if fault is not None)
         jobs = [_without(job, faults) for job in jobs]
         jobs = [job for job in jobs if job.stamps]
         scored = run(score_job, jobs)
-        for job, scores in tqdm(scored, "scoring", len(jobs), unit="utt"):
-            files[job.system].scores(job.utterance).update(scores)
+        for job, found in tqdm(scored, "scoring", len(jobs), unit="utt"):
+            files[job.system].scores(job.utterance).update(found)
             files[job.system].append(job.utterance)
     for file in files.values():
         file.rewrite()
-    scores = {
+    results = {
         system.name: {
             name: {
-                utterance.name: found[name]
+                utterance.name: scores[name]
                 for utterance in _said(system, data)
-                if name in (found := files[system.name].scores(utterance))
+                if name in (scores := files[system.name].scores(utterance))
             }
             for name in metrics
             if name not in faults
@@ -386,9 +391,9 @@ def score_systems(
         for system in systems
     }
     for name in measured:
-        if not any(columns[name] for columns in scores.values()):
+        if not any(columns[name] for columns in results.values()):
             faults[name] = f"no system has a {RECORDS} of `espnet-prune say --data_dir`"
-    return Results(scores, versions, faults)
+    return Results(results, versions, faults)
 
 
 def _said(system: System, data: dict[str, Utterance]) -> list[Utterance]:

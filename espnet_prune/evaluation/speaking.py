@@ -172,7 +172,7 @@ def speak(
             waves = say(batch)
             elapsed = time.perf_counter() - begin
             samples = max(1, sum(map(len, waves)))
-            for utterance, wave in zip(batch, waves):
+            for utterance, wave in zip(batch, waves, strict=True):
                 name, style = utterance.name, voices[utterance.reference].style
                 taken = seconds[name] + elapsed * len(wave) / samples
                 record = {
@@ -228,7 +228,9 @@ def kept_share(
             connections.append(pairs.numel())
     finally:
         text2speech.vocoder = vocoder
-    total = sum(share * number for share, number in zip(shares, connections))
+    total = sum(
+        share * number for share, number in zip(shares, connections, strict=True)
+    )
     return total / sum(connections)
 
 

@@ -6,6 +6,7 @@ setting: its numbers are means over seeds with their standard deviations.
 
 import csv
 import dataclasses
+import itertools
 import logging
 import math
 import statistics
@@ -174,7 +175,8 @@ def read_scores(path: str | Path) -> dict[str, dict[str, float]]:
                 system.setdefault(row["metric"], float(row["value"]))
     except (OSError, KeyError, ValueError) as error:
         raise UserError(
-            f"{path} is not a scores.csv of `espnet-prune score` ({error}): give another"
+            f"{path} is not a scores.csv of `espnet-prune score` ({error}): give "
+            "another"
         ) from None
     return scores
 
@@ -211,8 +213,8 @@ def tabulate(
             row[name] = statistics.mean(values.values())
             row.update(values)
         rows.append(row)
-    names = dict.fromkeys(name for row in rows for name in row)
-    return [{name: row.get(name) for name in names} for row in rows]
+    every = dict.fromkeys(name for row in rows for name in row)
+    return [{name: row.get(name) for name in every} for row in rows]
 
 
 def summarise(rows: Sequence[Row]) -> list[Row]:
@@ -247,9 +249,7 @@ def numbers(rows: Sequence[Row]) -> list[str]:
     return [name for name in rows[0] if name not in chosen]
 
 
-def with_spread(
-    value: float | None, spread: float | None, percent: bool
-) -> str | None:
+def with_spread(value: float | None, spread: float | None, percent: bool) -> str | None:
     """Print a mean and its standard deviation, down to the latter's second digit."""
     if value is None:
         return None
@@ -309,7 +309,7 @@ def write(
     scored = [n for n in measured if any(n in system for system in scores.values())]
     kept = [name for name in _OF_LAYERS if name in measured]
     main_losses = [n for n in losses if n in (keys.LOSS, keys.MEL_LOSS, "l1_loss")]
-    blocks = [
+    blocks: list[documents.Block] = [
         {"text": f"{len(points)} models."},
         {"table": lay_out(table, (scored or main_losses) + kept)},
         {"text": LEGEND},
@@ -326,31 +326,35 @@ def write(
     tables.write_csv(output_dir / "points.csv", rows)
     for name, figure in figures.items():
         plots.save(figure, output_dir / f"{name}.png")
-    names = ["sweep.md", "sweep.csv", "points.csv", *(f"{name}.png" for name in figures)]
+    names = [
+        "sweep.md",
+        "sweep.csv",
+        "points.csv",
+        *(f"{name}.png" for name in figures),
+    ]
     return text, [output_dir / name for name in names]
 
 
 def plot_sweep_thresholds(points: Sequence[Point]) -> Figure:
-    """Draw thresholds against training steps: a panel for each layer, a line for each point.
+    """Draw thresholds against training steps: a panel a layer, a line a point.
 
     Points of a setting share a colour and a kind of line.
     """
     learned = [p for p in points if p.setting.pruning == "differentiable"]
     settings = _styles(learned)
     layers = decoder_layers([point.last for point in learned])
-    columns = min(4, len(layers))
-    lines = -(-len(layers) // columns)
-    with plots.styled_figure(1.2 + 2.5 * columns, 0.9 + 2.3 * lines) as figure:
-        grid = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
-        for ax in grid.flat[len(layers) :]:
-            ax.remove()
-        for ax, layer in zip(grid.flat, layers):
+    shared = dict(sharex=True, sharey=True)
+    with plots.panels(len(layers), 4, 2.5, 2.3, **shared) as (figure, grid, panel):
+        for ax, layer in zip(panel, layers, strict=True):
             drawn = set()
             for point in learned:
                 rows = [r for r in point.rows if r["split"] == "valid"]
                 ax.plot(
                     [row["step"] for row in rows],
-                    [row.get(keys.of_layer(keys.THRESHOLD, layer)) for row in rows],
+                    [
+                        row.get(keys.of_layer(keys.THRESHOLD, layer), math.nan)
+                        for row in rows
+                    ],
                     linewidth=1.0,
                     label=None if point.setting in drawn else str(point.setting),
                     **settings[point.setting],
@@ -361,7 +365,7 @@ def plot_sweep_thresholds(points: Sequence[Point]) -> Figure:
             ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
         for ax in grid[:, 0]:
             ax.set_ylabel("threshold (x 1/N)")
-        handles, labels = grid.flat[0].get_legend_handles_labels()
+        handles, labels = panel[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=3)
     return figure
 
@@ -410,18 +414,14 @@ def plot_sweep_metrics(table: Sequence[Row], names: Sequence[str]) -> Figure:
         names: Columns to draw.
 
     """
-    columns = min(3, len(names))
-    lines = -(-len(names) // columns)
     learned = [row for row in table if row["sparsity_ratio"] is not None]
     lengths = sorted({row["phase1_epochs"] for row in learned}, key=lambda n: n or 0)
     ratios = sorted({row["sparsity_ratio"] for row in learned})
     # bars at the same R stand side by side
-    aside = 0.06 * min((b - a for a, b in zip(ratios, ratios[1:])), default=0.05)
-    with plots.styled_figure(1.0 + 3.0 * columns, 0.9 + 2.4 * lines) as figure:
-        grid = figure.subplots(lines, columns, squeeze=False)
-        for ax in grid.flat[len(names) :]:
-            ax.remove()
-        for ax, name in zip(grid.flat, names):
+    steps = (b - a for a, b in itertools.pairwise(ratios))
+    aside = 0.06 * min(steps, default=0.05)
+    with plots.panels(len(names), 3, 3.0, 2.4) as (figure, _, panel):
+        for ax, name in zip(panel, names, strict=True):
             for number, length in enumerate(lengths):
                 line = [
                     row
@@ -445,12 +445,14 @@ def plot_sweep_metrics(table: Sequence[Row], names: Sequence[str]) -> Figure:
             for row in table:
                 if row["sparsity_ratio"] is None and row[name] is not None:
                     dense = row["pruning"] == "none"
-                    style = dict(color="0.3" if dense else "0.6", linestyle="--")
                     ax.axhline(
-                        row[name], label="dense" if dense else row["pruning"], **style
+                        row[name],
+                        label="dense" if dense else row["pruning"],
+                        color="0.3" if dense else "0.6",
+                        linestyle="--",
                     )
             ax.set(xlabel="R", xticks=ratios, title=name.replace("_", " "))
-        handles, labels = grid.flat[0].get_legend_handles_labels()
+        handles, labels = panel[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=2)
     return figure
 
@@ -460,7 +462,6 @@ def _styles(points: Sequence[Point]) -> dict[Setting, dict[str, Any]]:
     settings = list(dict.fromkeys(point.setting for point in points))
     ratios = [r for r in dict.fromkeys(s.sparsity_ratio for s in settings) if r]
     lengths = [n for n in dict.fromkeys(s.phase1_epochs for s in settings) if n]
-    lengths = lengths or [None]
     return {
         setting: dict(
             color=(
@@ -469,7 +470,8 @@ def _styles(points: Sequence[Point]) -> dict[Setting, dict[str, Any]]:
                 else "0.5"
             ),
             linestyle=plots.DASHES[
-                lengths.index(setting.phase1_epochs or lengths[0]) % len(plots.DASHES)
+                (lengths.index(setting.phase1_epochs) if setting.phase1_epochs else 0)
+                % len(plots.DASHES)
             ],
         )
         for setting in settings

@@ -39,8 +39,11 @@ def percent(value: float) -> str:
 
 def with_ends(values: Sequence[float | None], form: str) -> str | None:
     """Print a value and the ends of its interval, each None if there is none."""
-    value, *ends = (None if each is None else f"{each:{form}}" for each in values)
-    return value if value is None or None in ends else f"{value} [{', '.join(ends)}]"
+    texts = [f"{each:{form}}" for each in values if each is not None]
+    if values[0] is None:
+        return None
+    whole = len(texts) == len(values)
+    return f"{texts[0]} [{', '.join(texts[1:])}]" if whole else texts[0]
 
 
 def grid(rows: Sequence[dict[str, Any]], columns: Sequence[Column]) -> list[list[str]]:
