@@ -28,7 +28,8 @@ lint = [
     "types-tabulate",
     "types-tqdm",
 ]
-test = ["pytest>=9", "build", *labels, *lint]
+# Playwright drives the Chromium of the system; Markdown reads what is written here.
+test = ["pytest>=9", "build", "playwright>=1.50", "Markdown", *labels, *lint]
 
 setup(
     name="espnet_prune",
@@ -45,7 +46,7 @@ setup(
         "espnet_prune": ["py.typed", "conf/*.yaml", "conf/systems/*.yaml"],
         # Pages, and sentences to say.
         "espnet_prune.data": ["*.txt"],
-        "espnet_prune.evaluation": ["*.html"],
+        "espnet_prune.evaluation": ["templates/*"],
     },
     install_requires=[
         # One release line: the classes that are extended here are not ESPnet's API.
@@ -59,7 +60,6 @@ setup(
         "filelock",
         "Jinja2",
         "librosa",
-        "Markdown",
         "matplotlib",
         "numpy>=2",
         "omniio",

@@ -1,7 +1,7 @@
 """Errors that a user can mend, and how the commands end on them."""
 
 import sys
-from typing import Callable
+from collections.abc import Callable
 
 
 class UserError(ValueError):
@@ -9,6 +9,12 @@ class UserError(ValueError):
 
     The message is one line: what was wrong, then what to do about it.
     """
+
+
+def first_line(error: BaseException) -> str:
+    """Give the first line of an error's message that says something."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:200] if lines else type(error).__name__
 
 
 def run(main: Callable[[], None]) -> None:

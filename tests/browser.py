@@ -1,14 +1,10 @@
 """A headless browser for tests: real keys and clicks, and what a page complains of.
 
-Chromium is driven over a pipe by its DevTools protocol, which needs no package.
+Playwright drives the Chromium of the system; its own browsers are not needed.
 """
 
-import fcntl
-import json
-import os
-import select
+import re
 import shutil
-import subprocess
 import time
 from pathlib import Path
 
@@ -16,194 +12,113 @@ import pytest
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 PATIENCE = 60  # seconds; a loaded machine is slow to start a browser
-KEYS = {"Enter": ("\r", 13), " ": (" ", 32), "ArrowDown": ("", 40), "Tab": ("", 9)}
-
-
-def find_browser():
-    """Name the program of a browser; skip the test if there is none."""
-    program = next(filter(None, map(shutil.which, NAMES)), None)
-    if program is None:
-        pytest.skip("no browser: install one of " + ", ".join(NAMES))
-    return program
+CONTROLS = ("button", "radio", "textbox", "link", "progressbar", "img")
 
 
 class Browser:
-    """One page of a browser.
+    """One page of a browser; the test is skipped where there is none.
 
     Args:
-        folder: For its profile and downloads.
+        folder: For what is downloaded.
 
     Attributes:
-        downloads: Folder of what was downloaded.
+        page: Playwright's page.
+        downloads: Folder of what ``downloaded`` has returned.
         faults: Errors of scripts, of loading, and of the console, since the start.
 
     """
 
     def __init__(self, folder: Path):
-        program = find_browser()
+        sync_api = pytest.importorskip(
+            "playwright.sync_api",
+            reason="Playwright is missing: pip install playwright",
+        )
+        program = next(filter(None, map(shutil.which, NAMES)), None)
+        if program is None:
+            pytest.skip("no browser: install one of " + ", ".join(NAMES))
         self.downloads = folder / "downloads"
         self.downloads.mkdir(parents=True)
         self.faults = []
-        self.number = 0
-        self.session = None
-        self.rest = b""
-        down, up = os.pipe(), os.pipe()
-        # out of the way of 3 and 4, which the browser reads and writes
-        theirs = [fcntl.fcntl(fd, fcntl.F_DUPFD, 20) for fd in (down[0], up[1])]
-        self.to, self.out = down[1], up[0]
-        options = (
-            "--headless=new --no-sandbox --disable-gpu --mute-audio --no-first-run "
-            "--disable-dev-shm-usage --disable-background-networking "
-            "--disable-component-update --disable-sync --remote-debugging-pipe"
-        )
-        with open(folder / "browser.log", "w") as log:
-            self.process = subprocess.Popen(
-                [
-                    *("bash", "-c", 'exec "$@" 3<&%d 4>&%d' % tuple(theirs), "bash"),
-                    *(program, *options.split()),
-                    *(f"--user-data-dir={folder / 'profile'}", "about:blank"),
-                ],
-                pass_fds=theirs,
-                stdout=log,
-                stderr=log,
-                env={**os.environ, "HOME": str(folder)},
+        self._pending = []
+        self._driver = sync_api.sync_playwright().start()
+        try:
+            self._browser = self._driver.chromium.launch(
+                executable_path=program,
+                args=["--disable-dev-shm-usage"],
+                timeout=1000 * PATIENCE,
             )
-        for fd in (down[0], up[1], *theirs):
-            os.close(fd)
-        target = self.call("Target.createTarget", url="about:blank")["targetId"]
-        self.session = self.call(
-            "Target.attachToTarget", targetId=target, flatten=True
-        )["sessionId"]
-        for domain in ("Page", "Runtime", "Log"):
-            self.call(f"{domain}.enable")
-        self.call(
-            "Browser.setDownloadBehavior",
-            behavior="allow",
-            downloadPath=str(self.downloads),
-        )
+        except sync_api.Error:
+            self._driver.stop()
+            raise
+        self.page = self._browser.new_page()
+        self.page.set_default_timeout(1000 * PATIENCE)
+        # Playwright cannot take the methods of lists
+        self.page.on("pageerror", lambda error: self.faults.append(error))  # noqa: PLW0108
+        self.page.on("requestfailed", lambda request: self.faults.append(request))  # noqa: PLW0108
+        self.page.on("download", lambda download: self._pending.append(download))  # noqa: PLW0108
+        self.page.on("console", self._note)
 
     def close(self):
         """End the browser."""
-        self.session = None
         try:
-            self.call("Browser.close")
-            self.process.wait(PATIENCE)
+            self._browser.close()
         finally:
-            self.process.kill()
-            self.process.wait()
-            os.close(self.to)
-            os.close(self.out)
+            self._driver.stop()
 
-    def call(self, method, **parameters):
-        """Send one command and return its result."""
-        self.number += 1
-        message = {"id": self.number, "method": method, "params": parameters}
-        if self.session is not None:
-            message["sessionId"] = self.session
-        os.write(self.to, json.dumps(message).encode() + b"\0")
-        while True:
-            answer = self._receive()
-            if answer.get("id") == self.number:
-                assert "error" not in answer, (method, answer)
-                return answer["result"]
-            self._note(answer)
-
-    def _receive(self):
-        while b"\0" not in self.rest:
-            ready, _, _ = select.select([self.out], [], [], PATIENCE)
-            assert ready, "the browser does not answer"
-            more = os.read(self.out, 1 << 20)
-            assert more, "the browser has ended, see browser.log"
-            self.rest += more
-        message, _, self.rest = self.rest.partition(b"\0")
-        return json.loads(message)
-
-    def _note(self, event):
-        """Keep what a user would see as an error in the console."""
-        values = event.get("params", {})
-        kind = event.get("method")
-        if kind == "Runtime.exceptionThrown":
-            self.faults.append(values["exceptionDetails"])
-        if kind == "Runtime.consoleAPICalled" and values["type"] in ("error", "assert"):
-            self.faults.append(values["args"])
-        if kind == "Log.entryAdded" and values["entry"]["level"] == "error":
-            self.faults.append(values["entry"])
+    def _note(self, message):
+        if message.type in ("error", "assert"):
+            self.faults.append(message.text)
 
     def evaluate(self, expression):
-        """Return the value of a JavaScript expression, of a promise if it is one."""
-        answer = self.call(
-            "Runtime.evaluate",
-            expression=expression,
-            awaitPromise=True,
-            returnByValue=True,
-        )
-        assert "exceptionDetails" not in answer, answer
-        return answer["result"].get("value")
+        """Return the value of a JavaScript expression."""
+        return self.page.evaluate(expression)
 
     def until(self, expression):
-        """Wait until a JavaScript expression holds, and return its value."""
-        end = time.monotonic() + PATIENCE
-        while not (value := self.evaluate(expression)):
-            assert time.monotonic() < end, f"never came true: {expression}"
-            time.sleep(0.02)
-        return value
+        """Wait until a JavaScript expression holds."""
+        self.page.wait_for_function(expression)
 
     def open(self, path: Path):
         """Open a file."""
-        self.call("Page.navigate", url=Path(path).as_uri())
-        self.until(f"location.href === {json.dumps(Path(path).as_uri())}")
-        self.until("document.readyState === 'complete'")
+        self.page.goto(Path(path).as_uri())
 
     def reload(self):
         """Load the page again."""
-        self.evaluate("window.before = true")
-        self.call("Page.reload")
-        self.until("!window.before && document.readyState === 'complete'")
+        self.page.reload()
 
     def press(self, key):
         """Press and release a key; a character is also typed."""
-        text, code = KEYS.get(key, (key, ord(key[0].upper())))
-        what = dict(key=key, windowsVirtualKeyCode=code)
-        self.call("Input.dispatchKeyEvent", type="keyDown", text=text, **what)
-        self.call("Input.dispatchKeyEvent", type="keyUp", **what)
+        self.page.keyboard.press(key)
 
     def type(self, text):
         """Type a text where the focus is."""
-        for character in text:
-            self.press(character)
+        self.page.keyboard.type(text)
 
     def click(self, selector):
-        """Click into the middle of an element by the mouse."""
-        x, y = self.evaluate(
-            f"(() => {{ const e = document.querySelector({json.dumps(selector)});"
-            "e.scrollIntoView({block: 'center', behavior: 'instant'});"
-            "const r = e.getBoundingClientRect();"
-            "return [r.x + r.width / 2, r.y + r.height / 2]; })()"
-        )
-        for kind in ("mousePressed", "mouseReleased"):
-            where = dict(x=x, y=y, button="left", clickCount=1)
-            self.call("Input.dispatchMouseEvent", type=kind, **where)
+        """Click an element by the mouse."""
+        self.page.click(selector)
 
     def text(self, selector):
         """Return the text of an element as it is shown."""
-        return self.evaluate(
-            f"document.querySelector({json.dumps(selector)}).innerText"
-        )
+        return self.page.inner_text(selector)
 
     def downloaded(self, pattern):
-        """Wait for a download that is complete and return its file."""
+        """Wait for a download and return its file."""
         end = time.monotonic() + PATIENCE
-        while not (found := list(self.downloads.glob(pattern))):
-            assert time.monotonic() < end, f"nothing like {pattern} was downloaded"
-            time.sleep(0.05)
-        return found[0]
+        while not self._pending:
+            assert time.monotonic() < end, "nothing was downloaded"
+            self.page.wait_for_timeout(50)
+        download = self._pending.pop(0)
+        file = self.downloads / download.suggested_filename
+        assert file.match(pattern), file
+        download.save_as(file)
+        return file
 
     def names_of_controls(self):
         """List what a screen reader says of each control: role and name."""
-        nodes = self.call("Accessibility.getFullAXTree")["nodes"]
-        controls = ("button", "radio", "textbox", "link", "progressbar", "image")
-        return [
-            (node["role"]["value"], node["name"]["value"])
-            for node in nodes
-            if not node["ignored"] and node["role"]["value"] in controls
-        ]
+        snapshot = self.page.locator("body").aria_snapshot()
+        found = re.findall(
+            rf"""^\s*- '?({"|".join(CONTROLS)})\b(?: "((?:[^"\\]|\\.)*)")?""",
+            snapshot,
+            re.MULTILINE,
+        )
+        return [(role, name.replace('\\"', '"')) for role, name in found]

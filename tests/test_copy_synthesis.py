@@ -110,7 +110,7 @@ def test_what_cannot_be_done_is_said(run, data, tmp_path):
     with pytest.raises(UserError, match="features linear_spectrogram, of which no"):
         copy_synthesis.features_for("griffin_lim", config)
     config.write_text("feats_extract: [")
-    with pytest.raises(UserError, match="config.yaml is no configuration of a train"):
+    with pytest.raises(UserError, match="config.yaml is not readable YAML"):
         copy_synthesis.features_for("griffin_lim", config)
     (data / "gt_wav.scp").unlink()
     with pytest.raises(UserError, match="has no gt_wav.scp"):

@@ -6,12 +6,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
+from experiments import write_experiment
 
 from espnet_prune.cli import VERBS
 
 TRAIN = Path(__file__).parents[1] / "conf" / "train.yaml"
-# Verbs that must not wait for ESPnet's import, which takes longer than their work.
-LIGHT = ("merge", "plan", "align", "bpe", "durations")
 
 
 def python(*arguments):
@@ -41,7 +41,9 @@ def test_import_loads_neither_espnet_nor_torch():
     ],
 )
 def test_models_are_registered_in_whatever_order(code):
-    child = python("-c", code + "\nprint(t.tts_choices.get_class('stylespeech').__name__)")
+    child = python(
+        "-c", code + "\nprint(t.tts_choices.get_class('stylespeech').__name__)"
+    )
     assert child.stdout.strip() == "StyleSpeech", child.stderr
 
 
@@ -61,8 +63,8 @@ def test_every_verb_has_a_help_text(verb):
     assert child.stdout.startswith(f"usage: espnet-prune {verb}")
 
 
-@pytest.mark.parametrize("verb", LIGHT)
-def test_light_verbs_do_not_import_espnet(verb):
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_does_not_wait_for_espnet(verb):
     code = (
         "import sys\n"
         "from espnet_prune.__main__ import main\n"
@@ -70,7 +72,28 @@ def test_light_verbs_do_not_import_espnet(verb):
         "try: main()\n"
         "except SystemExit: pass\n"
     )
-    assert not {"espnet2", "torch"} & modules_of(code)
+    assert not {"espnet2", "torch", "scipy", "matplotlib"} & modules_of(code)
+
+
+def test_report_sweep_and_card_work_without_espnet(tmp_path):
+    folder = write_experiment(tmp_path / "sweep" / "vanilla_s0", [(1.0,)], "vanilla")
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    (folder / "config.yaml").write_text(yaml.safe_dump({**config, "max_epoch": 1}))
+    output = ["--output_dir", str(tmp_path / "out")]
+    for arguments, allowed in (
+        (["card", str(folder)], set()),
+        (["report", str(folder), *output], {"torch"}),  # reads checkpoint.pth
+        (["sweep", str(tmp_path / "sweep"), *output], {"torch"}),
+    ):
+        code = (
+            "import sys\n"
+            "from espnet_prune.__main__ import main\n"
+            f"sys.argv = ['espnet-prune', *{arguments!r}]\n"
+            "main()\n"
+        )
+        loaded = modules_of(code)
+        assert "espnet_prune.evaluation" in loaded
+        assert not ({"espnet2", "torch"} - allowed) & loaded
 
 
 def test_a_plan_is_made_without_espnet():

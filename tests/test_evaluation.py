@@ -2,7 +2,10 @@
 
 import csv
 import json
+import re
+from html import unescape
 
+import markdown
 import numpy as np
 import pytest
 import torch
@@ -21,6 +24,7 @@ from espnet_prune.evaluation.history import (
     read_models,
     threshold_rows,
 )
+from espnet_prune.experiment import is_finished
 
 PHASE1 = [(0.5, 1.0), (1.5, 2.5)]  # thresholds of two layers after each of two epochs
 PHASE2 = [(1.5, 2.5)] * 3
@@ -179,6 +183,25 @@ def test_phase_2_of_another_phase_1_is_refused(tmp_path, thresholds):
         read_models(folders)
 
 
+@pytest.mark.parametrize("mode", ["min", "max"])
+def test_a_training_ends_when_espnet_ends_it(mode):
+    """With and without early stopping; of equal epochs the first is the best one."""
+    for losses in ([3, 2, 1], [1, 2, 3], [1, 1, 1], [2, 1, 2, 3, 4], [2.0]):
+        stats = {n: {"valid": {"loss": loss}} for n, loss in enumerate(losses, 1)}
+        progress = {"epoch": len(losses), "stats": stats}
+        reporter = Reporter()
+        reporter.load_state_dict(progress)
+        for patience in (0, 1, 2, 3):
+            config = dict(max_epoch=9, patience=patience)
+            config["early_stopping_criterion"] = ["valid", "loss", mode]
+            ended = reporter.check_early_stopping(patience, "valid", "loss", mode)
+            assert is_finished(config, progress) == ended
+    assert is_finished(dict(max_epoch=1), progress)
+    assert not is_finished(dict(max_epoch=2), progress)
+    other = dict(config, early_stopping_criterion=["train", "loss", "min"], patience=0)
+    assert not is_finished(other, progress)
+
+
 # ---- tables ----
 
 
@@ -186,15 +209,42 @@ def test_markdown_table_is_aligned_and_shows_gaps():
     columns = (
         tables.Column("layer", "layer"),
         tables.Column("kept", "kept share", tables.percent),
-        tables.Column("theta", "theta", tables.number),
+        tables.Column("threshold", "threshold", tables.number),
     )
-    rows = [dict(layer=1, kept=0.1234, theta=4.184), dict(layer=2, kept=0, theta=None)]
-    assert tables.markdown(rows, columns) == (
-        "| layer | kept share | theta |\n"
-        "| ----: | ---------: | ----: |\n"
-        "|     1 |     12.3 % |  4.18 |\n"
-        "|     2 |        0 % |     - |\n"
-    )
+    rows = [
+        dict(layer=1, kept=0.1234, threshold=4.184),
+        dict(layer=2, kept=0, threshold=None),
+    ]
+    table = tables.markdown(rows, columns).splitlines()
+    assert [[cell.strip() for cell in line.split("|")[1:-1]] for line in table] == [
+        ["layer", "kept share", "threshold"],
+        [table[1].split("|")[n] for n in (1, 2, 3)],
+        ["1", "12.3 %", "4.18"],
+        ["2", "0 %", "-"],
+    ]
+    assert re.fullmatch(r"\|(-+:\|){3}", table[1])
+    assert len(set(map(len, table))) == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a | b",
+        "one\ntwo",
+        "x\u2028y",
+        "# big",
+        "<b>x</b>",
+        "[x](y)",
+        "`x`",
+        "*x*",
+        "\\|",
+    ],
+)
+def test_a_cell_is_what_it_says(text):
+    shown = tables.pipes([["heading"], [text]])
+    html = markdown.markdown(shown, extensions=["tables"])
+    (found,) = re.findall(r"<td[^>]*>(.*?)</td>", html)
+    assert unescape(found) == " ".join(text.split())
 
 
 @pytest.mark.parametrize(
@@ -349,8 +399,8 @@ def test_hard_masks_are_shown_before_and_after():
     assert 0.1 < kept.mean() < 0.9
     assert np.array_equal(after.get_alpha() == 0, ~kept)
     assert np.allclose(after.get_array()[kept], weights[kept])
-    assert titles_of(figure)[0] == "layer 1, head 1\n$\\theta$ = 1.00"
-    assert titles_of(figure)[3] == "layer 2, head 2\n$\\theta$ = 3.00"
+    assert titles_of(figure)[0] == "layer 1, head 1\nthreshold 1.00"
+    assert titles_of(figure)[3] == "layer 2, head 2\nthreshold 3.00"
     assert (
         titles_of(figure)[7]
         == f"{tables.percent(sparse.mask[0, 1].float().mean())} kept"

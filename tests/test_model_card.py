@@ -1,4 +1,4 @@
-"""bin/model_card.py: the card, and the model that it loads, as a stranger would."""
+"""The verb card: the card, and the model that it loads, as a stranger would."""
 
 import json
 import re
@@ -7,6 +7,7 @@ import sys
 import zipfile
 from pathlib import Path
 
+import markdown
 import pytest
 import soundfile
 import yaml
@@ -14,6 +15,10 @@ from tiny_experiment import pack_experiment, voice, write_recipe
 
 from espnet_prune import UserError, __version__
 from espnet_prune.cli.card import main
+from espnet_prune.evaluation import documents
+from espnet_prune.evaluation.card import NO_VOCODER, PUBLIC_VOCODERS
+from espnet_prune.evaluation.documents import Document
+from espnet_prune.speech.vocoder import GRIFFIN_LIM, WEIGHTS
 
 # Runs in a fresh process: the registering of the model is what the card is about.
 STRANGER = """
@@ -123,12 +128,15 @@ def test_card_says_what_a_user_has_to_know(recipe, capsys):
     )
     scores = experiment / "scores" / "test_unseen"
     scores.mkdir(parents=True)
-    (scores / "scores.md").write_text("# Scores on VCTK\n\n| system |\n| -----: |\n")
+    blocks = [{"heading": "women"}, {"table": [["system"], ["a"]]}]
+    document = Document("Scores on VCTK", blocks)
+    documents.write(scores, documents.SCORES, document, [dict(system="a")])
     report = experiment / "report"
     report.mkdir()
-    (report / "thresholds.md").write_text(
-        "# Thresholds\n\n- /home/me/exp: phase 1\n\n| layer |\n| ----: |\n\ntheta: t\n"
-    )
+    layer = dict(phase=1, epoch=3, layer=1, threshold=1.23, mean_soft_mask=0.4)
+    content = dict(layers=[dict(layer, kept_share=0.5, kept_mass=None)])
+    content["experiments"] = [dict(folder="/home/me/exp")]
+    (report / "thresholds.json").write_text(json.dumps(content))
     options = ["--vocoder", "hifigan", "--license", "cc-by-4.0", "--text", 'Say "é"']
     main([str(experiment), *options, "--corpus", "LibriTTS", "--language", "de"])
     card = (experiment / "README.md").read_text()
@@ -144,13 +152,17 @@ def test_card_says_what_a_user_has_to_know(recipe, capsys):
     assert code.startswith("import espnet_prune")
     assert 'from_pretrained(\n    "tts_tiny", vocoder_file="hifigan"\n)' in code
     compile(code, "card", "exec")
-    assert 'pip install "espnet_prune[hifigan,g2p_en]>=0.0.9"' in card
+    # no index has the package: it is installed from its source
+    assert "pip install '.[hifigan,g2p_en]'" in card and ">=" not in card
     assert "It needs espnet_prune 0.0.9 or newer" in card
     assert "in the voice of a reference recording" in card and "at 16000 Hz" in card
-    assert "LibriTTS (3 utterances, 2 speakers, 2 hours; set `train`)" in card
+    assert "LibriTTS (3 utterances, 2 speakers, 2 hours; set train)" in card
     assert "learned thresholds, R = 0.4, phase 1" in card and "ESPnet 202611" in card
-    assert "### Scores on VCTK\n\n| system |" in card
-    assert "### Thresholds\n\n| layer |" in card and "/home/me" not in card
+    assert "### Scores on VCTK\n\n#### women\n\n|" in card
+    (line,) = [x for x in card.splitlines() if "1.23" in x]
+    cells = [cell.strip() for cell in line.split("|")[1:-1]]
+    assert cells == ["1", "3", "1", "1.23", "0.400", "50.0 %", "-"]
+    assert "### Thresholds\n\n|" in card and "/home/me" not in card
     assert "Licence of the weights: cc-by-4.0." in card
     packed = yaml.safe_load(re.search(r"```yaml\n(.*?)```", card, re.DOTALL)[1])
     assert packed == yaml.safe_load((experiment / "config.yaml").read_text())
@@ -166,13 +178,13 @@ def test_what_nobody_said_is_to_be_filled_in(recipe):
     assert "Licence of the weights: to be filled in." in card
     assert "## Training data\n\nto be filled in\n" in card
     assert "Not scored." in card and "fixed thresholds" in card
-    assert f'pip install "espnet_prune>={__version__}"' in card
+    assert f"version {__version__} or newer:\n\n```sh\npip install .\n```" in card
     url = "git+https://example.org/espnet_prune"
     main([str(experiment), "--plugin_url", url, "--output", str(recipe / "card.md")])
     card_with_url = (recipe / "card.md").read_text()
-    assert f'pip install "espnet_prune @ {url}"' in card_with_url
+    assert f"pip install 'espnet_prune @ {url}'" in card_with_url
     assert "vocoder_file" not in code_of(card) and "/home/me" not in card
-    assert "a vocoder, `my_hifigan`, that is not in the archive" in card
+    assert "a vocoder, my_hifigan, that is not in the archive" in card
     assert not (experiment / "README.md").exists()
 
 
@@ -226,11 +238,45 @@ def test_what_cannot_be_described_is_refused(recipe, tmp_path):
     for arguments, fault in (
         ([str(tmp_path)], "holds no config.yaml"),
         ([str(other)], "tts: tacotron2, not of stylespeech or"),
-        ([str(experiment), "--archive", str(text)], "x.zip is no zip archive"),
-        ([str(experiment), "--archive", str(recipe / "n.zip")], "n.zip is no zip"),
+        ([str(experiment), "--archive", str(text)], "x.zip is not a zip archive"),
+        ([str(experiment), "--archive", str(recipe / "n.zip")], "n.zip is not a zip"),
         ([str(experiment), "--scores", str(tmp_path)], "holds no tables"),
+        ([str(experiment), "--plugin_url", "x' ; touch y"], "is not an address that"),
+        ([str(experiment), "--plugin_url", "git+https://x/y\nz"], "is not an address"),
     ):
         with pytest.raises(UserError, match=fault):
             main(arguments)
     assert not (experiment / "README.md").exists()
     assert text.read_text() == "hello"
+
+
+def test_nothing_that_a_configuration_says_becomes_part_of_a_command(tmp_path):
+    def write(**settings):
+        config = dict(tts="stylespeech", **settings)
+        (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+
+    for version in ('0.1.0"; touch F; "', "0.1.0\ntouch F", "$(touch F)", ["0.1.0"]):
+        write(tts_conf=dict(plugin_version=version))
+        with pytest.raises(UserError, match="plugin_version .* is not a version; put"):
+            main([str(tmp_path)])
+        assert not (tmp_path / "README.md").exists()
+    write(odd="a\n```\n# Free\n````\n<script>", version="x\n# 1")
+    main([str(tmp_path), "--text", 'Hi"); import os; ("', "--tag", "me/<b>x"])
+    card = (tmp_path / "README.md").read_text()
+    html = markdown.markdown(card.split("---\n", 2)[2], extensions=["fenced_code"])
+    titles = re.findall(r"<h1>(.*?)</h1>", html)
+    assert titles == ["me/&lt;b>x"] and "<script>" not in html
+    (said,) = [line for line in code_of(card).splitlines() if "import os" in line]
+    assert said.startswith('wav = text2speech("Hi\\"); import os; (\\""')
+
+
+def test_results_of_an_older_version_are_not_left_out_in_silence(recipe):
+    experiment = write_model(recipe)
+    (experiment / "scores" / "test").mkdir(parents=True)
+    (experiment / "scores" / "test" / "scores.md").write_text("# Scores\n")
+    with pytest.raises(UserError, match="test holds no tables .* run these again"):
+        main([str(experiment)])
+
+
+def test_vocoders_with_public_weights_are_those_of_the_package():
+    assert set(WEIGHTS) <= set(PUBLIC_VOCODERS) and set(GRIFFIN_LIM) == set(NO_VOCODER)

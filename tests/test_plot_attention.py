@@ -1,4 +1,4 @@
-"""bin/plot_attention.py: maps of a synthesis by a model from its folder."""
+"""The verb attention: maps of a synthesis by a model from its folder."""
 
 import argparse
 
@@ -10,7 +10,8 @@ import yaml
 from matplotlib.image import imread
 
 from espnet_prune import PruneTTSTask, UserError
-from espnet_prune.cli import attention as plot_attention
+from espnet_prune.cli import attention
+from espnet_prune.evaluation import plots
 
 FRAMES_A_TOKEN = 5
 TEXT = "ABBA HEAD"
@@ -70,7 +71,7 @@ def data_dir(tmp_path):
 
 
 def run(experiments, data_dir, output_dir, *options):
-    plot_attention.main(
+    attention.main(
         [
             *map(str, experiments),
             *("--data_dir", str(data_dir), "--output_dir", str(output_dir)),
@@ -85,13 +86,13 @@ def test_maps_of_two_models_in_one_figure(tmp_path, data_dir, capsys, monkeypatc
         write_model(tmp_path / "exp_phase2", "differentiable", phase=2),
     ]
     drawn = []
-    draw = plot_attention.plots.plot_attention
+    draw = plots.plot_attention
 
     def watched(panels, title):
         drawn.append((panels, title))
         return draw(panels, title)
 
-    monkeypatch.setattr(plot_attention.plots, "plot_attention", watched)
+    monkeypatch.setattr(plots, "plot_attention", watched)
     run(experiments, data_dir, tmp_path / "new" / "report")
     ((panels, title),) = drawn
     assert title == f"spk/utt1: {TEXT}"
@@ -111,7 +112,7 @@ def test_maps_of_two_models_in_one_figure(tmp_path, data_dir, capsys, monkeypatc
     assert imread(file).std() > 0.05
     screen = capsys.readouterr().out
     assert (
-        f"exp_phase2: phase 2, hard mask, N = {frames} frames, theta of the layers: "
+        f"exp_phase2: phase 2, hard mask, N = {frames} frames, thresholds of the layers: "
         "1.25 1.25 1.25" in screen
     )
     assert f"Written: {file}" in screen
@@ -134,7 +135,7 @@ def test_what_is_missing_is_named(tmp_path, data_dir):
     torch.save(states, broken / "train.loss.ave.pth")
     refused("lacks 1 weights of this model", experiment=broken)
     for key in ("utt0", "utt7"):  # without reference; without anything
-        refused(f"not both text and wav.scp of {key}; choose", options=("--key", key))
+        refused(f"lacks text or wav.scp of {key}; choose", options=("--key", key))
     (data_dir / "ref.wav").unlink()
     refused("reference .*ref.wav is missing")
     (data_dir / "wav.scp").write_text("")

@@ -1,4 +1,4 @@
-"""bin/report.py: from experiment folders to a table on screen, files and figures."""
+"""The verb report: from experiment folders to a table on screen, files and figures."""
 
 import csv
 import json
@@ -15,7 +15,10 @@ from matplotlib.image import imread, imsave
 from tiny_experiment import voice
 
 from espnet_prune import UserError
-from espnet_prune.cli.report import choose, main
+from espnet_prune.cli.report import main
+from espnet_prune.evaluation import documents
+from espnet_prune.evaluation.documents import Document
+from espnet_prune.evaluation.report import choose
 
 TABLES = ["thresholds.csv", "thresholds.json", "thresholds.md"]
 
@@ -25,6 +28,12 @@ def folders(tmp_path):
     first = write_experiment(tmp_path / "exp_phase1", [(0.5, 1.0), (1.5, 2.5)])
     second = write_experiment(tmp_path / "exp_phase2", [(1.5, 2.5)] * 2, phase=2)
     return [str(first), str(second)]
+
+
+def cells_of(text):
+    """Return the cells of all lines of Markdown tables."""
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
 
 
 def names_in(folder):
@@ -40,15 +49,16 @@ def test_report_of_two_phases(folders, tmp_path, capsys):
         assert imread(output / name).std() > 0.05  # something is drawn
 
     screen = capsys.readouterr().out
-    row = "|     1 |     2 |     2 |  2.50 |          0.250 |     12.5 % |    37.5 % |"
-    assert row in screen.splitlines()
+    row = ["1", "2", "2", "2.50", "0.250", "12.5 %", "37.5 %"]
+    assert row in cells_of(screen)
     assert "phase 1, R = 0.45, T = 0.01, threshold_scale = 1" in screen
     written = [line.strip() for line in screen.split("Written:\n")[1].splitlines()]
     assert sorted(Path(line).name for line in written) == names_in(output)
     assert all(Path(line).is_file() for line in written)
 
     page = (output / "thresholds.md").read_text()
-    assert row in page.splitlines() and "R = 0.45" in page
+    assert row in cells_of(page) and "R = 0.45" in page
+    assert cells_of(page)[0][3] == "threshold"
     content = json.loads((output / "thresholds.json").read_text())
     assert [e["phase"] for e in content["experiments"]] == [1, 2]
     assert [e["sparsity_ratio"] for e in content["experiments"]] == [0.45, 0.45]
@@ -77,7 +87,7 @@ def test_a_new_report_replaces_the_old_one(folders, tmp_path):
 def test_report_of_vanilla_pruning_names_no_r(tmp_path, capsys):
     folder = write_experiment(tmp_path / "vp", [(1.0, 1.0)], pruning="vanilla")
     main([str(folder), "--output_dir", str(tmp_path / "report")])
-    assert "theta fixed at 1, no R" in capsys.readouterr().out
+    assert "threshold fixed at 1, no R" in capsys.readouterr().out
     pictures = ["kept.png", "losses.png", "thresholds.png"]
     assert names_in(tmp_path / "report") == sorted([*TABLES, *pictures, "report.html"])
 
@@ -136,10 +146,13 @@ def several(folders, tmp_path):
     (data / "wav.scp").write_text(f"u2 {data}/reference.wav\nu3 {data}/x.ark:15\n")
     scores = tmp_path / "scores"
     scores.mkdir()
-    (scores / "scores.md").write_text(
-        "# Scores on data\n\n| system | cer (%) |\n| ---: | ---: |\n"
-        "| baseline | 4.56 [4.0, 5.0] |\n\n- cer: edits\nof characters.\n"
-    )
+    blocks = [
+        {"table": [["system", "cer (%)"], ["<i>base</i> | line", "4.56 [4.0, 5.0]"]]},
+        {"items": ["cer: <script>alert(1)</script> of\ncharacters."]},
+        {"text": "**In brackets**: intervals.\n<img src=x onerror=alert(1)>"},
+    ]
+    document = Document("Scores on <data>", blocks)
+    documents.write(scores, documents.SCORES, document, [dict(system="base")])
     return [str(baseline), *folders], data, scores
 
 
@@ -180,12 +193,18 @@ def test_page_of_several_models_in_a_browser(several, tmp_path, capsys):
     finally:
         browser.close()
     assert "Say <b>this</b> & that" in text
-    assert "4.56 [4.0, 5.0]" in text and "cer: edits of characters." in text
+    assert "<i>base</i> | line\t4.56 [4.0, 5.0]" in text and "Scores on <data>" in text
+    assert "cer: <script>alert(1)</script> of" in text
+    assert "**In brackets**: intervals.\n<img src=x onerror=alert(1)>" in text
     lines = [line.split("\t") for line in text.splitlines()]
-    assert ["base<line>", "none", "-", "2", "6"] == [
-        line[:5] for line in lines if line[0] == "base<line>"
-    ][0]
-    # phase, layer, theta, mean soft mask, kept share and mass
+    assert [line[:5] for line in lines if line[0] == "base<line>"][0] == [
+        "base<line>",
+        "none",
+        "-",
+        "2",
+        "6",
+    ]
+    # phase, layer, threshold, mean soft mask, kept share and mass
     assert ["1", "2", "2", "2.50", "0.250", "12.5 %", "37.5 %"] in lines
     settings = [line for line in lines if line[0].startswith("tts_conf")]
     assert settings == [

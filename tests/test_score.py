@@ -1,28 +1,31 @@
-"""bin/score.py and scoring.py: from recordings to tables, and again after changes."""
+"""The verb score: from recordings to tables, and again after changes."""
 
 import csv
 import importlib.metadata
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import markdown
 import numpy as np
 import pytest
 import soundfile
 
-from espnet_prune.cli import score
+from espnet_prune.cli import score, vocode
 from espnet_prune.cli.score import main
 from espnet_prune.errors import UserError
-from espnet_prune.evaluation import scorers, scoring
+from espnet_prune.evaluation import documents, scorers, scoring
+from espnet_prune.evaluation import scores as scores_page
 from espnet_prune.evaluation.backends import Backend
 
 ROOT = Path(__file__).resolve().parents[1]
 SPEAKERS = ("ann", "bob", "cyd")
 TEXTS = ("one", "two")
 OUT_OF_A = "out/a.jsonl"
-OUTPUTS = ("a.jsonl", "b.jsonl", "scores.md", "scores.csv")
+OUTPUTS = ("a.jsonl", "b.jsonl", "scores.md", "scores.csv", "scores.json")
 NAMES = [f"{speaker}_{text}" for speaker in SPEAKERS for text in TEXTS]
 
 
@@ -62,6 +65,7 @@ def metrics(monkeypatch):
         "broken_fake": Loudness("broken_fake", broken=True),
     }
     monkeypatch.setattr(scoring, "METRICS", fakes)
+    monkeypatch.setattr(scores_page, "METRICS", fakes)
     monkeypatch.setattr(score, "METRICS", fakes)
     return fakes
 
@@ -103,6 +107,11 @@ def command(data, *systems, metrics=("mos_fake", "cer_fake"), more=()):
     return [*arguments, "--nj", "1", "--metrics", *metrics, *more]
 
 
+def system_of(line):
+    """Return the first cell of a line of a Markdown table, "" of other lines."""
+    return line.split("|")[1].strip() if line.startswith("|") else ""
+
+
 def lines_of(path):
     return [json.loads(line) for line in path.read_text().rstrip().split("\n")]
 
@@ -114,9 +123,9 @@ def test_tables_of_two_systems(data, metrics, capsys):
     page = (output / "scores.md").read_text()
     assert page in screen
     # 0.1 ... 0.6 of three speakers; each utterance of b is better by 0.05
-    (a,) = [line for line in page.splitlines() if line.startswith("|      a |")]
+    (a,) = [line for line in page.splitlines() if system_of(line) == "a"]
     assert "| 0.35 [" in a and "| 35.00 [" in a
-    b, difference = [x for x in page.splitlines() if x.startswith("|      b |")]
+    b, difference = [x for x in page.splitlines() if system_of(x) == "b"]
     assert "| 0.40 [" in b
     assert "| +0.05 [+0.05, +0.05] p=0.25 |" in difference
     assert "| +5.00 [+5.00, +5.00] p=0.25 |" in difference
@@ -136,6 +145,27 @@ def test_tables_of_two_systems(data, metrics, capsys):
     assert [line["utterance"] for line in lines] == sorted(NAMES)
     assert lines[0]["speaker"] == "ann"
     assert lines[0]["scores"]["mos_fake"]["value"] == pytest.approx(0.1)
+
+
+def test_names_and_notes_stay_text(data, metrics, capsys):
+    (data / "about.txt").write_text("<script>x</script>\n# Other results\n| a | 9 |\n")
+    subset = data.parent / "two.txt"
+    subset.write_text("ann\ncyd\n")
+    more = ["--system", f"a*b<i>={data.parent / 'a'}"]
+    more += ["--subset", f"one | two\n# three={subset}"]
+    main(command(data, metrics=["mos_fake"], more=more))
+    capsys.readouterr()
+    text = (data.parent / "out" / "scores.md").read_text()
+    html = markdown.markdown(text, extensions=["tables"])
+    assert re.findall(r"<(\w+)", html).count("h1") == 1
+    assert "<script" not in html and "<i>" not in html and html.count("<table") == 2
+    titles = re.findall("<h2>(.*?)</h2>", html)
+    assert titles[1] == "one | two # three: 4 utterances, 2 speakers"
+    assert html.count("a*b&lt;i") == 2
+    assert "<p>&lt;script&gt;x&lt;/script&gt;\n# Other results\n| a | 9 |</p>" in html
+    (document,) = documents.read([data.parent / "out"])
+    assert document.title == "Scores on data"
+    assert documents.to_markdown(document) == text
 
 
 def test_nothing_is_scored_twice(data, metrics):
@@ -194,10 +224,10 @@ def test_a_missing_model_is_an_empty_column_with_its_reason(
         raise importlib.metadata.PackageNotFoundError("fake-package")
 
     metrics["cer_fake"].version = no_package
-    monkeypatch.setattr(score, "DEFAULT", ("cer_fake",))
+    monkeypatch.setattr(scores_page, "DEFAULT", ("cer_fake",))
     main(command(data, "a", "b", metrics=["cer_fake", "broken_fake", "mos_fake"]))
     page = capsys.readouterr().out
-    (line,) = [line for line in page.splitlines() if line.startswith("|      a |")]
+    (line,) = [line for line in page.splitlines() if system_of(line) == "a"]
     cells = [cell.strip() for cell in line.strip("|").split("|")]
     assert cells[3:5] == ["-", "-"] and cells[5].startswith("0.35 [")
     why = "the package fake-package is not installed; the models of the default"
@@ -215,7 +245,7 @@ def test_utterances_without_a_value_are_counted(data, metrics, capsys):
     assert "mos_fake of b leaves out 1 of 6 utterances" in page
     # the difference is over the five that both have
     assert "+0.05 [+0.05, +0.05]" in page
-    (row,) = [line for line in page.splitlines() if line.startswith("|      b |")][:1]
+    (row,) = [line for line in page.splitlines() if system_of(line) == "b"][:1]
     assert row.split("|")[2].strip() == "5"
 
 
@@ -235,24 +265,18 @@ def test_ground_truth_has_a_row_and_is_no_baseline(data, metrics, capsys, caplog
     assert "references themselves" in caplog.text
 
 
-def test_ground_truth_through_a_vocoder(data, metrics, capsys):
+def test_ground_truth_through_a_vocoder_is_one_more_system(data, metrics, capsys):
     (data / "gt_wav.scp").write_text((data / "wav.scp").read_text())
-    command_line = command(
-        data, "a", metrics=["mos_fake"], more=["--vocode_gt", "griffin_lim"]
-    )
-    main(command_line)
     name = "ground_truth_mel_griffin_lim"
-    wavs = sorted((data.parent / "out" / name).glob("*.wav"))
-    assert [wav.stem for wav in wavs] == sorted(NAMES)
-    assert soundfile.info(wavs[0]).samplerate == 22050  # HiFi-GAN's mel
+    wavs = data.parent / name
+    vocode.main(["--data_dir", str(data), "--vocoder", "griffin_lim", "-o", str(wavs)])
+    more = ["--system", f"{name}={wavs}", "--system", f"a={data.parent / 'a'}"]
+    capsys.readouterr()
+    main(command(data, metrics=["mos_fake"], more=more))
+    # it comes before a, and yet differences are to a
     table = capsys.readouterr().out.split("Differences to a,")[0]
-    systems = [line.split("|")[1].strip() for line in table.splitlines() if "|" in line]
+    systems = [system_of(line) for line in table.splitlines() if system_of(line)]
     assert systems[2:] == ["ground_truth", name, "a"]
-    before = wavs[0].stat().st_mtime_ns
-    main(command_line)
-    assert wavs[0].stat().st_mtime_ns == before
-    with pytest.raises(UserError, match="neither known nor a HiFi-GAN folder"):
-        main([*command_line[:-1], "nobodys"])
 
 
 def write_records(folder, names=NAMES, **facts):
@@ -275,7 +299,7 @@ def measured(metrics):
 
 
 def test_what_synthesis_measured_has_columns(data, measured, monkeypatch, capsys):
-    monkeypatch.setattr(score, "DEFAULT", ("mos_fake",))
+    monkeypatch.setattr(scores_page, "DEFAULT", ("mos_fake",))
     write_records(data.parent / "a")
     private = dict(model="/home/me/exp/tts_b/", vocoder="/home/me/hifigan_b")
     write_records(
@@ -289,7 +313,7 @@ def test_what_synthesis_measured_has_columns(data, measured, monkeypatch, capsys
     assert "rtf" in value and "kept_share (%)" in value
     table = differences.split("\n\n")[1]
     assert "mos_fake" in table and "rtf" not in table and "kept_share" not in table
-    (a,) = [line for line in value.splitlines() if line.startswith("|      a |")]
+    (a,) = [line for line in value.splitlines() if system_of(line) == "a"]
     # pooled: (1 + 4 + ... + 36) / (10 + 20 + ... + 60)
     assert "| 0.4333 |" in a and "| 35.0 [" in a  # time is no matter of speakers
     assert "kept_share of b leaves out 6 of 6 utterances, for soft masks" in page
@@ -318,7 +342,7 @@ def test_without_records_their_columns_are_empty_if_asked_for(data, measured, ca
     main(command(data, "a", "b", metrics=["mos_fake", "rtf"]))
     page = capsys.readouterr().out
     assert "- rtf: seconds of synthesis" in page
-    (b,) = [line for line in page.splitlines() if line.startswith("|      b |")][:1]
+    (b,) = [line for line in page.splitlines() if system_of(line) == "b"][:1]
     assert b.split("|")[5].strip() == "-"
 
 
@@ -333,7 +357,7 @@ def test_subsets_of_speakers_have_tables_of_their_own(data, metrics, capsys):
     assert "## all: 6 utterances, 3 speakers" in everybody
     assert "| 0.35 [" in everybody and "p=0.25" in everybody
     # 0.1, 0.2 of ann and 0.5, 0.6 of cyd
-    (a,) = [line for line in two.splitlines() if line.startswith("|      a |")]
+    (a,) = [line for line in two.splitlines() if system_of(line) == "a"]
     assert [cell.strip() for cell in a.split("|")[2:4]] == ["4", "2"]
     assert "| 0.35 [" in a and "p=0.5" in two
     with open(data.parent / "out" / "scores.csv", newline="") as file:
@@ -381,16 +405,11 @@ def spoil(data, fault):
             content = (data / file).read_text().replace("ann_one ", f"{name} ")
             (data / file).write_text(content)
         return command(data, "a"), f"has the ID {name}, which cannot name a file"
-    if fault == "name of what is vocoded":
-        (data / "gt_wav.scp").write_text((data / "wav.scp").read_text())
-        more = ["--vocode_gt", "griffin_lim"]
-        more += ["--system", f"ground_truth_mel_griffin_lim={data.parent / 'b'}"]
-        return command(data, "a", more=more), "has the name of what --vocode_gt"
     more = {
         "no name": (["--system", "exp/a"], "is not NAME=WAVS"),
         "twice": (["--system", f"a={data.parent / 'b'}"], "a comes a second time"),
         "path": (["--system", f"x/y={data.parent / 'b'}"], "is not NAME=WAVS"),
-        "no ground truth": (["--vocode_gt", "hifigan"], "needs"),
+        "newline": (["--system", f"x\ny={data.parent / 'b'}"], "is not NAME=WAVS"),
         "no subset": (["--subset", "two"], "is not TITLE=FILE"),
         "subset": (["--subset", "two=none"], "cannot read none"),
         "other subset": (["--subset", f"two={data / 'text'}"], "none of the"),
@@ -400,9 +419,8 @@ def spoil(data, fault):
 
 
 FAULTS = ["no text", "no speaker", "empty text", "pipe", "no reference", "no audio"]
-FAULTS += ["no wavs", "other set", "no name", "twice", "path", "no ground truth", "nj"]
+FAULTS += ["no wavs", "other set", "no name", "twice", "path", "newline", "nj"]
 FAULTS += ["no subset", "subset", "other subset", "slash", "dot"]
-FAULTS += ["name of what is vocoded"]
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -430,10 +448,9 @@ def test_the_command_ends_in_one_line(data):
 
 @pytest.mark.slow  # every process imports ESPnet
 def test_processes_do_all_the_work_and_a_killed_one_ends_in_one_line():
-    with pytest.raises(UserError, match="smaller --nj"):
-        with scoring.workers(2) as run:
-            assert dict(run(str, range(20))) == {n: str(n) for n in range(20)}
-            list(run(os._exit, [1]))
+    with pytest.raises(UserError, match="smaller --nj"), scoring.workers(2) as run:
+        assert dict(run(str, range(20))) == {n: str(n) for n in range(20)}
+        list(run(os._exit, [1]))
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""sweep.sh and bin/sweep.py: what is run, what is skipped, what is reported."""
+"""sweep.sh and the verb sweep: what is run, what is skipped, what is reported."""
 
 import csv
 import os
@@ -391,9 +391,9 @@ def test_bad_input_is_one_line(folder, tmp_path):
 
     assert "no finished experiment in" in refused(str(tmp_path))
     scores = tmp_path / "scores.csv"
-    assert "is no scores.csv" in refused(str(folder), "--scores", str(scores))
+    assert "is not a scores.csv" in refused(str(folder), "--scores", str(scores))
     scores.write_text("system,metric\na,b\n")
-    assert "is no scores.csv" in refused(str(folder), "--scores", str(scores))
+    assert "is not a scores.csv" in refused(str(folder), "--scores", str(scores))
     scores.write_text("system,metric,value\nother,cer,0.1\n")
     message = refused(str(folder), "--scores", str(scores))
     assert "has none of the experiments (for instance none_s0)" in message

@@ -1,37 +1,24 @@
-"""Make a listening test as one web page, and turn its ratings into MOS and SMOS.
+r"""Make a listening test as one web page, and turn its ratings into MOS and SMOS.
 
-python -m espnet_prune.cli.listen make --data_dir DATA --output_dir OUT \\
+espnet-prune listen make --data_dir DATA --output_dir OUT \
     --system baseline=exp/a/decode/test/wav --system DP45=exp/b/decode/test/wav
-python -m espnet_prune.cli.listen collect --key OUT/listening_test.key.json \\
+espnet-prune listen collect --key OUT/listening_test.key.json \
     --output_dir RESULT ratings_*.csv
 
-``make`` writes OUT/listening_test.html, which is sent to the raters: it needs no other
-file and no network, keeps what was rated when it is closed, and saves a CSV, which they
-send back. The key says which sample is by which system; keep it. DATA and WAVS are
-those of ``espnet_prune.cli.score``.
+``make`` writes OUT/listening_test.html, which is sent to the raters. It needs no other
+file and no network, it keeps the ratings when it is closed, and it saves a CSV, which
+they send back. The key says which sample is by which system; keep it. DATA and WAVS are
+those of ``espnet-prune score``.
 """
 
 import argparse
 import logging
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence
 
-from espnet_prune.errors import UserError
-from espnet_prune.evaluation import listening, tables
-from espnet_prune.evaluation.scoring import (
-    GROUND_TRUTH,
-    check_coverage,
-    read_data,
-    read_systems,
-)
-
-PAGE = "listening_test.html"
-KEY = "listening_test.key.json"
-METHOD = """\
-In brackets: 95 % intervals over raters and utterances (variance clustered both ways).
-+-: the 95 % interval of most papers, which takes all ratings to be independent and is
-too short. 1 to 5: how often each rating was given.
-"""
+from espnet_prune.evaluation import documents, listening, ratings, tables
+from espnet_prune.evaluation.listening import KEY, PAGE
+from espnet_prune.evaluation.scoring import check_coverage, read_data, read_systems
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -91,7 +78,7 @@ def get_parser() -> argparse.ArgumentParser:
         "--key", type=Path, required=True, help=f"{KEY}, written with the page"
     )
     collect.add_argument(
-        "--output_dir", required=True, help="Folder for listening.md and listening.csv"
+        "--output_dir", required=True, help="Folder for listening.md, .csv and .json"
     )
     collect.add_argument(
         "--keep_unfinished",
@@ -107,14 +94,9 @@ def make(args: argparse.Namespace) -> None:
     systems = read_systems(args.system, args.data_dir)
     check_coverage(systems, data)
     parts = list(dict.fromkeys(args.parts))
+    send = f"send the file to {args.send_to}"
     test = listening.make_test(
-        data,
-        systems,
-        args.utterances,
-        parts,
-        args.seed,
-        args.title,
-        f"send the file to {args.send_to}",
+        data, systems, args.utterances, parts, args.seed, args.title, send
     )
     output_dir = tables.make_output_dir(args.output_dir)
     tables.write_text(output_dir / PAGE, test.page)
@@ -131,72 +113,16 @@ def make(args: argparse.Namespace) -> None:
 
 def collect(args: argparse.Namespace) -> None:
     """Read the ratings, write and print the tables."""
-    key = listening.read_key(args.key)
-    files = listening.find_files(args.files)
-    ratings, unfinished = listening.read_ratings(files, key, args.keep_unfinished)
-    if not ratings:
-        raise UserError("nothing is rated in these files; give those of other raters")
-    baseline = next(
-        (name for name in key["systems"] if not name.startswith(GROUND_TRUTH)),
-        GROUND_TRUTH,
-    )
-    rows = listening.summarise(ratings, key, baseline)
-    text = report(rows, key, baseline, len(files))
-    for rater, left in unfinished.items():
-        text += f"- {rater} left {left} samples blank.\n"
-    for rater, part, rating in listening.unvaried(ratings):
-        text += f"- {rater} gave every sample of {part} a {rating}: see whether to"
-        text += " leave the file out.\n"
+    key = ratings.read_key(args.key)
+    files = ratings.find_files(args.files)
+    found, unfinished = ratings.read_ratings(files, key, args.keep_unfinished)
+    document, rows = ratings.lay_out(found, key, len(files), unfinished)
     output_dir = tables.make_output_dir(args.output_dir)
-    tables.write_text(output_dir / "listening.md", text)
-    tables.write_csv(output_dir / listening.RESULT, rows)
-    print(text)
-    print(f"Written: {output_dir}/listening.md and listening.csv")
+    print(documents.write(output_dir, documents.LISTENING, document, rows))
+    print(f"Written: {output_dir}/listening.md, listening.csv and listening.json")
 
 
-def report(
-    rows: List[Dict[str, Any]], key: Dict[str, Any], baseline: str, raters: int
-) -> str:
-    """Lay out a table for each part, in Markdown."""
-    lines = [f"# {key['title']}, {raters} raters, test {key['test']}", ""]
-    for part in key["parts"]:
-        own = [line_of(row, part) for row in rows if row["part"] == part]
-        if own:
-            columns = [
-                tables.Column(name, name)
-                for name in own[0]
-                if any(line[name] is not None for line in own)
-            ]
-            lines += [tables.markdown(own, columns)]
-    lines += [f"Difference: to {baseline}, by the same raters and utterances.", METHOD]
-    return "\n".join(lines)
-
-
-def line_of(row: Dict[str, Any], part: str) -> Dict[str, Any]:
-    """Print one row with the headings of its part."""
-
-    def interval(name: str, prefix: str, form: str) -> Optional[str]:
-        value, lower, upper = (
-            row[end] for end in (name, f"{prefix}lower", f"{prefix}upper")
-        )
-        if value is None or lower is None:
-            return None if value is None else f"{value:{form}}"
-        return f"{value:{form}} [{lower:{form}}, {upper:{form}}]"
-
-    half = row["plus_minus"]
-    return {
-        "system": row["system"],
-        part: interval("value", "", ".2f"),
-        "+-": None if half is None else f"{half:.2f}",
-        "difference": interval("difference", "difference_", "+.2f"),
-        "ratings": row["ratings"],
-        "raters": row["raters"],
-        "utterances": row["utterances"],
-        **{str(i): row[f"rated_{i}"] for i in range(1, 6)},
-    }
-
-
-def main(cmd: Optional[Sequence[str]] = None) -> None:
+def main(cmd: Sequence[str] | None = None) -> None:
     """Make a test or collect its ratings."""
     args = get_parser().parse_args(cmd)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")

@@ -1,20 +1,17 @@
 """Send recordings through a mel and a vocoder, for the row of ground truth.
 
-python -m espnet_prune.cli.vocode --data_dir DATA --vocoder hifigan -o OUT
+espnet-prune vocode --data_dir DATA --vocoder hifigan -o OUT
 
 DATA is the Kaldi folder of a test set with gt_wav.scp. Run it again to go on after an
-interruption; what is finished is kept.
+interruption; what is finished is kept. `score --system ground_truth_mel_hifigan=OUT`
+then has a row of these recordings.
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Optional, Sequence
 
 from espnet_prune.errors import UserError
-from espnet_prune.evaluation.copy_synthesis import copy_synthesis
-from espnet_prune.evaluation.scoring import read_wavs
-from espnet_prune.evaluation.tables import make_output_dir
-from espnet_prune.speech.pretrained import find_model
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -44,7 +41,7 @@ def get_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(cmd: Optional[Sequence[str]] = None) -> None:
+def main(cmd: Sequence[str] | None = None) -> None:
     """Check, then vocode."""
     args = get_parser().parse_args(cmd)
     if not (args.data_dir / "gt_wav.scp").is_file():
@@ -52,6 +49,11 @@ def main(cmd: Optional[Sequence[str]] = None) -> None:
             f"{args.data_dir} has no gt_wav.scp, the recordings of its texts; without "
             "them there is no ground truth"
         )
+    from espnet_prune.evaluation.copy_synthesis import copy_synthesis
+    from espnet_prune.evaluation.scoring import read_wavs
+    from espnet_prune.evaluation.tables import make_output_dir
+    from espnet_prune.speech.pretrained import find_model
+
     wavs = read_wavs(args.data_dir / "gt_wav.scp")
     config = None
     if args.model is not None:

@@ -11,42 +11,27 @@ import importlib.metadata
 import io
 import warnings
 from pathlib import Path
-from typing import Any, Dict, Optional, Tuple, Union
+from typing import Any
 
-import librosa
 import numpy as np
-import soundfile
 
-from espnet_prune.errors import UserError
-from espnet_prune.speech import reference
+from espnet_prune.speech import audio
 
 RATE = 16000  # Hz, of every model here
 
 
-def load_wave(path: Union[str, Path], rate: int = RATE) -> np.ndarray:
+def load_wave(path: str | Path, rate: int = RATE) -> np.ndarray:
     """Read a recording as mono.
 
     Returns:
         Samples within [-1, 1] at ``rate`` Hz, float32 (T_wav,).
 
     Raises:
-        UserError: It is no audio, or its samples are no numbers.
+        UserError: It is not audio, or its samples are NaN or infinite.
 
     """
-    try:
-        samples, found = soundfile.read(path, dtype="float32", always_2d=True)
-    except (soundfile.LibsndfileError, OSError) as error:
-        raise UserError(
-            f"cannot read {path} as audio ({error}); make it again or leave it out"
-        ) from error
-    if not np.isfinite(samples).all():
-        raise UserError(
-            f"{path} has samples that are NaN or infinite; make it again with a model "
-            "that has not diverged"
-        )
-    wave = samples.mean(axis=1)
-    if found != rate and len(wave):
-        wave = librosa.resample(wave, orig_sr=found, target_sr=rate)
+    samples, header = audio.read(path)
+    wave = audio.resample(samples.mean(axis=1), header.rate, rate, "soxr")
     return np.clip(wave, -1, 1)
 
 
@@ -56,7 +41,7 @@ def is_silent(wave: np.ndarray) -> bool:
     To be asked first: on silence recognisers answer "You", and encoders give some
     vector.
     """
-    return reference.is_silent(reference.frame_levels(wave, RATE))
+    return audio.is_silent(audio.frame_levels(wave, RATE))
 
 
 class Backend:
@@ -69,7 +54,7 @@ class Backend:
     """
 
     title = ""
-    packages: Tuple[str, ...] = ()
+    packages: tuple[str, ...] = ()
 
     def version(self) -> str:
         """Name the model, its packages and their versions.
@@ -94,7 +79,15 @@ def package_version(package: str) -> str:
 # -------------------------------------------------------------------- recognisers
 
 
-class Moonshine(Backend):
+class Recogniser(Backend):
+    """A model that turns speech into text."""
+
+    def transcribe(self, wave: np.ndarray) -> str:
+        """Write down what is said in (T_wav,)."""
+        raise NotImplementedError
+
+
+class Moonshine(Recogniser):
     """Recogniser Moonshine tiny-en; moonshine-voice 0.1.5 lacks its weights."""
 
     title = "Moonshine tiny-en"
@@ -119,7 +112,7 @@ class Moonshine(Backend):
         return " ".join(line.text.strip() for line in lines)
 
 
-class Whisper(Backend):
+class Whisper(Recogniser):
     """Recogniser Whisper tiny.en in 8 bit integers."""
 
     title = "Whisper tiny.en int8"
@@ -155,7 +148,7 @@ class Whisper(Backend):
         return " ".join(segment.text.strip() for segment in segments)
 
 
-class SpeechBrainRecogniser(Backend):
+class SpeechBrainRecogniser(Recogniser):
     """SpeechBrain's CRDNN recogniser of LibriSpeech, from the network."""
 
     title = "SpeechBrain CRDNN of LibriSpeech"
@@ -185,13 +178,13 @@ class SpeakerEncoder(Backend):
     """A model that turns speech into a vector of the voice."""
 
     def __init__(self) -> None:
-        self._voices: Dict[Path, Optional[np.ndarray]] = {}
+        self._voices: dict[Path, np.ndarray | None] = {}
 
-    def embed(self, wave: np.ndarray) -> Optional[np.ndarray]:
+    def embed(self, wave: np.ndarray) -> np.ndarray | None:
         """Give the voice of (T_wav,) as a vector of length 1 (D,), None without one."""
         raise NotImplementedError
 
-    def voice(self, path: Path) -> Optional[np.ndarray]:
+    def voice(self, path: Path) -> np.ndarray | None:
         """Give the voice of a recording, computed once (D,)."""
         if path not in self._voices:
             wave = load_wave(path)
@@ -215,13 +208,13 @@ class Resemblyzer(SpeakerEncoder):
 
         return VoiceEncoder("cpu", verbose=False)
 
-    def embed(self, wave: np.ndarray) -> Optional[np.ndarray]:
+    def embed(self, wave: np.ndarray) -> np.ndarray | None:
         """Give the voice of (T_wav,) as a vector of length 1 (256,)."""
         encoder = self.model
         from resemblyzer import preprocess_wav
 
         speech = preprocess_wav(wave, source_sr=RATE)  # without its pauses
-        if len(speech) < reference.MIN_LOUD_SECONDS * RATE:
+        if len(speech) < audio.MIN_LOUD_SECONDS * RATE:
             return None
         return encoder.embed_utterance(speech)
 
@@ -239,7 +232,7 @@ class Ecapa(SpeakerEncoder):
 
         return EncoderClassifier.from_hparams("speechbrain/spkrec-ecapa-voxceleb")
 
-    def embed(self, wave: np.ndarray) -> Optional[np.ndarray]:
+    def embed(self, wave: np.ndarray) -> np.ndarray | None:
         """Give the voice of (T_wav,) as a vector of length 1 (192,)."""
         import torch
 
@@ -251,7 +244,15 @@ class Ecapa(SpeakerEncoder):
 # ---------------------------------------------------------------- MOS predictors
 
 
-class DistillMOS(Backend):
+class Predictor(Backend):
+    """A model that predicts what listeners would say of speech."""
+
+    def predict(self, wave: np.ndarray) -> float:
+        """Predict a mean opinion score, 1 to 5, of (T_wav,)."""
+        raise NotImplementedError
+
+
+class DistillMOS(Predictor):
     """Predictor of MOS distilled from XLS-R; tells vocoders and systems apart."""
 
     title = "DistillMOS"
@@ -273,7 +274,7 @@ class DistillMOS(Backend):
             return self.model(torch.from_numpy(wave[: 30 * RATE])[None]).item()
 
 
-class DNSMOS(Backend):
+class DNSMOS(Predictor):
     """Predictor of noise; it does not rank text-to-speech."""
 
     title = "DNSMOS P.835 OVRL, a check for noise"
@@ -291,7 +292,7 @@ class DNSMOS(Backend):
         return float(self.model.run(wave, RATE)["ovrl_mos"])
 
 
-class UTMOS(Backend):
+class UTMOS(Predictor):
     """Predictor of MOS as in ESPnet's evaluate_pseudomos.py, from the network."""
 
     title = "UTMOS22 strong, tarepan/SpeechMOS v1.2.0"
@@ -313,7 +314,7 @@ class UTMOS(Backend):
             return self.model(torch.from_numpy(wave)[None], RATE).item()
 
 
-class Versa(Backend):
+class Versa(Predictor):
     """UTMOS as the VERSA toolkit has it, whose weights come from the network."""
 
     title = "UTMOS22 strong of VERSA"
@@ -338,7 +339,7 @@ class Versa(Backend):
 
 
 class Synthesis(Backend):
-    """No model: what ``bin.synthesize --data_dir`` measured while it spoke."""
+    """No model: what ``say --data_dir`` measured while it spoke."""
 
     title = "measured in synthesis"
     model = None

@@ -5,7 +5,6 @@ No system can be better than its vocoder is on the mel of a recording.
 
 import math
 from pathlib import Path
-from typing import Dict, Optional, Union
 
 import soundfile
 import torch
@@ -22,7 +21,8 @@ from espnet_prune.evaluation.speaking import (
     lacking,
     stamp,
 )
-from espnet_prune.speech.pretrained import read_settings, require_device
+from espnet_prune.experiment import read_config
+from espnet_prune.speech.pretrained import require_device
 from espnet_prune.speech.vocoder import (
     GRIFFIN_LIM,
     PUBLISHED,
@@ -33,7 +33,7 @@ from espnet_prune.speech.vocoder import (
 )
 
 
-def features_for(vocoder: str, train_config: Optional[Path] = None) -> torch.nn.Module:
+def features_for(vocoder: str, train_config: Path | None = None) -> torch.nn.Module:
     """Build the feature extractor of a model, or one that suits a vocoder.
 
     Args:
@@ -50,10 +50,9 @@ def features_for(vocoder: str, train_config: Optional[Path] = None) -> torch.nn.
 
     """
     if train_config is None:
-        settings = PUBLISHED if vocoder in GRIFFIN_LIM else trained_features(vocoder)
-        settings = dict(settings)
-        return LogMelFbank(hop_length=settings.pop("n_shift"), **settings)
-    settings = read_settings(train_config)
+        mel = dict(PUBLISHED if vocoder in GRIFFIN_LIM else trained_features(vocoder))
+        return LogMelFbank(hop_length=mel.pop("n_shift"), **mel)
+    settings = read_config(train_config)
     name = settings.get("feats_extract")
     if name != "fbank":
         raise UserError(
@@ -84,10 +83,10 @@ def build(vocoder: str, feats_extract: torch.nn.Module, device: str = "cpu"):
 
 @torch.no_grad()
 def copy_synthesis(
-    wavs: Dict[str, Path],
+    wavs: dict[str, Path],
     vocoder: str,
     folder: Path,
-    train_config: Optional[Union[Path, str]] = None,
+    train_config: Path | str | None = None,
     device: str = "cpu",
 ) -> None:
     """Send recordings through mel and vocoder, those that were not yet.
@@ -104,7 +103,7 @@ def copy_synthesis(
             and :func:`build`.
 
     """
-    feats_extract = features_for(vocoder, train_config and Path(train_config))
+    feats_extract = features_for(vocoder, Path(train_config) if train_config else None)
     parameters = describe_features(feats_extract)
     model = build(vocoder, feats_extract, device)
     made_from = [identify_vocoder(vocoder), sorted(map(str, parameters.items()))]

@@ -19,20 +19,18 @@ and every statistic of the model under the name it was reported with, such as
 
 import dataclasses
 import math
-import pickle
-import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence, Union
-from zipfile import BadZipFile
+from typing import Any
 
-import torch
-import yaml
-
+from espnet_prune import keys
 from espnet_prune.config import parse_pruning
 from espnet_prune.errors import UserError
+from espnet_prune.experiment import read_config, read_progress
 
-Row = Dict[str, Any]
+Row = dict[str, Any]
 
+AXES = {"step": "training step", "epoch": "epoch"}  # what figures show time in
 # ESPnet's bookkeeping inside an epoch's statistics; not statistics of the model.
 _BOOKKEEPING = ("time", "total_count")
 
@@ -48,21 +46,21 @@ class Experiment:
         sparsity_ratio: R, the value that phase 1 pulls the mean of the soft mask
             towards; None where nothing is learned.
         temperature: T of the soft mask; None where nothing is learned.
-        threshold_scale: theta = scale x parameter; None where nothing is learned.
+        threshold_scale: threshold = scale x parameter; None where nothing is learned.
         rows: Statistics, see the text of this module; epochs count from 1.
 
     """
 
     folder: Path
     pruning: str
-    phase: Optional[int]
-    sparsity_ratio: Optional[float]
-    temperature: Optional[float]
-    threshold_scale: Optional[float]
-    rows: List[Row]
+    phase: int | None
+    sparsity_ratio: float | None
+    temperature: float | None
+    threshold_scale: float | None
+    rows: list[Row]
 
 
-def read_experiment(folder: Union[str, Path]) -> Experiment:
+def read_experiment(folder: str | Path) -> Experiment:
     """Read the settings and the statistics of one experiment folder.
 
     Args:
@@ -99,7 +97,7 @@ def read_experiment(folder: Union[str, Path]) -> Experiment:
     )
 
 
-def read_models(folders: Sequence[Union[str, Path]]) -> List[List[Experiment]]:
+def read_models(folders: Sequence[str | Path]) -> list[list[Experiment]]:
     """Read experiment folders; phase 1 with the phase 2 behind it are one model.
 
     Raises:
@@ -107,7 +105,7 @@ def read_models(folders: Sequence[Union[str, Path]]) -> List[List[Experiment]]:
             phase 1 before it, if a folder comes twice, or phase 2 comes first.
 
     """
-    models: List[List[Experiment]] = []
+    models: list[list[Experiment]] = []
     for experiment in map(read_experiment, folders):
         before = models[-1] if models else []
         if any(experiment.folder.samefile(e.folder) for m in models for e in m):
@@ -121,17 +119,17 @@ def read_models(folders: Sequence[Union[str, Path]]) -> List[List[Experiment]]:
                 )
             before.append(experiment)
             continue
-        if [e.phase for e in before] == [2] and experiment.phase == 1:
-            if same_thresholds(experiment, before[0]):
-                raise UserError(
-                    f"{before[0].folder} is the phase 2 of {experiment.folder}; give "
-                    "phase 1 first"
-                )
+        reverse = [e.phase for e in before] == [2] and experiment.phase == 1
+        if reverse and same_thresholds(experiment, before[0]):
+            raise UserError(
+                f"{before[0].folder} is the phase 2 of {experiment.folder}; give "
+                "phase 1 first"
+            )
         models.append([experiment])
     return models
 
 
-def read_experiments(folders: Sequence[Union[str, Path]]) -> List[Experiment]:
+def read_experiments(folders: Sequence[str | Path]) -> list[Experiment]:
     """Read the one experiment folder of a model, or those of its two phases.
 
     Raises:
@@ -151,9 +149,9 @@ def read_experiments(folders: Sequence[Union[str, Path]]) -> List[Experiment]:
     return models[0]
 
 
-def join(experiments: Sequence[Experiment]) -> List[Row]:
+def join(experiments: Sequence[Experiment]) -> list[Row]:
     """Put the epochs of several experiments behind one another on one time axis."""
-    joined: List[Row] = []
+    joined: list[Row] = []
     for experiment in experiments:
         epoch = max((row["epoch"] for row in joined), default=0)
         step = max((row["step"] for row in joined), default=0)
@@ -164,18 +162,12 @@ def join(experiments: Sequence[Experiment]) -> List[Row]:
     return joined
 
 
-def decoder_layers(rows: Sequence[Row]) -> List[int]:
+def decoder_layers(rows: Sequence[Row]) -> list[int]:
     """List the numbers of the decoder layers that report a threshold."""
-    numbers = {
-        int(name.removeprefix("threshold_"))
-        for row in rows
-        for name in row
-        if re.fullmatch(r"threshold_\d+", name)
-    }
-    return sorted(numbers)
+    return keys.decoder_layers(name for row in rows for name in row)
 
 
-def threshold_rows(experiments: Sequence[Experiment]) -> List[Row]:
+def threshold_rows(experiments: Sequence[Experiment]) -> list[Row]:
     """Tabulate every decoder layer as it stood after the last epoch of each phase.
 
     The numbers are those of the validation set, so that they belong to the model
@@ -184,7 +176,7 @@ def threshold_rows(experiments: Sequence[Experiment]) -> List[Row]:
 
     Returns:
         Rows of phase, epoch, step, layer, sparsity_ratio (R), threshold_scale,
-        threshold (theta), mean_soft_mask, kept_share and kept_mass (of the hard
+        threshold (scaled), mean_soft_mask, kept_share and kept_mass (of the hard
         mask); None where there is no such number.
 
     Raises:
@@ -212,10 +204,10 @@ def threshold_rows(experiments: Sequence[Experiment]) -> List[Row]:
                     "layer": layer,
                     "sparsity_ratio": experiment.sparsity_ratio,
                     "threshold_scale": experiment.threshold_scale,
-                    "threshold": last[f"threshold_{layer}"],
-                    "mean_soft_mask": last.get(f"soft_mean_{layer}"),
-                    "kept_share": last.get(f"kept_share_{layer}"),
-                    "kept_mass": last.get(f"kept_mass_{layer}"),
+                    "threshold": last[keys.of_layer(keys.THRESHOLD, layer)],
+                    "mean_soft_mask": last.get(keys.of_layer(keys.SOFT_MEAN, layer)),
+                    "kept_share": last.get(keys.of_layer(keys.KEPT_SHARE, layer)),
+                    "kept_mass": last.get(keys.of_layer(keys.KEPT_MASS, layer)),
                 }
             )
     return table
@@ -224,18 +216,15 @@ def threshold_rows(experiments: Sequence[Experiment]) -> List[Row]:
 def same_thresholds(phase1: Experiment, phase2: Experiment) -> bool:
     """Whether phase 2 has the thresholds that phase 1 ended with, and kept fixed."""
     before, after = (rows[-1] for rows in map(_valid_rows, (phase1, phase2)))
-    return decoder_layers([before]) == decoder_layers([after]) and all(
-        math.isclose(
-            before[f"threshold_{layer}"],
-            after[f"threshold_{layer}"],
-            rel_tol=1e-4,
-            abs_tol=1e-6,
-        )
-        for layer in decoder_layers([before])
+    layers = decoder_layers([before])
+    names = [keys.of_layer(keys.THRESHOLD, layer) for layer in layers]
+    return layers == decoder_layers([after]) and all(
+        math.isclose(before[name], after[name], rel_tol=1e-4, abs_tol=1e-6)
+        for name in names
     )
 
 
-def _valid_rows(experiment: Experiment) -> List[Row]:
+def _valid_rows(experiment: Experiment) -> list[Row]:
     rows = [row for row in experiment.rows if row["split"] == "valid"]
     if not rows:
         raise UserError(
@@ -245,65 +234,9 @@ def _valid_rows(experiment: Experiment) -> List[Row]:
     return rows
 
 
-def read_config(folder: Path) -> Dict[str, Any]:
-    """Read the settings of a training, ``config.yaml``.
-
-    Raises:
-        UserError: It is missing, or is no such file.
-
-    """
-    path = folder / "config.yaml"
-    try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(
-            f"{folder} holds no config.yaml; give the experiment folder that "
-            "training wrote"
-        ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not readable YAML ({error}); mend it") from None
-    if not isinstance(config, dict):
-        raise UserError(f"{path} is no training configuration; give another folder")
-    return config
-
-
-def read_progress(folder: Path) -> Dict[str, Any]:
-    """Read the state of ESPnet's reporter out of checkpoint.pth.
-
-    Returns:
-        ``epoch``, and ``stats``: epoch -> split -> name -> value.
-
-    Raises:
-        UserError: It is missing, or is no checkpoint.
-
-    """
-    path = folder / "checkpoint.pth"
-    try:
-        # Mapped, not read: the checkpoint carries model and optimiser as well.
-        states = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
-        return {name: states["reporter"][name] for name in ("epoch", "stats")}
-    except FileNotFoundError:
-        raise UserError(
-            f"{folder} holds no checkpoint.pth; train at least one epoch there first"
-        ) from None
-    except (
-        BadZipFile,
-        EOFError,
-        KeyError,
-        OSError,
-        RuntimeError,
-        TypeError,
-        pickle.UnpicklingError,
-    ):
-        raise UserError(
-            f"{path} is not a checkpoint of ESPnet's trainer, or is damaged; "
-            "train again or restore it"
-        ) from None
-
-
 def _epoch_rows(
-    stats: Dict[int, Dict[str, Dict[str, Any]]], accum_grad: int
-) -> List[Row]:
+    stats: dict[int, dict[str, dict[str, Any]]], accum_grad: int
+) -> list[Row]:
     rows = []
     batches_before = 0
     step = 0

@@ -5,19 +5,20 @@ for a pooled error rate, values over their number for a mean. Utterances of one 
 resemble each other, so whole speakers are drawn, not utterances: the intervals say what
 other speakers might have given, with these texts.
 
-With few speakers a plain percentile interval is too short. The percentiles are
-therefore moved outwards by what Student's t and the bias of the bootstrap variance
-ask for: the expanded percentile interval of T. C. Hesterberg, "What Teachers Should
-Know About the Bootstrap", The American Statistician 69 (2015), section 5.3. With ten
-speakers of 20 utterances the 95 % interval of a difference still held the truth in 92 %
-of 400 simulated experiments.
+Resampling is SciPy's ``bootstrap``, with the sums of one speaker as one observation and
+a fixed seed. With few speakers a plain percentile interval is too short. The
+percentiles are therefore moved outwards by what Student's t and the bias of the
+bootstrap variance ask for: the expanded percentile interval of T. C. Hesterberg, "What
+Teachers Should Know About the Bootstrap", The American Statistician 69 (2015), section
+5.3, which is a percentile interval of a higher confidence. With ten speakers of 20
+utterances the 95 % interval of a difference still held the truth in 92 % of 400
+simulated experiments.
 """
 
-import itertools
-from typing import NamedTuple, Optional, Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import norm, t
 
 RESAMPLES = 10_000
 SEED = 0
@@ -27,8 +28,8 @@ class Interval(NamedTuple):
     """A score and its interval; ``lower`` and ``upper`` are None of one speaker."""
 
     value: float
-    lower: Optional[float]
-    upper: Optional[float]
+    lower: float | None
+    upper: float | None
 
 
 class Difference(NamedTuple):
@@ -37,10 +38,10 @@ class Difference(NamedTuple):
     None stands where one speaker allows no statement.
     """
 
-    value: float
-    lower: Optional[float]
-    upper: Optional[float]
-    p: Optional[float]
+    value: float | None
+    lower: float | None
+    upper: float | None
+    p: float | None
 
 
 def score_interval(
@@ -59,10 +60,8 @@ def score_interval(
 
     """
     sums = _sum_by_speaker([numerators, denominators], speakers)
-    totals = _draw_speakers(sums.shape[1]) @ sums.T
-    value = sums[0].sum() / sums[1].sum()
-    drawn = totals[:, 0] / totals[:, 1]
-    return Interval(value, *_percentiles(drawn, sums.shape[1], confidence))
+    value = float(_ratio(*sums))
+    return Interval(value, *_bootstrap(sums, _ratio, confidence))
 
 
 def paired_difference(
@@ -73,9 +72,11 @@ def paired_difference(
 ) -> Difference:
     """Compare two systems on the utterances that both have.
 
-    The interval draws the same speakers for both systems. The p value is that of a
-    permutation test: if there were no difference, the systems could change places for
-    any speaker. All ways to do so are tried, or as many random ones if there are more.
+    The interval draws the same speakers for both systems. The p value is that of
+    SciPy's ``permutation_test`` of paired samples: if there were no difference, the
+    systems could change places for any speaker. All ways to do so are tried, or as many
+    random ones as ``RESAMPLES`` if there are more; p is then the share of ways, with
+    the systems as they are as one more, that differ at least as much.
     S speakers cannot give less than 2 / 2^S: five are too few for 0.05.
 
     Args:
@@ -87,17 +88,18 @@ def paired_difference(
 
     """
     sums = _sum_by_speaker([*first, *second], speakers)
-    number = sums.shape[1]
-    value = float(_difference(sums.sum(axis=1)))
-    drawn = _difference((_draw_speakers(number) @ sums.T).T)
-    lower, upper = _percentiles(drawn, number, confidence)
-    p = _permutation_p(sums, value) if number > 1 else None
+    value = float(_difference(*sums))
+    lower, upper = _bootstrap(sums, _difference, confidence)
+    p = _permutation_p(sums) if sums.shape[1] > 1 else None
     return Difference(value, lower, upper, p)
 
 
-def _difference(sums: np.ndarray) -> np.ndarray:
-    """Turn first and second numerators and denominators (4, ...) into (...)."""
-    return sums[2] / sums[3] - sums[0] / sums[1]
+def _ratio(numerators, denominators, axis: int = -1):
+    return numerators.sum(axis) / denominators.sum(axis)
+
+
+def _difference(a, over_a, b, over_b, axis: int = -1):
+    return _ratio(b, over_b, axis) - _ratio(a, over_a, axis)
 
 
 def _sum_by_speaker(
@@ -108,36 +110,52 @@ def _sum_by_speaker(
     return np.stack([np.bincount(index, weights=row) for row in values])
 
 
-def _draw_speakers(number: int) -> np.ndarray:
-    """Say how often each speaker is drawn in each resample (RESAMPLES, S)."""
-    generator = np.random.default_rng(SEED)
-    return generator.multinomial(number, np.full(number, 1 / number), size=RESAMPLES)
+def _bootstrap(
+    sums: np.ndarray, statistic: Callable[..., np.ndarray], confidence: float
+) -> tuple[float | None, float | None]:
+    """Give the ends of the expanded percentile interval of sums (rows, S)."""
+    from scipy import stats
 
-
-def _percentiles(drawn: np.ndarray, number: int, confidence: float):
-    """Give the ends of the expanded percentile interval."""
+    number = sums.shape[1]
     if number < 2:
         return None, None
-    tail = (1 - confidence) / 2
-    tail = norm.cdf(np.sqrt(number / (number - 1)) * t.ppf(tail, number - 1))
-    return tuple(float(end) for end in np.quantile(drawn, [tail, 1 - tail]))
+    quantile = stats.t.ppf((1 - confidence) / 2, number - 1)
+    tail = stats.norm.cdf(np.sqrt(number / (number - 1)) * quantile)
+    found = stats.bootstrap(
+        tuple(sums),
+        statistic,
+        n_resamples=RESAMPLES,
+        batch=1000,
+        vectorized=True,
+        paired=True,
+        confidence_level=1 - 2 * tail,
+        method="percentile",
+        rng=np.random.default_rng(SEED),
+    ).confidence_interval
+    return float(found.low), float(found.high)
 
 
-def _permutation_p(sums: np.ndarray, value: float) -> float:
+def _permutation_p(sums: np.ndarray) -> float:
     """Count how often systems that change places differ as much (4, S)."""
+    from scipy import stats
+
     number = sums.shape[1]
-    exact = 2**number <= RESAMPLES
-    if exact:
-        swapped = np.array(list(itertools.product([False, True], repeat=number)))
-    else:
-        swapped = np.random.default_rng(SEED).random((RESAMPLES, number)) < 0.5
-    first, second = sums[:2, None], sums[2:, None]
-    totals = np.concatenate(
-        [np.where(swapped, second, first), np.where(swapped, first, second)]
-    ).sum(axis=-1)
-    # equal values may differ in their last digit
-    as_large = np.abs(_difference(totals)) >= abs(value) * (1 - 1e-9)
-    if exact:
-        return float(as_large.mean())
-    # the systems as they are count as one more way
-    return float((as_large.sum() + 1) / (RESAMPLES + 1))
+    of_systems = np.concatenate([sums[:2], sums[2:]], axis=1)  # (2, 2 S)
+
+    def difference(first: np.ndarray, second: np.ndarray, axis: int) -> np.ndarray:
+        # what changes places is the index of a speaker's sums, two numbers at once
+        a, over_a = of_systems[:, first.astype(int)]
+        b, over_b = of_systems[:, second.astype(int)]
+        return np.abs(_difference(a, over_a, b, over_b, axis))
+
+    found = stats.permutation_test(
+        (np.arange(number), np.arange(number, 2 * number)),
+        difference,
+        permutation_type="samples",
+        n_resamples=RESAMPLES,
+        batch=1000,
+        vectorized=True,
+        alternative="greater",
+        rng=np.random.default_rng(SEED),
+    )
+    return float(found.pvalue)

@@ -1,21 +1,21 @@
-"""Pieces of web pages that need no other file and no network.
+"""Web pages that need no other file and no network.
 
 Pictures and sound are part of the page, so that it can be sent as one file and opened
-from a folder.
+from a folder. Pages are Jinja templates beside this module, which escape every text.
 """
 
 import base64
-import html
+import functools
 import io
-import re
 from pathlib import Path
-from typing import Iterable, List, NamedTuple, Optional, Union
+from typing import Any, NamedTuple
 
+import jinja2
 import numpy as np
 import soundfile
-from PIL import Image
 
 from espnet_prune.errors import UserError
+from espnet_prune.speech import audio
 
 # Every browser of the last years plays both. What is to be judged is not compressed
 # with loss.
@@ -23,20 +23,22 @@ MEDIA_TYPES = {"FLAC": "audio/flac", "MP3": "audio/mpeg"}
 MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 PICTURE_PIXELS = 1600  # width that a large picture is shrunk to
 
-STYLE = """\
-:root { color-scheme: light dark; }
-body { font: 1rem/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 72rem;
-       padding: 1rem; }
-figure { margin: 1rem 0; } figcaption { font-size: .9rem; }
-img { max-width: 100%; height: auto; background: #fff; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .9rem; }
-th, td { border: 1px solid #8886; padding: .25rem .5rem; text-align: right;
-         vertical-align: top; }
-th, td { overflow-wrap: anywhere; min-width: 3rem; max-width: 20rem; }
-th:first-child, td:first-child { text-align: left; min-width: 8rem; }
-audio { width: 15rem; max-width: 60vw; }
-"""
+
+@functools.cache
+def _templates() -> jinja2.Environment:
+    return jinja2.Environment(
+        loader=jinja2.PackageLoader(__package__, "templates"),
+        autoescape=lambda name: name is not None and name.endswith(".html"),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+
+
+def render(template: str, **values: Any) -> str:
+    """Fill a template; in pages every value is escaped, in a Markdown card none is."""
+    return _templates().get_template(template).render(values)
 
 
 class Sound(NamedTuple):
@@ -46,25 +48,17 @@ class Sound(NamedTuple):
     fs: int
 
 
-def read_sound(path: Union[str, Path]) -> Sound:
+def read_sound(path: str | Path) -> Sound:
     """Read a recording as one channel.
 
     Raises:
-        UserError: It cannot be read, it is empty, or its samples are no numbers.
+        UserError: It cannot be read, it is empty, or its samples are NaN or infinite.
 
     """
-    try:
-        wave, fs = soundfile.read(str(path), always_2d=True)
-    except (soundfile.LibsndfileError, OSError) as error:
-        raise UserError(f"cannot read {path} as audio ({error}); mend it") from error
-    if not len(wave):
+    samples, header = audio.read(path)
+    if not len(samples):
         raise UserError(f"{path} holds no samples; mend or remove it")
-    if not np.isfinite(wave).all():
-        raise UserError(
-            f"{path} has samples that are NaN or infinite; make it again with a model "
-            "that has not diverged"
-        )
-    return Sound(wave.mean(axis=1), fs)
+    return Sound(samples.mean(axis=1), header.rate)
 
 
 def encode_sound(sound: Sound, kind: str) -> bytes:
@@ -85,12 +79,11 @@ def data_address(media_type: str, content: bytes) -> str:
     return f"data:{media_type};base64,{base64.b64encode(content).decode('ascii')}"
 
 
-def player(path: Union[str, Path], label: str) -> str:
-    """Embed a recording with the controls of the browser.
+def sound_address(path: str | Path) -> str:
+    """Turn a recording into an address that contains it, in a format browsers play.
 
     Args:
         path: Any file that libsndfile reads.
-        label: What a screen reader calls it.
 
     Raises:
         UserError: See ``read_sound``.
@@ -98,96 +91,28 @@ def player(path: Union[str, Path], label: str) -> str:
     """
     sound = read_sound(path)
     kind = "MP3" if sound.fs in MP3_RATES else "FLAC"
-    address = data_address(MEDIA_TYPES[kind], encode_sound(sound, kind))
-    return (
-        f'<audio controls preload="metadata" aria-label="{html.escape(label)}" '
-        f'src="{address}"></audio>'
-    )
+    return data_address(MEDIA_TYPES[kind], encode_sound(sound, kind))
 
 
-def picture(png: bytes, caption: str, width: Optional[int] = None) -> str:
-    """Embed a picture, with what it shows below it and for those who cannot see it.
-
-    Args:
-        png: The picture.
-        caption: What it shows.
-        width: To show it in, in pixels, where there is room; by default its own.
-
-    """
-    text = html.escape(caption)
-    size = f' width="{width}"' if width is not None else ""
-    return (
-        f'<figure><img alt="{text}"{size} src="{data_address("image/png", png)}">'
-        f"<figcaption>{text}</figcaption></figure>\n"
-    )
-
-
-def shrink(path: Union[str, Path]) -> bytes:
+def shrink(path: str | Path) -> bytes:
     """Read a PNG, in a size and in as many colours as a screen has use for.
 
     Raises:
-        UserError: It is no picture.
+        UserError: It is not a picture.
 
     """
+    from PIL import Image
+
     try:
-        with Image.open(path) as image:
-            image = image.convert("RGB")
+        with Image.open(path) as file:
+            image = file.convert("RGB")
     except OSError as error:
         raise UserError(
-            f"{path} is no picture ({error}); remove it, or draw it anew"
+            f"{path} is not a picture ({error}); remove it, or draw it anew"
         ) from error
     if image.width > PICTURE_PIXELS:
         height = round(image.height * PICTURE_PIXELS / image.width)
         image = image.resize((PICTURE_PIXELS, height), Image.Resampling.LANCZOS)
-    file = io.BytesIO()
-    image.quantize(256).save(file, format="PNG", optimize=True)
-    return file.getvalue()
-
-
-def table(heading: Iterable[str], lines: Iterable[Iterable[str]]) -> str:
-    """Lay out a table of cells that are HTML already."""
-    head = "".join(f"<th>{cell}</th>" for cell in heading)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{cell}</td>" for cell in line) + "</tr>\n"
-        for line in lines
-    )
-    return (
-        f'<div class="wide"><table><thead><tr>{head}</tr></thead>\n'
-        f"<tbody>{body}</tbody></table></div>\n"
-    )
-
-
-def from_markdown(text: str) -> str:
-    """Turn the Markdown that this package writes into HTML.
-
-    It knows headings, tables, lists and paragraphs, which is all that the tables of
-    scores and thresholds have.
-    """
-    parts: List[str] = []
-    for block in re.split(r"\n\s*\n|\n(?=#)|(?<=\|)\n(?!\|)", text.strip()):
-        lines = [html.escape(line.strip()) for line in block.strip().splitlines()]
-        if not lines:
-            continue
-        if lines[0].startswith("#"):
-            parts.append(f"<h3>{lines.pop(0).lstrip('# ')}</h3>\n")
-        if lines and lines[0].startswith("|"):
-            cells = [[c.strip() for c in line.strip("|").split("|")] for line in lines]
-            parts.append(table(cells[0], cells[2:]))
-        elif lines and lines[0].startswith("- "):
-            items = "\n".join(lines)[2:].split("\n- ")
-            parts.append("<ul>" + "".join(f"<li>{i}</li>" for i in items) + "</ul>\n")
-        elif lines:
-            parts.append("<p>" + "<br>\n".join(lines) + "</p>\n")
-    return "".join(parts)
-
-
-def whole(title: str, body: str) -> str:
-    """Make a page out of its title, which is text, and its body, which is HTML."""
-    title = html.escape(title)
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f'<title>{title}</title>\n<link rel="icon" href="data:,">\n'
-        f"<style>\n{STYLE}</style>\n</head>\n<body>\n<main>\n<h1>{title}</h1>\n"
-        f"{body}</main>\n</body>\n</html>\n"
-    )
+    png = io.BytesIO()
+    image.quantize(256).save(png, format="PNG", optimize=True)
+    return png.getvalue()

@@ -6,8 +6,9 @@ Rows are those of ``history``.
 
 import contextlib
 import io
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Callable, Dict, Iterator, List, NamedTuple, Sequence, Union
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import matplotlib
 import numpy as np
@@ -16,12 +17,14 @@ from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from espnet_prune.attention import AttentionMaps
+from espnet_prune import keys
 from espnet_prune.evaluation import tables
-from espnet_prune.evaluation.history import Row, decoder_layers
+from espnet_prune.evaluation.history import AXES, Row, decoder_layers
 from espnet_prune.files import replace_when_written
 
-AXES = {"step": "training step", "epoch": "epoch"}
+if TYPE_CHECKING:  # it loads torch and ESPnet
+    from espnet_prune.attention import AttentionMaps
+
 DPI = 200
 MAX_PIXELS = 4000  # on either side of a PNG; beyond it viewers and papers give up
 MAX_CELLS = 256  # on either side of one attention map, about its size in pixels
@@ -31,7 +34,7 @@ HEADS_PER_BAND = 8  # attention maps side by side before the next line begins
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 DASHES = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (5, 2, 1, 2)))
 MARKERS = "osD^vP"
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.titlesize": 9,
     "axes.spines.top": False,
@@ -51,17 +54,17 @@ class AttentionPanel(NamedTuple):
     Attributes:
         title: Which model it is.
         layers: Maps of each decoder layer, for a batch of one utterance.
-        thresholds: Theta of each decoder layer; None of a dense one.
+        thresholds: Threshold of each decoder layer; None of a dense one.
 
     """
 
     title: str
-    layers: Sequence[AttentionMaps]
-    thresholds: Sequence[float]
+    layers: "Sequence[AttentionMaps]"
+    thresholds: Sequence[float | None]
 
 
 def plot_thresholds(rows: Sequence[Row], axis: str = "step") -> Figure:
-    """Draw theta of every decoder layer against time.
+    """Draw the threshold of every decoder layer against time.
 
     Args:
         rows: History of one experiment, or of two joined.
@@ -70,8 +73,8 @@ def plot_thresholds(rows: Sequence[Row], axis: str = "step") -> Figure:
     """
     with styled_figure(6.0, 3.4) as figure:
         ax = figure.subplots()
-        _draw_layers(ax, rows, "threshold", axis)
-        ax.set_ylabel(r"threshold $\theta$ (multiples of 1/N)")
+        _draw_layers(ax, rows, keys.THRESHOLD, axis)
+        ax.set_ylabel("threshold (multiples of 1/N)")
         ax.legend(title="decoder layer", ncols=2)
     return figure
 
@@ -84,8 +87,8 @@ def plot_kept(rows: Sequence[Row], axis: str = "step") -> Figure:
     with styled_figure(9.0, 3.4) as figure:
         left, right = figure.subplots(1, 2, sharex=True)
         for ax, name, label in (
-            (left, "kept_share", "kept share of connections (hard mask)"),
-            (right, "kept_mass", "kept attention mass (hard mask)"),
+            (left, keys.KEPT_SHARE, "kept share of connections (hard mask)"),
+            (right, keys.KEPT_MASS, "kept attention mass (hard mask)"),
         ):
             _draw_layers(ax, rows, name, axis)
             ax.set_ylabel(label)
@@ -108,7 +111,7 @@ def plot_soft_mean(
     """
     with styled_figure(6.0, 3.4) as figure:
         ax = figure.subplots()
-        _draw_layers(ax, rows, "soft_mean", axis)
+        _draw_layers(ax, rows, keys.SOFT_MEAN, axis)
         ax.axhline(sparsity_ratio, color="0.2", linewidth=1)
         ax.annotate(
             f" R = {sparsity_ratio:g}",
@@ -125,30 +128,25 @@ def plot_soft_mean(
 def plot_losses(rows: Sequence[Row], axis: str = "step") -> Figure:
     """Draw every loss term, of training and validation, across the phase switch."""
     names = sorted(
-        {name for row in rows for name in row if name.endswith("loss")},
-        key=lambda name: (name != "loss", name != "mel_loss", name),
+        {name for row in rows for name in row if keys.is_loss(name)},
+        key=lambda name: (name != keys.LOSS, name != keys.MEL_LOSS, name),
     )
-    columns = min(3, len(names))
-    lines = -(-len(names) // columns)
-    with styled_figure(3.3 * columns, 2.5 * lines) as figure:
-        grid = figure.subplots(lines, columns, sharex=True, squeeze=False)
-        for ax in grid.flat[len(names) :]:
-            ax.remove()
-        for ax, name in zip(grid.flat, names):
+    with panels(len(names), 3, 3.3, 2.5, sharex=True) as (figure, grid, panel):
+        for ax, name in zip(panel, names, strict=True):
             for number, split in enumerate(("train", "valid")):
                 _draw(ax, rows, split, name, axis, number, label=split)
             _mark_phases(ax, rows, axis, label=False)
-            ax.set_title("total loss" if name == "loss" else name.replace("_", " "))
-        for column in range(columns):
-            below = [ax for ax in grid[:, column] if ax.figure is not None]
+            ax.set_title("total loss" if name == keys.LOSS else name.replace("_", " "))
+        for column in grid.T:
+            below = [ax for ax in column if ax.figure is not None]
             below[-1].set_xlabel(AXES[axis])
             below[-1].tick_params(labelbottom=True)
-        grid.flat[0].legend()
+        panel[0].legend()
     return figure
 
 
 def plot_models(
-    models: Dict[str, Sequence[Row]], name: str, axis: str = "step"
+    models: Mapping[str, Sequence[Row]], name: str, axis: str = "step"
 ) -> Figure:
     """Draw one statistic of the validation set, a line a model.
 
@@ -174,7 +172,7 @@ def plot_attention(panels: Sequence[AttentionPanel], title: str) -> Figure:
     Columns are the heads of the decoder layers. Under a hard mask the rows are the
     probabilities before and after it, and what was pruned is white; a soft mask
     prunes nothing to zero and gets a row of its own. Weights are shown as multiples
-    of 1/N, the unit of theta, on one logarithmic scale for the whole figure.
+    of 1/N, the unit of thresholds, on one logarithmic scale for the whole figure.
 
     Args:
         panels: One model, or several below one another.
@@ -193,16 +191,17 @@ def plot_attention(panels: Sequence[AttentionPanel], title: str) -> Figure:
     with styled_figure(1.4 + 1.5 * heads, 0.3 + sum(heights)) as figure:
         # The head is a part of its own: the layout makes no room for a title above
         # nested parts.
+        ratios = [0.3, *heights]
         head, *parts = figure.subfigures(
-            1 + len(bands), 1, height_ratios=[0.3, *heights]
-        )
+            len(ratios), squeeze=False, height_ratios=ratios
+        )[:, 0]
         head.suptitle(_plain(title), fontsize=11)
-        for part, band in zip(parts, bands):
+        for part, band in zip(parts, bands, strict=True):
             _draw_band(part, band, weights, heads)
     return figure
 
 
-def save(figure: Figure, path: Union[str, Path]) -> None:
+def save(figure: Figure, path: str | Path) -> None:
     """Write a figure as PNG, in no more than ``MAX_PIXELS`` on either side."""
     dpi = min(DPI, *(MAX_PIXELS / inches for inches in figure.get_size_inches()))
     with replace_when_written(path) as partial:
@@ -223,9 +222,32 @@ def styled_figure(width: float, height: float) -> Iterator[Figure]:
         yield Figure(figsize=(width, height), layout="constrained")
 
 
+@contextlib.contextmanager
+def panels(
+    number: int, columns: int, width: float, height: float, **options: Any
+) -> Iterator[tuple[Figure, np.ndarray, list[Axes]]]:
+    """Hand out a figure of equal panels, its grid, and the panels in a row.
+
+    Args:
+        number: Of panels.
+        columns: How many stand side by side at most.
+        width: Of one panel, in inches.
+        height: The same.
+        options: Of ``Figure.subplots``.
+
+    """
+    columns = min(columns, number)
+    lines = -(-number // columns)
+    with styled_figure(1.0 + width * columns, 0.9 + height * lines) as figure:
+        grid = figure.subplots(lines, columns, squeeze=False, **options)
+        for ax in grid.flat[number:]:
+            ax.remove()
+        yield figure, grid, list(grid.flat[:number])
+
+
 def _draw_layers(ax: Axes, rows: Sequence[Row], name: str, axis: str) -> None:
     for number, layer in enumerate(decoder_layers(rows)):
-        _draw(ax, rows, "valid", f"{name}_{layer}", axis, number, label=str(layer))
+        _draw(ax, rows, "valid", keys.of_layer(name, layer), axis, number, str(layer))
     _mark_phases(ax, rows, axis)
     ax.set_xlabel(AXES[axis])
 
@@ -237,7 +259,7 @@ def _draw(
     name: str,
     axis: str,
     number: int,
-    label: str,
+    label: str | None,
 ) -> None:
     """Draw one statistic as line ``number`` of its axes, broken between phases."""
     colour = COLOURS[number % len(COLOURS)]
@@ -250,7 +272,7 @@ def _draw(
         if not points:
             continue
         ax.plot(
-            *zip(*points),
+            *zip(*points, strict=True),
             color=colour,
             linestyle=DASHES[number % len(DASHES)],  # lines that coincide stay seen
             marker=MARKERS[number % len(MARKERS)] if len(points) <= 30 else None,
@@ -289,9 +311,9 @@ class _Band(NamedTuple):
     """
 
     title: str
-    layers: List
-    thresholds: Sequence[float]
-    rows: Dict[str, Callable[[AttentionMaps], np.ndarray]]
+    layers: list
+    thresholds: Sequence[float | None]
+    rows: "dict[str, Callable[[AttentionMaps], np.ndarray]]"
 
 
 def _bands(panel: AttentionPanel) -> Iterator[_Band]:
@@ -324,22 +346,22 @@ def _draw_band(part: SubFigure, band: _Band, weights: Normalize, heads: int) -> 
     grid = part.subplots(len(band.rows), heads, squeeze=False)
     columns = [
         (number, head, maps, threshold)
-        for (number, maps), threshold in zip(band.layers, band.thresholds)
+        for (number, maps), threshold in zip(band.layers, band.thresholds, strict=True)
         for head in range(maps.dense.size(1))
     ]
     for ax in grid[:, len(columns) :].flat:
         ax.remove()
     grid = grid[:, : len(columns)]
-    for line, (name, values_of) in zip(grid, band.rows.items()):
+    for line, (name, values_of) in zip(grid, band.rows.items(), strict=True):
         soft = name == "soft mask"
-        for ax, (number, head, maps, threshold) in zip(line, columns):
+        for ax, (number, head, maps, threshold) in zip(line, columns, strict=True):
             image = _draw_map(ax, values_of(maps)[head], name, weights)
             if ax is not line[0]:
                 ax.tick_params(labelleft=False)
             if name == "dense":
                 heading = f"layer {number}, head {head + 1}"
                 if threshold is not None:
-                    heading += f"\n" rf"$\theta$ = {tables.number(threshold)}"
+                    heading += f"\nthreshold {tables.number(threshold)}"
                 ax.set_title(heading)
             elif name != "masked":
                 mean = float(_per_head(maps.mask, maps)[head].mean())
@@ -369,7 +391,7 @@ def _draw_map(ax: Axes, values: np.ndarray, name: str, weights: Normalize):
     dots = _mean_of_blocks(values) / np.where(there > 0, there, 1)
     side = len(dots) * _block(frames)
     image = ax.imshow(
-        dots if soft else dots.clip(min=weights.vmin),
+        dots if soft else np.maximum(dots, weights.vmin or 0.0),
         norm=Normalize(0.0, 1.0) if soft else weights,
         cmap="gray" if soft else "viridis",
         alpha=np.sqrt(there),
@@ -389,7 +411,7 @@ def _plain(text: str) -> str:
     return text.replace("$", r"\$")
 
 
-def _per_head(values, maps: AttentionMaps) -> np.ndarray:
+def _per_head(values, maps: "AttentionMaps") -> np.ndarray:
     """Turn (1, H or 1, T, T) into (H, T, T)."""
     return values[:1].expand_as(maps.dense[:1])[0].detach().float().cpu().numpy()
 

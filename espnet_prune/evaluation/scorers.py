@@ -30,8 +30,9 @@ numbers as digits, hesitations dropped. A space counts as a character.
 """
 
 import functools
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Dict, Mapping, NamedTuple, Sequence, Tuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -88,7 +89,7 @@ class Metric:
     """
 
     measures = ""
-    uses: Tuple[str, ...] = ("wav",)
+    uses: tuple[str, ...] = ("wav",)
     percent = False
     digits = 2
     compared = True
@@ -110,9 +111,9 @@ class Metric:
 
     def load(self) -> None:
         """Load what scoring needs; raises whatever its package raises."""
-        self.backend.model
+        self.backend.model  # noqa: B018, it is loaded when first asked for
 
-    def score(self, wave: np.ndarray, utterance: Utterance) -> Dict[str, Any]:
+    def score(self, wave: np.ndarray, utterance: Utterance) -> dict[str, Any]:
         """Score one utterance.
 
         Args:
@@ -126,7 +127,7 @@ class Metric:
         """
         raise NotImplementedError
 
-    def ratio(self, score: Mapping[str, Any]) -> Tuple[float, float]:
+    def ratio(self, score: Mapping[str, Any]) -> tuple[float, float]:
         """Split a value, not None, into what is summed up and what that is over."""
         return score["value"], 1.0
 
@@ -137,6 +138,7 @@ class CharacterErrorRate(Metric):
     The rate of a system is pooled: all its edits over all characters.
     """
 
+    backend: backends.Recogniser
     measures = "characters that a recogniser hears wrong, lower is better"
     uses = ("wav", "text")
     percent = True
@@ -153,7 +155,7 @@ class CharacterErrorRate(Metric):
         _normaliser()
         super().load()
 
-    def score(self, wave: np.ndarray, utterance: Utterance) -> Dict[str, Any]:
+    def score(self, wave: np.ndarray, utterance: Utterance) -> dict[str, Any]:
         """Recognise and compare; in silence nothing is heard, so all of it is wrong."""
         from rapidfuzz.distance import Levenshtein
 
@@ -167,7 +169,7 @@ class CharacterErrorRate(Metric):
             "heard": heard,
         }
 
-    def ratio(self, score: Mapping[str, Any]) -> Tuple[float, float]:
+    def ratio(self, score: Mapping[str, Any]) -> tuple[float, float]:
         """Give edits and characters."""
         return score["edits"], score["characters"]
 
@@ -187,16 +189,18 @@ def _normaliser():
 class Similarity(Metric):
     """Cosine of the speaker embeddings of what was said and of the reference (SECS)."""
 
+    backend: backends.SpeakerEncoder
     measures = "similarity (cosine) to the reference, higher is better"
     uses = ("wav", "reference")
     digits = 3
 
-    def score(self, wave: np.ndarray, utterance: Utterance) -> Dict[str, Any]:
+    def score(self, wave: np.ndarray, utterance: Utterance) -> dict[str, Any]:
         """Compare with the reference; None for silence."""
         said = None if is_silent(wave) else self.backend.embed(wave)
         voice = self.backend.voice(utterance.reference)
-        missing = said is None or voice is None
-        return {"value": None if missing else float(said @ voice)}
+        if said is None or voice is None:
+            return {"value": None}
+        return {"value": float(said @ voice)}
 
 
 class OtherSimilarity(Metric):
@@ -206,11 +210,12 @@ class OtherSimilarity(Metric):
     everybody's is similar to the reference as well.
     """
 
+    backend: backends.SpeakerEncoder
     measures = "the same to the references of all other speakers, the floor"
     uses = ("wav", "voices")
     digits = 3
 
-    def score(self, wave: np.ndarray, utterance: Utterance) -> Dict[str, Any]:
+    def score(self, wave: np.ndarray, utterance: Utterance) -> dict[str, Any]:
         """Compare with the wrong speakers; None for silence or if there are none."""
         said = None if is_silent(wave) else self.backend.embed(wave)
         if said is None:
@@ -227,9 +232,10 @@ class OtherSimilarity(Metric):
 class Naturalness(Metric):
     """A predicted mean opinion score."""
 
+    backend: backends.Predictor
     measures = "predicted opinion of listeners, 1 to 5, higher is better"
 
-    def score(self, wave: np.ndarray, utterance: Utterance) -> Dict[str, Any]:
+    def score(self, wave: np.ndarray, utterance: Utterance) -> dict[str, Any]:
         """Predict; None for silence."""
         return {"value": None if is_silent(wave) else self.backend.predict(wave)}
 
@@ -239,7 +245,7 @@ class Measured(Metric):
 
     compared = False  # not a quality of the speech
 
-    def take(self, record: Mapping[str, Any]) -> Dict[str, Any]:
+    def take(self, record: Mapping[str, Any]) -> dict[str, Any]:
         """Read a value from a line of ``synthesis.jsonl``, {} if it has none."""
         raise NotImplementedError
 
@@ -251,7 +257,7 @@ class RealTimeFactor(Measured):
     digits = 4
     of_speakers = False  # but with what else the machine had to do
 
-    def take(self, record: Mapping[str, Any]) -> Dict[str, Any]:
+    def take(self, record: Mapping[str, Any]) -> dict[str, Any]:
         """Divide the seconds of synthesis by those of speech."""
         if "synthesis_seconds" not in record:
             return {}
@@ -259,7 +265,7 @@ class RealTimeFactor(Measured):
         value = taken / said if said else None
         return {"value": value, "synthesis_seconds": taken, "audio_seconds": said}
 
-    def ratio(self, score: Mapping[str, Any]) -> Tuple[float, float]:
+    def ratio(self, score: Mapping[str, Any]) -> tuple[float, float]:
         """Give the seconds of synthesis and of speech."""
         return score["synthesis_seconds"], score["audio_seconds"]
 
@@ -272,7 +278,7 @@ class KeptShare(Measured):
     digits = 1
     when_missing = "for soft masks keep a part of every connection"
 
-    def take(self, record: Mapping[str, Any]) -> Dict[str, Any]:
+    def take(self, record: Mapping[str, Any]) -> dict[str, Any]:
         """Read the share."""
         if "kept_share" not in record:
             return {}
@@ -280,7 +286,7 @@ class KeptShare(Measured):
 
 
 _resemblyzer, _ecapa = backends.Resemblyzer(), backends.Ecapa()
-METRICS: Dict[str, Metric] = {
+METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
         CharacterErrorRate("cer_moonshine", backends.Moonshine()),

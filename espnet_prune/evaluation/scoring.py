@@ -16,34 +16,23 @@ import hashlib
 import importlib.metadata
 import json
 import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import as_completed
 from pathlib import Path
-from typing import (
-    Any,
-    Callable,
-    Dict,
-    Iterator,
-    List,
-    NamedTuple,
-    Optional,
-    Sequence,
-    Tuple,
-)
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import soundfile
-import torch
-from tqdm import tqdm
 
 from espnet_prune.data.kaldi import read_columns
-from espnet_prune.errors import UserError
+from espnet_prune.errors import UserError, first_line
 from espnet_prune.evaluation.backends import load_wave
 from espnet_prune.evaluation.scorers import METRICS, Measured, Utterance
 from espnet_prune.evaluation.speaking import RECORDS, digest
 from espnet_prune.files import can_name_a_file, read_json_lines, replace_when_written
 from espnet_prune.processes import process_pool
-from espnet_prune.speech.pretrained import first_line
 
-Record = Dict[str, Any]
+Record = dict[str, Any]
 
 GROUND_TRUTH = "ground_truth"  # the system of the recordings of what is said
 
@@ -59,8 +48,8 @@ class System(NamedTuple):
     """
 
     name: str
-    wavs: Dict[str, Path]
-    synthesis: Dict[str, Record] = {}
+    wavs: dict[str, Path]
+    synthesis: Mapping[str, Record] = MappingProxyType({})
 
 
 class Job(NamedTuple):
@@ -69,13 +58,13 @@ class Job(NamedTuple):
     system: str
     utterance: Utterance
     wav: Path
-    stamps: Dict[str, str]
+    stamps: dict[str, str]
 
 
 # ---------------------------------------------------------------------- what is there
 
 
-def read_data(data_dir: Path) -> Dict[str, Utterance]:
+def read_data(data_dir: Path) -> dict[str, Utterance]:
     """Read a Kaldi folder: ``text``, ``utt2spk``, and references in ``wav.scp``.
 
     Raises:
@@ -84,7 +73,7 @@ def read_data(data_dir: Path) -> Dict[str, Utterance]:
     """
     texts, speakers = (read_columns(data_dir / name) for name in ("text", "utt2spk"))
     references = read_wavs(data_dir / "wav.scp")
-    voices: Dict[str, List[Path]] = {}
+    voices: dict[str, list[Path]] = {}
     for name, text in texts.items():
         for table, file in ((speakers, "utt2spk"), (references, "wav.scp")):
             if name not in table:
@@ -102,7 +91,7 @@ def read_data(data_dir: Path) -> Dict[str, Utterance]:
     }
 
 
-def read_wavs(source: Path) -> Dict[str, Path]:
+def read_wavs(source: Path) -> dict[str, Path]:
     """Name the recording of each utterance.
 
     Args:
@@ -157,7 +146,7 @@ def read_system(name: str, source: Path) -> System:
     return System(name, read_wavs(source), records)
 
 
-def read_systems(named: Sequence[str], data_dir: Path) -> List[System]:
+def read_systems(named: Sequence[str], data_dir: Path) -> list[System]:
     """List ground truth, where there is one, and the systems in their order.
 
     Args:
@@ -175,7 +164,7 @@ def read_systems(named: Sequence[str], data_dir: Path) -> List[System]:
         name, _, source = item.partition("=")
         if not source or not name or name.startswith(".") or set(name) & set("/|\n"):
             raise UserError(
-                f"--system {item} is not NAME=WAVS with a name for a file; mend it"
+                f"--system {item!r} is not NAME=WAVS with a name for a file; mend it"
             )
         if any(name == system.name for system in systems):
             raise UserError(f"--system {name} comes a second time; rename one")
@@ -185,7 +174,7 @@ def read_systems(named: Sequence[str], data_dir: Path) -> List[System]:
     return systems
 
 
-def check_coverage(systems: Sequence[System], data: Dict[str, Utterance]) -> None:
+def check_coverage(systems: Sequence[System], data: dict[str, Utterance]) -> None:
     """Refuse systems that said nothing of the data, warn of those that lack some.
 
     Raises:
@@ -215,10 +204,16 @@ def check_coverage(systems: Sequence[System], data: Dict[str, Utterance]) -> Non
             )
 
 
+def choose_baseline(systems: Sequence[str]) -> str:
+    """Name the system that others are compared to: the first but ground truth."""
+    rivals = (name for name in systems if not name.startswith(GROUND_TRUTH))
+    return next(rivals, GROUND_TRUTH)
+
+
 _digest = functools.cache(digest)
 
 
-def _stamps(system: System, utterance: Utterance, versions: Dict[str, str]):
+def _stamps(system: System, utterance: Utterance, versions: dict[str, str]):
     """Give for each metric what changes whenever its value may have changed."""
     inputs = {
         "wav": _digest(system.wavs[utterance.name]),
@@ -250,7 +245,7 @@ class ScoreFile:
         records = read_json_lines(path)
         self.records = {key: r for key, r in records.items() if "scores" in r}
 
-    def scores(self, utterance: Utterance) -> Dict[str, Any]:
+    def scores(self, utterance: Utterance) -> dict[str, Any]:
         """Give the scores of an utterance by metric, to be read and changed."""
         record = self.records.setdefault(
             utterance.name, {"utterance": utterance.name, "scores": {}}
@@ -277,7 +272,7 @@ class ScoreFile:
 # --------------------------------------------------------------------- one utterance
 
 
-def score_job(job: Job) -> Dict[str, Any]:
+def score_job(job: Job) -> dict[str, Any]:
     """Score one utterance of one system by all metrics that it lacks."""
     wave = load_wave(job.wav)
     return {
@@ -286,7 +281,7 @@ def score_job(job: Job) -> Dict[str, Any]:
     }
 
 
-def loading_fault(name: str) -> Optional[str]:
+def loading_fault(name: str) -> str | None:
     """Say why the model of a metric cannot be loaded; None if it can."""
     try:
         METRICS[name].load()
@@ -308,14 +303,14 @@ class Results(NamedTuple):
 
     """
 
-    scores: Dict[str, Dict[str, Dict[str, Any]]]
-    versions: Dict[str, str]
-    faults: Dict[str, str]
+    scores: dict[str, dict[str, dict[str, Any]]]
+    versions: dict[str, str]
+    faults: dict[str, str]
 
 
 def score_systems(
     systems: Sequence[System],
-    data: Dict[str, Utterance],
+    data: dict[str, Utterance],
     metrics: Sequence[str],
     output_dir: Path,
     nj: int = 1,
@@ -339,7 +334,11 @@ def score_systems(
             versions[name] = METRICS[name].version()
         except importlib.metadata.PackageNotFoundError as error:
             faults[name] = f"the package {error.name} is not installed"
-    measured = [name for name in versions if isinstance(METRICS[name], Measured)]
+    measured = {
+        name: metric
+        for name in versions
+        if isinstance(metric := METRICS[name], Measured)
+    }
     judged = {name: versions[name] for name in versions if name not in measured}
     files = {s.name: ScoreFile(output_dir / f"{s.name}.jsonl") for s in systems}
     jobs = []
@@ -347,8 +346,8 @@ def score_systems(
         for utterance in _said(system, data):
             scores = files[system.name].scores(utterance)
             record = system.synthesis.get(utterance.name, {})
-            for name in measured:
-                value = METRICS[name].take(record)
+            for name, metric in measured.items():
+                value = metric.take(record)
                 scores.pop(name, None)
                 if value:
                     scores[name] = {**value, "of": record.get("of")}
@@ -365,24 +364,26 @@ def score_systems(
                 jobs.append(Job(system.name, utterance, wav, lacking))
         files[system.name].rewrite()
 
+    from tqdm import tqdm
+
     needed = [name for name in judged if any(name in job.stamps for job in jobs)]
     with workers(min(nj, len(jobs))) as run:
-        found = run(loading_fault, needed)
-        faults.update((name, fault) for name, fault in found if fault is not None)
+        tried = run(loading_fault, needed)
+        faults.update((name, fault) for name, fault in tried if fault is not None)
         jobs = [_without(job, faults) for job in jobs]
         jobs = [job for job in jobs if job.stamps]
         scored = run(score_job, jobs)
-        for job, scores in tqdm(scored, "scoring", len(jobs), unit="utt"):
-            files[job.system].scores(job.utterance).update(scores)
+        for job, found in tqdm(scored, "scoring", len(jobs), unit="utt"):
+            files[job.system].scores(job.utterance).update(found)
             files[job.system].append(job.utterance)
     for file in files.values():
         file.rewrite()
-    scores = {
+    results = {
         system.name: {
             name: {
-                utterance.name: found[name]
+                utterance.name: scores[name]
                 for utterance in _said(system, data)
-                if name in (found := files[system.name].scores(utterance))
+                if name in (scores := files[system.name].scores(utterance))
             }
             for name in metrics
             if name not in faults
@@ -390,22 +391,28 @@ def score_systems(
         for system in systems
     }
     for name in measured:
-        if not any(columns[name] for columns in scores.values()):
-            faults[name] = f"no system has a {RECORDS} of bin.synthesize --data_dir"
-    return Results(scores, versions, faults)
+        if not any(columns[name] for columns in results.values()):
+            faults[name] = f"no system has a {RECORDS} of `espnet-prune say --data_dir`"
+    return Results(results, versions, faults)
 
 
-def _said(system: System, data: Dict[str, Utterance]) -> List[Utterance]:
+def _said(system: System, data: dict[str, Utterance]) -> list[Utterance]:
     return [data[name] for name in data if name in system.wavs]
 
 
-def _without(job: Job, faults: Dict[str, str]) -> Job:
+def _without(job: Job, faults: dict[str, str]) -> Job:
     stamps = {name: job.stamps[name] for name in job.stamps if name not in faults}
     return job._replace(stamps=stamps)
 
 
+def _use_one_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+
+
 @contextlib.contextmanager
-def workers(nj: int) -> Iterator[Callable[..., Iterator[Tuple[Any, Any]]]]:
+def workers(nj: int) -> Iterator[Callable[..., Iterator[tuple[Any, Any]]]]:
     """Hand out ``run(function, items)``, which yields items with their results.
 
     Args:
@@ -415,7 +422,7 @@ def workers(nj: int) -> Iterator[Callable[..., Iterator[Tuple[Any, Any]]]]:
     if nj < 2:
         yield lambda function, items: ((item, function(item)) for item in items)
         return
-    with process_pool(nj, torch.set_num_threads, 1, method="spawn") as pool:
+    with process_pool(nj, _use_one_thread, method="spawn") as pool:
 
         def run(function, items):
             futures = {pool.submit(function, item): item for item in items}

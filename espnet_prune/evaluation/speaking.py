@@ -10,26 +10,29 @@ Beside the recordings, ``synthesis.jsonl`` has a line for each:
 configuration, vocoder, speed. What has the same one is not said again.
 """
 
+from __future__ import annotations
+
 import contextlib
 import hashlib
 import json
 import time
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Dict, Iterable, List, NamedTuple, Optional
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import soundfile
-import torch
-from tqdm import tqdm
 
-from espnet_prune import masks
-from espnet_prune.attention import record_attention
 from espnet_prune.evaluation.scorers import Utterance
 from espnet_prune.files import read_json_lines, replace_when_written
-from espnet_prune.speech.synthesis import Text2Speech
+
+if TYPE_CHECKING:  # they load torch and ESPnet, which the records do not need
+    import torch
+
+    from espnet_prune.speech.synthesis import Text2Speech
 
 RECORDS = "synthesis.jsonl"
 
-Record = Dict[str, Any]
+Record = dict[str, Any]
 
 
 class Voice(NamedTuple):
@@ -46,7 +49,7 @@ def digest(path: Path) -> str:
     return content.hexdigest()
 
 
-def identify_vocoder(vocoder: Optional[str]) -> List[str]:
+def identify_vocoder(vocoder: str | None) -> list[str]:
     """Give what changes whenever a vocoder does: a name, or the hashes of its files."""
     path = Path(vocoder or "")
     if not path.exists() or not path.name:
@@ -66,7 +69,7 @@ def stamp(*parts: Any) -> str:
 # ------------------------------------------------------------------------ the records
 
 
-def lacking(folder: Path, stamps: Dict[str, str]) -> List[str]:
+def lacking(folder: Path, stamps: dict[str, str]) -> list[str]:
     """Name the utterances that have to be made, and forget what they were before.
 
     Args:
@@ -105,7 +108,7 @@ def _line(record: Record) -> str:
 def speak(
     text2speech: Text2Speech,
     utterances: Iterable[Utterance],
-    stamps: Dict[str, str],
+    stamps: dict[str, str],
     folder: Path,
     facts: Record,
     batch_size: int = 8,
@@ -131,6 +134,9 @@ def speak(
         UserError: A text or a reference cannot be used.
 
     """
+    import torch
+    from tqdm import tqdm
+
     # of like lengths, so that a batch has little padding
     utterances = sorted(utterances, key=lambda utterance: len(utterance.text))
     if not utterances:
@@ -149,7 +155,7 @@ def speak(
             voices[utterance.reference] = Voice(style, time.perf_counter() - begin)
         seconds[utterance.name] += voices[utterance.reference].seconds
 
-    def say(batch: List[Utterance]) -> List[torch.Tensor]:
+    def say(batch: list[Utterance]) -> list[torch.Tensor]:
         said = text2speech.batch(
             [tokens[utterance.name] for utterance in batch],
             style_vectors=[voices[utterance.reference].style for utterance in batch],
@@ -166,7 +172,7 @@ def speak(
             waves = say(batch)
             elapsed = time.perf_counter() - begin
             samples = max(1, sum(map(len, waves)))
-            for utterance, wave in zip(batch, waves):
+            for utterance, wave in zip(batch, waves, strict=True):
                 name, style = utterance.name, voices[utterance.reference].style
                 taken = seconds[name] + elapsed * len(wave) / samples
                 record = {
@@ -183,10 +189,10 @@ def speak(
 
 def kept_share(
     text2speech: Text2Speech,
-    tokens: List[torch.Tensor],
+    tokens: list[torch.Tensor],
     style: torch.Tensor,
     alpha: float = 1.0,
-) -> Optional[float]:
+) -> float | None:
     """Measure the share of the decoder's connections that inference keeps.
 
     The utterance is said once more, alone and without a vocoder, so that recording
@@ -203,6 +209,11 @@ def kept_share(
         for a dense decoder. None under soft masks, which keep a part of each.
 
     """
+    import torch
+
+    from espnet_prune import masks
+    from espnet_prune.attention import record_attention
+
     vocoder, text2speech.vocoder = text2speech.vocoder, None
     shares, connections = [], []
     try:
@@ -217,12 +228,16 @@ def kept_share(
             connections.append(pairs.numel())
     finally:
         text2speech.vocoder = vocoder
-    total = sum(share * number for share, number in zip(shares, connections))
+    total = sum(
+        share * number for share, number in zip(shares, connections, strict=True)
+    )
     return total / sum(connections)
 
 
 def name_device(device: torch.device) -> str:
     """Name the processor that computes, and how many of its cores."""
+    import torch
+
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     name = "CPU"

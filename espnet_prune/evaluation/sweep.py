@@ -6,27 +6,39 @@ setting: its numbers are means over seeds with their standard deviations.
 
 import csv
 import dataclasses
+import itertools
 import logging
+import math
 import statistics
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Union
+from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from espnet_prune import keys
 from espnet_prune.errors import UserError
-from espnet_prune.evaluation import plots
+from espnet_prune.evaluation import documents, plots, tables
+from espnet_prune.evaluation.documents import Document
 from espnet_prune.evaluation.history import (
     Experiment,
     Row,
     decoder_layers,
     join,
-    read_config,
     read_experiments,
-    read_progress,
 )
-from espnet_prune.training.phases import is_finished
+from espnet_prune.evaluation.scorers import METRICS
+from espnet_prune.experiment import is_finished, read_config, read_progress
 
+LEGEND = """\
+threshold: mean over decoder layers of the thresholds, in multiples of 1/N. kept share,
+kept mass: connections, and attention probability, that the hard mask keeps, mean over
+layers. R is what the mean soft mask was pulled towards, not the share kept. Losses,
+threshold and kept share: of the validation set after the last epoch. Over several
+seeds: mean +- standard deviation.
+"""
+_OF_LAYERS = (keys.THRESHOLD, keys.KEPT_SHARE, keys.KEPT_MASS)
 _PHASES = ("_phase1", "_phase2")
 
 
@@ -41,8 +53,8 @@ class Setting(NamedTuple):
     """
 
     pruning: str
-    sparsity_ratio: Optional[float]
-    phase1_epochs: Optional[int]
+    sparsity_ratio: float | None
+    phase1_epochs: int | None
 
     def __str__(self):
         if self.sparsity_ratio is None:
@@ -68,10 +80,10 @@ class Point:
     name: str
     setting: Setting
     seed: int
-    experiments: List[Experiment]
+    experiments: list[Experiment]
 
     @property
-    def rows(self) -> List[Row]:
+    def rows(self) -> list[Row]:
         """Statistics of all epochs on one time axis."""
         return join(self.experiments)
 
@@ -81,7 +93,7 @@ class Point:
         return [row for row in self.rows if row["split"] == "valid"][-1]
 
 
-def read_sweep(folder: Union[str, Path]) -> List[Point]:
+def read_sweep(folder: str | Path) -> list[Point]:
     """Read every finished experiment of a folder.
 
     Args:
@@ -95,13 +107,13 @@ def read_sweep(folder: Union[str, Path]) -> List[Point]:
         UserError: There is none, or two have the same setting and seed.
 
     """
-    names: Dict[str, List[Path]] = {}
+    names: dict[str, list[Path]] = {}
     for path in sorted(Path(folder).glob("*/config.yaml")):
         name = path.parent.name
         for phase in _PHASES:
             name = name.removesuffix(phase)
         names.setdefault(name, []).append(path.parent)
-    points: List[Point] = []
+    points: list[Point] = []
     for name, folders in names.items():
         try:
             experiments = read_experiments(folders)
@@ -147,14 +159,14 @@ def read_sweep(folder: Union[str, Path]) -> List[Point]:
     return sorted(points, key=order)
 
 
-def read_scores(path: Union[str, Path]) -> Dict[str, Dict[str, float]]:
-    """Read scores.csv of ``bin.score``: system -> metric -> value.
+def read_scores(path: str | Path) -> dict[str, dict[str, float]]:
+    """Read scores.csv of ``score``: system -> metric -> value.
 
     Raises:
         UserError: It is no such table.
 
     """
-    scores: Dict[str, Dict[str, float]] = {}
+    scores: dict[str, dict[str, float]] = {}
     try:
         with open(path, newline="", encoding="utf-8") as file:
             for row in csv.DictReader(file):
@@ -163,14 +175,15 @@ def read_scores(path: Union[str, Path]) -> Dict[str, Dict[str, float]]:
                 system.setdefault(row["metric"], float(row["value"]))
     except (OSError, KeyError, ValueError) as error:
         raise UserError(
-            f"{path} is no scores.csv of espnet_prune.cli.score ({error}): give another"
+            f"{path} is not a scores.csv of `espnet-prune score` ({error}): give "
+            "another"
         ) from None
     return scores
 
 
 def tabulate(
-    points: Sequence[Point], scores: Optional[Dict[str, Dict[str, float]]] = None
-) -> List[Row]:
+    points: Sequence[Point], scores: dict[str, dict[str, float]] | None = None
+) -> list[Row]:
     """Make a row of numbers for every point.
 
     Args:
@@ -190,20 +203,21 @@ def tabulate(
         row.update((scores or {}).get(point.name, {}))
         row.update(
             (name, last[name])
-            for name in sorted(last, key=lambda n: (n != "loss", n))
-            if name.endswith("loss") and name != "sparsity_loss"
+            for name in sorted(last, key=lambda n: (n != keys.LOSS, n))
+            if keys.is_loss(name) and name != keys.SPARSITY_LOSS
         )
         layers = decoder_layers([last])
-        for name in ("threshold", "kept_share", "kept_mass") if layers else ():
-            values = {f"{name}_{layer}": last[f"{name}_{layer}"] for layer in layers}
+        for name in _OF_LAYERS if layers else ():
+            names = [keys.of_layer(name, layer) for layer in layers]
+            values = {each: last[each] for each in names}
             row[name] = statistics.mean(values.values())
             row.update(values)
         rows.append(row)
-    names = dict.fromkeys(name for row in rows for name in row)
-    return [{name: row.get(name) for name in names} for row in rows]
+    every = dict.fromkeys(name for row in rows for name in row)
+    return [{name: row.get(name) for name in every} for row in rows]
 
 
-def summarise(rows: Sequence[Row]) -> List[Row]:
+def summarise(rows: Sequence[Row]) -> list[Row]:
     """Average the rows of each setting over its seeds.
 
     Args:
@@ -214,7 +228,7 @@ def summarise(rows: Sequence[Row]) -> List[Row]:
         every number: mean, and standard deviation of a sample, None of one seed alone.
 
     """
-    settings: Dict[Setting, List[Row]] = {}
+    settings: dict[Setting, list[Row]] = {}
     for row in rows:
         key = Setting(*(row[name] for name in Setting._fields))
         settings.setdefault(key, []).append(row)
@@ -229,33 +243,118 @@ def summarise(rows: Sequence[Row]) -> List[Row]:
     return table
 
 
-def numbers(rows: Sequence[Row]) -> List[str]:
+def numbers(rows: Sequence[Row]) -> list[str]:
     """Names of the columns of ``tabulate`` that are measured, not chosen."""
     chosen = (*Setting._fields, "seed", "name")
     return [name for name in rows[0] if name not in chosen]
 
 
+def with_spread(value: float | None, spread: float | None, percent: bool) -> str | None:
+    """Print a mean and its standard deviation, down to the latter's second digit."""
+    if value is None:
+        return None
+    if not spread:
+        return tables.percent(value) if percent else tables.number(value)
+    value, spread = (100 * number if percent else number for number in (value, spread))
+    digits = max(0, 1 - math.floor(math.log10(spread)))
+    return f"{value:.{digits}f} +- {spread:.{digits}f}" + (" %" if percent else "")
+
+
+def lay_out(table: Sequence[Row], names: Sequence[str]) -> list[list[str]]:
+    """Print the columns of ``names`` with a line a setting."""
+    columns = [
+        tables.Column("pruning", "pruning"),
+        tables.Column("sparsity_ratio", "R", "{:.2f}".format),
+        tables.Column("phase1_epochs", "phase 1 (epochs)"),
+        *tables.named("seeds", *names),
+    ]
+    lines = [dict(row) for row in table]
+    for name in names:
+        percent = name in (keys.KEPT_SHARE, keys.KEPT_MASS)
+        percent = percent or (name in METRICS and METRICS[name].percent)
+        for line in lines:
+            line[name] = with_spread(line[name], line[f"{name}_sd"], percent)
+    return tables.grid(lines, columns)
+
+
+def write(
+    folder: str | Path, output_dir: str | Path, scores_file: str | Path | None = None
+) -> tuple[str, list[Path]]:
+    """Write tables and figures of a sweep.
+
+    Args:
+        folder: See ``read_sweep``.
+        output_dir: Where to.
+        scores_file: See ``read_scores``.
+
+    Returns:
+        The page in Markdown, and the files.
+
+    Raises:
+        UserError: Something cannot be read, or the scores are those of others; then
+            nothing has been written.
+
+    """
+    points = read_sweep(folder)
+    scores = read_scores(scores_file) if scores_file else {}
+    if scores_file and not any(point.name in scores for point in points):
+        raise UserError(
+            f"{scores_file} has none of the experiments (for instance "
+            f"{points[0].name}) among its systems: name systems as the experiments"
+        )
+    rows = tabulate(points, scores)
+    table = summarise(rows)
+    measured = numbers(rows)
+    losses = [name for name in measured if keys.is_loss(name)]
+    scored = [n for n in measured if any(n in system for system in scores.values())]
+    kept = [name for name in _OF_LAYERS if name in measured]
+    main_losses = [n for n in losses if n in (keys.LOSS, keys.MEL_LOSS, "l1_loss")]
+    blocks: list[documents.Block] = [
+        {"text": f"{len(points)} models."},
+        {"table": lay_out(table, (scored or main_losses) + kept)},
+        {"text": LEGEND},
+    ]
+    text = documents.to_markdown(Document(f"Sweep in {folder}", blocks))
+    figures = {"metrics": plot_sweep_metrics(table, scored or losses)}
+    if any(point.setting.pruning == "differentiable" for point in points):
+        figures["thresholds"] = plot_sweep_thresholds(points)
+    if kept:
+        figures["kept"] = plot_sweep_kept(points, table)
+    output_dir = tables.make_output_dir(output_dir)
+    tables.write_text(output_dir / "sweep.md", text)
+    tables.write_csv(output_dir / "sweep.csv", table)
+    tables.write_csv(output_dir / "points.csv", rows)
+    for name, figure in figures.items():
+        plots.save(figure, output_dir / f"{name}.png")
+    names = [
+        "sweep.md",
+        "sweep.csv",
+        "points.csv",
+        *(f"{name}.png" for name in figures),
+    ]
+    return text, [output_dir / name for name in names]
+
+
 def plot_sweep_thresholds(points: Sequence[Point]) -> Figure:
-    """Draw theta against training steps: a panel for each layer, a line for each point.
+    """Draw thresholds against training steps: a panel a layer, a line a point.
 
     Points of a setting share a colour and a kind of line.
     """
     learned = [p for p in points if p.setting.pruning == "differentiable"]
     settings = _styles(learned)
     layers = decoder_layers([point.last for point in learned])
-    columns = min(4, len(layers))
-    lines = -(-len(layers) // columns)
-    with plots.styled_figure(1.2 + 2.5 * columns, 0.9 + 2.3 * lines) as figure:
-        grid = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
-        for ax in grid.flat[len(layers) :]:
-            ax.remove()
-        for ax, layer in zip(grid.flat, layers):
+    shared = dict(sharex=True, sharey=True)
+    with plots.panels(len(layers), 4, 2.5, 2.3, **shared) as (figure, grid, panel):
+        for ax, layer in zip(panel, layers, strict=True):
             drawn = set()
             for point in learned:
                 rows = [r for r in point.rows if r["split"] == "valid"]
                 ax.plot(
                     [row["step"] for row in rows],
-                    [row.get(f"threshold_{layer}") for row in rows],
+                    [
+                        row.get(keys.of_layer(keys.THRESHOLD, layer), math.nan)
+                        for row in rows
+                    ],
                     linewidth=1.0,
                     label=None if point.setting in drawn else str(point.setting),
                     **settings[point.setting],
@@ -265,8 +364,8 @@ def plot_sweep_thresholds(points: Sequence[Point]) -> Figure:
             ax.set_xlabel("training step")
             ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
         for ax in grid[:, 0]:
-            ax.set_ylabel(r"threshold $\theta$ (x 1/N)")
-        handles, labels = grid.flat[0].get_legend_handles_labels()
+            ax.set_ylabel("threshold (x 1/N)")
+        handles, labels = panel[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=3)
     return figure
 
@@ -282,6 +381,7 @@ def plot_sweep_kept(points: Sequence[Point], table: Sequence[Row]) -> Figure:
     pruned = [point for point in points if point.setting.pruning != "none"]
     settings = _styles(pruned)
     layers = decoder_layers([point.last for point in pruned])
+    names = [keys.of_layer(keys.KEPT_SHARE, layer) for layer in layers]
     with plots.styled_figure(6.0, 3.8) as figure:
         ax = figure.subplots()
         for row in table:
@@ -289,8 +389,8 @@ def plot_sweep_kept(points: Sequence[Point], table: Sequence[Row]) -> Figure:
             if setting in settings:
                 ax.errorbar(
                     layers,
-                    [row[f"kept_share_{layer}"] for layer in layers],
-                    yerr=[row[f"kept_share_{layer}_sd"] or 0 for layer in layers],
+                    [row[name] for name in names],
+                    yerr=[row[f"{name}_sd"] or 0 for name in names],
                     marker="o",
                     capsize=3,
                     label=str(setting),
@@ -314,18 +414,14 @@ def plot_sweep_metrics(table: Sequence[Row], names: Sequence[str]) -> Figure:
         names: Columns to draw.
 
     """
-    columns = min(3, len(names))
-    lines = -(-len(names) // columns)
     learned = [row for row in table if row["sparsity_ratio"] is not None]
     lengths = sorted({row["phase1_epochs"] for row in learned}, key=lambda n: n or 0)
     ratios = sorted({row["sparsity_ratio"] for row in learned})
     # bars at the same R stand side by side
-    aside = 0.06 * min((b - a for a, b in zip(ratios, ratios[1:])), default=0.05)
-    with plots.styled_figure(1.0 + 3.0 * columns, 0.9 + 2.4 * lines) as figure:
-        grid = figure.subplots(lines, columns, squeeze=False)
-        for ax in grid.flat[len(names) :]:
-            ax.remove()
-        for ax, name in zip(grid.flat, names):
+    steps = (b - a for a, b in itertools.pairwise(ratios))
+    aside = 0.06 * min(steps, default=0.05)
+    with plots.panels(len(names), 3, 3.0, 2.4) as (figure, _, panel):
+        for ax, name in zip(panel, names, strict=True):
             for number, length in enumerate(lengths):
                 line = [
                     row
@@ -349,22 +445,23 @@ def plot_sweep_metrics(table: Sequence[Row], names: Sequence[str]) -> Figure:
             for row in table:
                 if row["sparsity_ratio"] is None and row[name] is not None:
                     dense = row["pruning"] == "none"
-                    style = dict(color="0.3" if dense else "0.6", linestyle="--")
                     ax.axhline(
-                        row[name], label="dense" if dense else row["pruning"], **style
+                        row[name],
+                        label="dense" if dense else row["pruning"],
+                        color="0.3" if dense else "0.6",
+                        linestyle="--",
                     )
             ax.set(xlabel="R", xticks=ratios, title=name.replace("_", " "))
-        handles, labels = grid.flat[0].get_legend_handles_labels()
+        handles, labels = panel[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=2)
     return figure
 
 
-def _styles(points: Sequence[Point]) -> Dict[Setting, Dict[str, Any]]:
+def _styles(points: Sequence[Point]) -> dict[Setting, dict[str, Any]]:
     """Give each setting a colour by its R and a kind of line by its phase 1."""
     settings = list(dict.fromkeys(point.setting for point in points))
     ratios = [r for r in dict.fromkeys(s.sparsity_ratio for s in settings) if r]
     lengths = [n for n in dict.fromkeys(s.phase1_epochs for s in settings) if n]
-    lengths = lengths or [None]
     return {
         setting: dict(
             color=(
@@ -373,7 +470,8 @@ def _styles(points: Sequence[Point]) -> Dict[Setting, Dict[str, Any]]:
                 else "0.5"
             ),
             linestyle=plots.DASHES[
-                lengths.index(setting.phase1_epochs or lengths[0]) % len(plots.DASHES)
+                (lengths.index(setting.phase1_epochs) if setting.phase1_epochs else 0)
+                % len(plots.DASHES)
             ],
         )
         for setting in settings

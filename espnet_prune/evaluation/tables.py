@@ -3,11 +3,13 @@
 import csv
 import io
 import json
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Callable, Dict, List, NamedTuple, Sequence, Union
+from typing import Any, NamedTuple
 
 from espnet_prune.errors import UserError
-from espnet_prune.files import replace_when_written
+from espnet_prune.files import write_text
 
 NOT_THERE = "-"
 
@@ -20,6 +22,11 @@ class Column(NamedTuple):
     text: Callable[[Any], str] = str
 
 
+def named(*names: str) -> list[Column]:
+    """Make columns that are headed by their keys, with spaces for underscores."""
+    return [Column(name, name.replace("_", " ")) for name in names]
+
+
 def number(value: float) -> str:
     """Print a number with three significant digits."""
     return f"{value:#.3g}".rstrip(".")
@@ -30,34 +37,67 @@ def percent(value: float) -> str:
     return f"{number(100 * value)} %" if value else "0 %"
 
 
-def markdown(rows: Sequence[Dict[str, Any]], columns: Sequence[Column]) -> str:
-    """Lay out a Markdown table that is aligned on a screen as well.
+def with_ends(values: Sequence[float | None], form: str) -> str | None:
+    """Print a value and the ends of its interval, each None if there is none."""
+    texts = [f"{each:{form}}" for each in values if each is not None]
+    if values[0] is None:
+        return None
+    whole = len(texts) == len(values)
+    return f"{texts[0]} [{', '.join(texts[1:])}]" if whole else texts[0]
+
+
+def grid(rows: Sequence[dict[str, Any]], columns: Sequence[Column]) -> list[list[str]]:
+    """Print rows as lines of text, the first of which has the headings.
 
     Args:
         rows: One dictionary a line; a value of None is shown as a dash.
         columns: What to show, from left to right.
 
+    """
+    lines = [[column.heading for column in columns]]
+    for row in rows:
+        values = [(column, row[column.key]) for column in columns]
+        lines.append([NOT_THERE if v is None else c.text(v) for c, v in values])
+    return lines
+
+
+def cell(text: str) -> str:
+    """Write any text so that Markdown shows it as that text, on one line.
+
+    Line breaks become spaces; what would begin a cell, a heading, a tag, an entity, a
+    link, code or emphasis is escaped.
+    """
+    text = re.sub(r"&(?=#?\w+;)", "&amp;", " ".join(str(text).split()))
+    text = re.sub(r"[\\|`*]|^#|(?<=\])\(", r"\\\g<0>", text)
+    return text.replace("<", "&lt;")  # not every Markdown knows a backslash there
+
+
+def pipes(lines: Sequence[Sequence[str]]) -> str:
+    """Lay out lines, the first of which has the headings, as a Markdown table.
+
     Returns:
         The table, ending in a line break.
 
     """
-    lines = [[column.heading for column in columns]]
-    for row in rows:
-        lines.append(
-            [
-                NOT_THERE if row[column.key] is None else column.text(row[column.key])
-                for column in columns
-            ]
-        )
-    widths = [max(3, *(len(line[i]) for line in lines)) for i in range(len(columns))]
-    lines.insert(1, ["-" * (width - 1) + ":" for width in widths])
-    return "".join(
-        "| " + " | ".join(cell.rjust(w) for cell, w in zip(line, widths)) + " |\n"
-        for line in lines
+    from tabulate import tabulate
+
+    heading, *rest = [[cell(text) for text in line] for line in lines]
+    table = tabulate(
+        rest,
+        heading,
+        tablefmt="pipe",
+        colglobalalign="right",
+        disable_numparse=True,
     )
+    return table + "\n"
 
 
-def make_output_dir(folder: Union[str, Path]) -> Path:
+def markdown(rows: Sequence[dict[str, Any]], columns: Sequence[Column]) -> str:
+    """Lay out a Markdown table, see ``grid``; it ends in a line break."""
+    return pipes(grid(rows, columns))
+
+
+def make_output_dir(folder: str | Path) -> Path:
     """Make the folder that results go to.
 
     Raises:
@@ -74,13 +114,7 @@ def make_output_dir(folder: Union[str, Path]) -> Path:
     return Path(folder)
 
 
-def write_text(path: Union[str, Path], text: str) -> None:
-    """Write a text file."""
-    with replace_when_written(path) as partial:
-        partial.write_text(text, encoding="utf-8")
-
-
-def write_csv(path: Union[str, Path], rows: List[Dict[str, Any]]) -> None:
+def write_csv(path: str | Path, rows: Sequence[dict[str, Any]]) -> None:
     """Write rows, of which all have the same keys; None becomes an empty field."""
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
@@ -89,25 +123,6 @@ def write_csv(path: Union[str, Path], rows: List[Dict[str, Any]]) -> None:
     write_text(path, text.getvalue())
 
 
-def write_json(path: Union[str, Path], content: Any) -> None:
+def write_json(path: str | Path, content: Any) -> None:
     """Write anything that JSON can hold; numbers keep their full precision."""
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-
-
-def read_markdown(folders: Sequence[Path]) -> List[str]:
-    """Read the Markdown files that scoring or a listening test left in folders.
-
-    Raises:
-        UserError: There is none in a folder.
-
-    """
-    texts = []
-    for folder in folders:
-        files = sorted(folder.glob("*.md"))
-        if not files:
-            raise UserError(
-                f"{folder} holds no tables (.md); give a folder that bin.score or "
-                "bin.listening_test wrote"
-            )
-        texts += [file.read_text(encoding="utf-8") for file in files]
-    return texts

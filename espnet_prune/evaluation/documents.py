@@ -1,0 +1,112 @@
+"""Pages of results as blocks of plain text, which become Markdown, JSON or HTML.
+
+A block is a dictionary with one key:
+
+    heading   str
+    text      str; its lines stay lines
+    items     list of str
+    table     lines of cells, list of list of str; the first line has the headings
+
+Scoring and listening tests write each page as Markdown for people and as JSON, from
+which the report and the model card take it.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from espnet_prune.errors import UserError
+from espnet_prune.evaluation import tables
+
+FORMAT = 1  # of the JSON; raise it when older ones cannot be read any more
+SCORES, LISTENING = "scores", "listening"  # names of the files, without their endings
+
+Block = dict[str, Any]
+
+
+class Document(NamedTuple):
+    """A page of results."""
+
+    title: str
+    blocks: list[Block]
+
+
+def to_markdown(document: Document, level: int = 1) -> str:
+    """Write a page as Markdown, in which every text stays text.
+
+    Args:
+        document: The page.
+        level: Of the heading that its title becomes; other headings are one below.
+
+    """
+    lines = [f"{'#' * level} {tables.cell(document.title)}"] if document.title else []
+    for block in document.blocks:
+        ((kind, content),) = block.items()
+        if kind == "heading":
+            lines.append(f"{'#' * (level + 1)} {tables.cell(content)}")
+        elif kind == "text":
+            lines.append("\n".join(map(tables.cell, content.strip().splitlines())))
+        elif kind == "items":
+            lines.append("\n".join(f"- {tables.cell(item)}" for item in content))
+        else:
+            lines.append(tables.pipes(content).rstrip("\n"))
+    return "\n\n".join(lines) + "\n"
+
+
+def write(
+    folder: Path, name: str, document: Document, rows: Sequence[dict[str, Any]]
+) -> str:
+    """Write NAME.md, NAME.csv and NAME.json.
+
+    Args:
+        folder: Where to; it exists.
+        name: ``SCORES`` or ``LISTENING``.
+        document: The page.
+        rows: The numbers that it was made from, in full precision.
+
+    Returns:
+        The Markdown.
+
+    """
+    text = to_markdown(document)
+    content = {"format": FORMAT, **document._asdict(), "rows": rows}
+    tables.write_json(folder / f"{name}.json", content)
+    tables.write_csv(folder / f"{name}.csv", rows)
+    # the last one: where it is, the others are
+    tables.write_text(folder / f"{name}.md", text)
+    return text
+
+
+def read(folders: Iterable[Path]) -> list[Document]:
+    """Read the pages that scoring or a listening test left in folders.
+
+    Raises:
+        UserError: There is none in a folder, or one of another version.
+
+    """
+    found: list[Document] = []
+    for folder in folders:
+        files = [folder / f"{name}.json" for name in (SCORES, LISTENING)]
+        files = [file for file in files if file.is_file()]
+        if not files:
+            raise UserError(
+                f"{folder} holds no tables ({SCORES}.json or {LISTENING}.json); give a "
+                "folder of `espnet-prune score` or `listen collect`, and run these "
+                "again in a folder of an older version"
+            )
+        found += map(_read_file, files)
+    return found
+
+
+def _read_file(file: Path) -> Document:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        if content["format"] != FORMAT:
+            raise ValueError(f"format {content['format']}, not {FORMAT}")
+        return Document(content["title"], content["blocks"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{file} cannot be read ({type(error).__name__}: {error}); write it again "
+            "by `espnet-prune score` or `listen collect`"
+        ) from error

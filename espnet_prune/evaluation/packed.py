@@ -1,0 +1,120 @@
+"""A packed model has to say what its experiment said, sample by sample."""
+
+import inspect
+import shlex
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+from espnet2.bin import tts_inference
+from espnet2.bin.tts_inference import Text2Speech
+from espnet_model_zoo.downloader import ModelDownloader
+
+from espnet_prune import PruneTTSTask
+from espnet_prune.data.kaldi import read_columns
+from espnet_prune.errors import UserError
+from espnet_prune.speech.pretrained import first_line
+from espnet_prune.speech.reference import read_speaker
+
+
+def check(
+    packed: Path,
+    data_dir: Path,
+    said: Path,
+    settings: dict[str, Any],
+    vocoder: str | None = None,
+    spembs: Path | None = None,
+) -> str:
+    """Load a packed model as its user would and compare its speech.
+
+    Args:
+        packed: zip of ESPnet's packing stage.
+        data_dir: folder with ``text`` (what to say) and ``wav.scp`` (references).
+        said: folder of what the experiment said, ``ID.wav``, or, if that was said on
+            a GPU, which rounds in its own way, the weights of the experiment.
+        settings: those of decoding, keyword arguments of ``Text2Speech``.
+        vocoder: the one of decoding, None for Griffin-Lim.
+        spembs: scp file of speaker embeddings, if the model uses them.
+
+    Returns:
+        Name of the utterance that was compared.
+
+    Raises:
+        UserError: a file is missing, or the samples differ.
+
+    """
+    if not packed.exists():
+        raise UserError(f"there is no {packed}; run the stage that makes it first")
+    name, text = next(iter(read_columns(data_dir / "text").items()))
+    references = read_columns(data_dir / "wav.scp")
+    if name not in references:
+        raise UserError(f"{data_dir}/wav.scp lacks {name} of {data_dir}/text; add it")
+    before = said / f"{name}.wav" if said.is_dir() else said
+    if not before.exists():
+        raise UserError(f"there is no {before}; run the decoding stage first")
+
+    def say(train_config, model_file) -> np.ndarray:
+        text2speech = Text2Speech(train_config, model_file, **settings)
+        # ESPnet's own Griffin-Lim says something else each time
+        text2speech.vocoder = PruneTTSTask.build_vocoder_from_file(
+            None, vocoder, text2speech.model
+        )
+        speech, _ = soundfile.read(references[name], dtype="float32")
+        speaker = read_speaker(text2speech, data_dir, name, spembs)
+        wav = text2speech(text, speech=speech, **speaker)["wav"].numpy()
+        with tempfile.TemporaryFile() as file:
+            soundfile.write(file, wav, text2speech.fs, "PCM_16", format="WAV")
+            file.seek(0)
+            return soundfile.read(file, dtype="int16")[0]
+
+    with tempfile.TemporaryDirectory() as cache:
+        try:
+            with warnings.catch_warnings():  # that it unpacks the file
+                warnings.simplefilter("ignore", UserWarning)
+                model = ModelDownloader(cache).unpack_local_file(str(packed))
+        except Exception as error:  # zipfile, yaml and ESPnet each raise their own
+            raise UserError(
+                f"{packed} cannot be unpacked as a model ({first_line(error)}); run "
+                "the packing stage again"
+            ) from error
+        samples = say(**model)
+    if said.is_dir():
+        wanted = soundfile.read(before, dtype="int16")[0]
+    else:
+        wanted = say(said.parent / "config.yaml", said)
+    if not np.array_equal(samples, wanted):
+        raise UserError(
+            f"{packed} does not say {name} as {before} does; pack the model that was "
+            "decoded, and give the options of its decoding"
+        )
+    return name
+
+
+def decoding_settings(config: Path | None, options: str) -> dict[str, Any]:
+    """Read the options of decoding as ESPnet does.
+
+    Args:
+        config: YAML file, or None.
+        options: ``--inference_args`` of tts.sh.
+
+    Returns:
+        Those that ``Text2Speech`` takes, but for the model and the vocoder.
+
+    Raises:
+        UserError: there is no such file.
+
+    """
+    command = shlex.split(options)
+    # what decoding cannot do without
+    command += ["--output_dir", "", "--data_path_and_name_and_type", "text,text,text"]
+    if config is not None:
+        if not config.is_file():
+            raise UserError(f"there is no {config}; give the options of the decoding")
+        command += ["--config", str(config)]
+    given = vars(tts_inference.get_parser().parse_args(command))
+    taken = inspect.signature(Text2Speech).parameters.keys() & given
+    taken -= {"train_config", "model_file", "vocoder_config", "vocoder_file"}
+    return {name: given[name] for name in sorted(taken)}

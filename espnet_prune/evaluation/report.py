@@ -1,0 +1,387 @@
+"""The report of experiments: tables, figures and one web page that can be sent."""
+
+import collections
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from espnet_prune import __version__, keys
+from espnet_prune.data.kaldi import read_columns
+from espnet_prune.evaluation import documents, page, plots, tables
+from espnet_prune.evaluation.documents import Block, Document
+from espnet_prune.evaluation.history import (
+    Experiment,
+    Row,
+    decoder_layers,
+    join,
+    read_models,
+    threshold_rows,
+)
+from espnet_prune.evaluation.thresholds import NAME as THRESHOLDS
+from espnet_prune.evaluation.thresholds import threshold_blocks
+from espnet_prune.experiment import read_config
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+PAGE = "report.html"
+PAGE_DPI = 160
+PIXELS_AN_INCH = 110  # of figures on the page, whatever resolution they have
+MAX_CHARACTERS = 200  # of one setting on the page
+# The folder heads the column, and the tokens are those of the recipe.
+NOT_COMPARED = ("output_dir", "token_list")
+
+
+class Exhibit(NamedTuple):
+    """A figure of the report, the name of its file and what it shows."""
+
+    name: str
+    caption: str
+    figure: "Figure"
+
+
+class Model(NamedTuple):
+    """One model of the report.
+
+    Attributes:
+        name: Of its folder, or as much of the path as tells it from the others.
+        experiments: Its only one, or those of its two phases.
+        table: Thresholds of its decoder layers; None if nothing is pruned.
+        exhibits: Its figures.
+
+    """
+
+    name: str
+    experiments: list[Experiment]
+    table: list[Row] | None
+    exhibits: list[Exhibit]
+
+    @property
+    def last(self) -> Experiment:
+        """Its only experiment, or phase 2."""
+        return self.experiments[-1]
+
+    @property
+    def blocks(self) -> list[Block]:
+        """Its settings and the table of thresholds, if it has one."""
+        return [
+            {"items": [describe(experiment) for experiment in self.experiments]},
+            *([] if self.table is None else threshold_blocks(self.table)),
+        ]
+
+
+class Sample(NamedTuple):
+    """Decoded speech: which test set and utterance, by what, and its file."""
+
+    test_set: str
+    utterance: str
+    system: str
+    path: Path
+
+
+def describe(experiment: Experiment) -> str:
+    """Name the settings that the numbers of an experiment depend on, in one line."""
+    if experiment.pruning == "none":
+        return f"{experiment.folder}: no pruning"
+    if experiment.pruning == "vanilla":
+        return f"{experiment.folder}: vanilla pruning, threshold fixed at 1, no R"
+    return (
+        f"{experiment.folder}: differentiable pruning, phase {experiment.phase}, "
+        f"R = {experiment.sparsity_ratio:g}, T = {experiment.temperature:g}, "
+        f"threshold_scale = {experiment.threshold_scale:g}"
+    )
+
+
+def draw(experiments: Sequence[Experiment], axis: str = "step") -> list[Exhibit]:
+    """Draw every figure that the experiments have data for."""
+    rows = join(experiments)
+    found = []
+    if experiments[-1].pruning != "none" and decoder_layers(rows):
+        figure = plots.plot_thresholds(rows, axis)
+        found.append(Exhibit(THRESHOLDS, "Threshold of each decoder layer.", figure))
+        caption = "Connections and attention mass that the hard mask keeps."
+        found.append(Exhibit("kept", caption, plots.plot_kept(rows, axis)))
+    caption = "Loss terms of training and validation."
+    found.append(Exhibit("losses", caption, plots.plot_losses(rows, axis)))
+    phase1 = next((e for e in experiments if e.phase == 1), None)
+    if phase1 is not None and phase1.sparsity_ratio is not None:
+        figure = plots.plot_soft_mean(phase1.rows, phase1.sparsity_ratio, axis)
+        caption = "Mean soft mask of each decoder layer, which L_sp pulls towards R."
+        found.append(Exhibit("soft_mean", caption, figure))
+    return found
+
+
+def name_models(models: Sequence[Sequence[Experiment]]) -> list[str]:
+    """Name each model by its last folder, and by those above it where needed."""
+    folders = [model[-1].folder.resolve() for model in models]
+    for parts in range(1, max(len(folder.parts) for folder in folders) + 1):
+        names = ["_".join(folder.parts[-parts:]) for folder in folders]
+        if len(set(names)) == len(names):
+            break
+    return names
+
+
+def read(folders: Sequence[str | Path], axis: str = "step") -> list[Model]:
+    """Read experiment folders and draw their figures.
+
+    Raises:
+        UserError: See ``read_models`` and ``threshold_rows``.
+
+    """
+    found = read_models(folders)
+    return [
+        Model(
+            name,
+            experiments,
+            None if experiments[-1].pruning == "none" else threshold_rows(experiments),
+            draw(experiments, axis),
+        )
+        for name, experiments in zip(name_models(found), found, strict=True)
+    ]
+
+
+# --------------------------------------------------------------------------- files
+
+
+def write_model(folder: Path, model: Model) -> list[Path]:
+    """Write the table of thresholds as Markdown, CSV and JSON, and the figures."""
+    tables.make_output_dir(folder)
+    paths = []
+    if model.table is not None:
+        paths = [folder / f"{THRESHOLDS}.{kind}" for kind in ("md", "csv", "json")]
+        document = Document("Thresholds", model.blocks)
+        names = ("pruning", "phase", "sparsity_ratio", "temperature", "threshold_scale")
+        settings = [
+            {"folder": str(e.folder), **{name: getattr(e, name) for name in names}}
+            for e in model.experiments
+        ]
+        tables.write_text(paths[0], documents.to_markdown(document))
+        tables.write_csv(paths[1], model.table)
+        content = {"experiments": settings, "layers": model.table}
+        tables.write_json(paths[2], content)
+    for name, _, figure in model.exhibits:
+        paths.append(folder / f"{name}.png")
+        plots.save(figure, paths[-1])
+    return paths
+
+
+def write(
+    models: Sequence[Model],
+    output_dir: str | Path,
+    scores: Sequence[Path] = (),
+    data_dirs: Sequence[Path] = (),
+    samples: int = 4,
+    axis: str = "step",
+) -> list[Path]:
+    """Write tables, figures and the page.
+
+    Args:
+        models: Of ``read``.
+        output_dir: Where to. Of several models, files go to a folder of each in it.
+        scores: Folders whose tables become part of the page, see ``documents.read``.
+        data_dirs: Kaldi folders of the test sets.
+        samples: Utterances of each test set whose speech the page has.
+        axis: What figures show time in.
+
+    Returns:
+        The files, the page first.
+
+    Raises:
+        UserError: Something cannot be read; then nothing has been written.
+
+    """
+    pages = documents.read(scores)
+    prompts = read_prompts(data_dirs)
+    speech = lay_out_samples(find_samples(models), prompts, samples)
+    settings = lay_out_settings(models)
+    output_dir = tables.make_output_dir(output_dir)
+    paths, shown = [output_dir / PAGE], []
+    for model in models:
+        folder = output_dir / model.name if len(models) > 1 else output_dir
+        paths += write_model(folder, model)
+        figures = lay_out_figures(model, folder)
+        shown.append({"name": model.name, "blocks": model.blocks, "figures": figures})
+    text = page.render(
+        PAGE,
+        title=models[0].name if len(models) == 1 else f"Report of {len(models)} models",
+        summary=lay_out_summary(models),
+        comparison=compare(models, axis),
+        scores=pages,
+        speech=speech,
+        models=shown,
+        settings=settings,
+        version=__version__,
+    )
+    tables.write_text(paths[0], text)
+    return paths
+
+
+# ------------------------------------------------------------------------ the page
+
+
+def lay_out_summary(models: Sequence[Model]) -> list[list[str]]:
+    """Tabulate what was trained for how long, and how far it came."""
+    losses = (keys.LOSS, keys.MEL_LOSS)
+    rows = []
+    for model in models:
+        joined = join(model.experiments)
+        valid = [row for row in model.last.rows if row["split"] == "valid"]
+        row: Row = {"model": model.name, "pruning": model.last.pruning}
+        row["R"] = model.last.sparsity_ratio
+        row["epochs"], row["steps"] = joined[-1]["epoch"], joined[-1]["step"]
+        row["hours"] = sum(each["seconds"] for each in joined) / 3600
+        row.update({name: valid[-1].get(name) if valid else None for name in losses})
+        rows.append(row)
+    columns = [
+        *tables.named("model", "pruning"),
+        tables.Column("R", "R", "{:g}".format),
+        *tables.named("epochs", "steps"),
+        tables.Column("hours", "hours", tables.number),
+    ]
+    for name in losses:
+        heading = f"{name.replace('_', ' ')} (validation)"
+        columns.append(tables.Column(name, heading, "{:.4f}".format))
+    return tables.grid(rows, columns)
+
+
+def flatten(settings: dict[str, Any], above: str = "") -> Iterator[tuple[str, str]]:
+    """Yield every setting under its full name, such as ``tts_conf.pruning``."""
+    for name, value in settings.items():
+        if isinstance(value, dict) and value:
+            yield from flatten(value, f"{above}{name}.")
+        else:
+            text = value if isinstance(value, str) else json.dumps(value, default=str)
+            yield f"{above}{name}", text
+
+
+def lay_out_settings(models: Sequence[Model]) -> list[list[str]]:
+    """Tabulate the settings in which experiments differ; [] if there are none."""
+    experiments = [(model, e) for model in models for e in model.experiments]
+    names = [
+        f"{model.name}, phase {e.phase}" if len(model.experiments) > 1 else model.name
+        for model, e in experiments
+    ]
+    configs = [dict(flatten(read_config(e.folder))) for _, e in experiments]
+    lines = []
+    for key in sorted(set().union(*configs)):
+        values = [config.get(key) for config in configs]
+        if key.split(".")[0] in NOT_COMPARED or len(set(values)) == 1:
+            continue
+        cells = [tables.NOT_THERE if v is None else v[:MAX_CHARACTERS] for v in values]
+        lines.append([key, *cells])
+    return [["setting", *names], *lines] if lines else []
+
+
+def find_samples(models: Sequence[Model]) -> list[Sample]:
+    """List the speech that ESPnet's decoding left, EXP/DECODED/TEST_SET/wav."""
+    return [
+        Sample(
+            wav.parent.parent.name,
+            wav.stem,
+            f"{model.name}: {wav.parent.parent.parent.name}",
+            wav,
+        )
+        for model in models
+        for wav in sorted(model.last.folder.glob("*/*/wav/*.wav"))
+    ]
+
+
+def read_prompts(folders: Sequence[Path]) -> dict[str, dict[str, str]]:
+    """Read what was to be said and in whose voice, ``text`` and ``wav.scp``.
+
+    Raises:
+        UserError: A file is missing, empty or something else.
+
+    """
+    prompts: dict[str, dict[str, str]] = {"text": {}, "wav.scp": {}}
+    for folder in folders:
+        for name, found in prompts.items():
+            found.update(read_columns(folder / name))
+    return prompts
+
+
+def choose(systems: dict[str, int], number: int) -> list[str]:
+    """Choose utterances that the most systems have, from all over the test set.
+
+    Sorted by name they come speaker by speaker, often each with the same sentences: the
+    stride passes on to another sentence with every speaker if there is room for it.
+
+    Args:
+        systems: How many systems have each utterance.
+        number: Of utterances.
+
+    """
+    ranked = sorted(systems, key=lambda name: (-systems[name], name))
+    best = [name for name in ranked if systems[name] == systems[ranked[0]]]
+    if len(best) <= number:
+        return ranked[:number]
+    stride = len(best) // max(1, number) + (number * (number - 1) < len(best))
+    return best[::stride][:number]
+
+
+def lay_out_samples(
+    samples: Sequence[Sample], prompts: dict[str, dict[str, str]], number: int
+) -> list[dict[str, Any]]:
+    """Lay out the speech: a table a test set, a line an utterance, a column a system.
+
+    Args:
+        samples: What there is.
+        prompts: Of ``read_prompts``.
+        number: Utterances of each test set.
+
+    """
+    found = []
+    for test_set in dict.fromkeys(sample.test_set for sample in samples):
+        own = [sample for sample in samples if sample.test_set == test_set]
+        systems = list(dict.fromkeys(sample.system for sample in own))
+        paths = {(sample.utterance, sample.system): sample.path for sample in own}
+        lines = []
+        for name in choose(collections.Counter(s.utterance for s in own), number):
+            # archives and commands, which a wav.scp may have too, are left out
+            reference = Path(prompts["wav.scp"].get(name, ""))
+            clips = [_clip(reference, f"{name}, reference")]
+            clips += [_clip(paths.get((name, s)), f"{name}, {s}") for s in systems]
+            text = prompts["text"].get(name, "")
+            lines.append({"name": name, "text": text, "clips": clips})
+        found.append({"name": test_set, "systems": systems, "lines": lines})
+    return found
+
+
+def _clip(path: Path | None, label: str) -> dict[str, str] | None:
+    if path is None or not path.is_file():
+        return None
+    return {"label": label, "address": page.sound_address(path)}
+
+
+def lay_out_figures(model: Model, folder: Path) -> list[dict[str, Any]]:
+    """List the figures of a model, and the attention maps in one of its reports."""
+    found = [
+        _figure(page.shrink(folder / f"{name}.png"), caption, figure)
+        for name, caption, figure in model.exhibits
+    ]
+    folders = [folder, *(e.folder / "report" for e in model.experiments)]
+    maps = {path.name: path for f in folders for path in f.glob("attention_*.png")}
+    for name in sorted(maps):
+        what = maps[name].stem.removeprefix("attention_")
+        caption = f"Attention of the decoder in the synthesis of {what}."
+        found.append(_figure(page.shrink(maps[name]), caption))
+    return found
+
+
+def _figure(png: bytes, caption: str, figure: "Figure | None" = None) -> dict[str, Any]:
+    """Describe a picture for the page, so wide that letters are alike in all."""
+    width = figure and round(PIXELS_AN_INCH * figure.get_size_inches()[0])
+    address = page.data_address("image/png", png)
+    return {"caption": caption, "width": width, "address": address}
+
+
+def compare(models: Sequence[Model], axis: str) -> dict[str, Any] | None:
+    """Draw the mel loss of all models that have one; None if that is one model."""
+    joined = {model.name: join(model.experiments) for model in models}
+    rows = {name: rows for name, rows in joined.items() if keys.MEL_LOSS in rows[-1]}
+    if len(rows) < 2:
+        return None
+    figure = plots.plot_models(rows, keys.MEL_LOSS, axis)
+    caption = "Mel loss of the validation set."
+    return _figure(plots.to_png(figure, PAGE_DPI), caption, figure)

@@ -1,0 +1,49 @@
+"""The table of thresholds, as the report writes it and the model card shows it."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from espnet_prune.errors import UserError
+from espnet_prune.evaluation import tables
+from espnet_prune.evaluation.documents import Block
+from espnet_prune.evaluation.history import Row
+
+NAME = "thresholds"  # of its files, without their endings
+COLUMNS = (
+    *tables.named("phase", "epoch", "layer"),
+    tables.Column("threshold", "threshold", tables.number),
+    tables.Column("mean_soft_mask", "mean soft mask", tables.number),
+    tables.Column("kept_share", "kept share", tables.percent),
+    tables.Column("kept_mass", "kept mass", tables.percent),
+)
+LEGEND = """\
+threshold: in multiples of the uniform attention weight 1/N.
+mean soft mask: what L_sp pulls towards R; it is not the share of connections.
+kept share, kept mass: connections, and attention probability, that the hard mask
+keeps; after phase 1, what it would keep.
+Measured on the validation set after the last epoch of each phase.
+"""
+
+
+def threshold_blocks(table: Sequence[Row]) -> list[Block]:
+    """Lay out the table of thresholds and its legend."""
+    return [{"table": tables.grid(table, COLUMNS)}, {"text": LEGEND}]
+
+
+def read_thresholds(folder: Path) -> list[Block]:
+    """Lay out the table of thresholds of a report again; [] if it has none.
+
+    Raises:
+        UserError: The file is damaged.
+
+    """
+    file = folder / f"{NAME}.json"
+    if not file.is_file():
+        return []
+    try:
+        return threshold_blocks(json.loads(file.read_text(encoding="utf-8"))["layers"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{file} cannot be read ({type(error).__name__}); make the report again"
+        ) from error

@@ -1,0 +1,98 @@
+"""The files of an experiment folder: config.yaml and the progress in checkpoint.pth.
+
+Importing this module imports neither ESPnet nor torch; torch is loaded where a
+checkpoint is read.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from espnet_prune.errors import UserError
+
+CONFIG = "config.yaml"
+CHECKPOINT = "checkpoint.pth"
+
+
+def read_config(path: str | Path) -> dict[str, Any]:
+    """Read the settings of a training.
+
+    Args:
+        path: An experiment folder, or a file such as its ``config.yaml``.
+
+    Raises:
+        UserError: The file is missing, or it has no settings of a training.
+
+    """
+    path = Path(path)
+    file = path / CONFIG if path.is_dir() else path
+    try:
+        with open(file, encoding="utf-8") as stream:
+            config = yaml.load(stream, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(
+            f"{file.parent} holds no {file.name}; give the experiment folder that "
+            "training wrote"
+        ) from None
+    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise UserError(f"{file} is not readable YAML ({reason}); mend it") from None
+    if not isinstance(config, dict):
+        raise UserError(
+            f"{file} is not the configuration of a training; give the {CONFIG} of an "
+            "experiment folder"
+        )
+    return config
+
+
+def read_progress(folder: str | Path) -> dict[str, Any]:
+    """Read the state of ESPnet's reporter out of checkpoint.pth.
+
+    Returns:
+        ``epoch``, and ``stats``: epoch -> split -> name -> value.
+
+    Raises:
+        UserError: The file is missing, or it is not a checkpoint.
+
+    """
+    path = Path(folder) / CHECKPOINT
+    if not path.exists():
+        raise UserError(
+            f"{folder} holds no {CHECKPOINT}; train at least one epoch there first"
+        )
+    import pickle
+    from zipfile import BadZipFile
+
+    import torch
+
+    broken = (EOFError, KeyError, OSError, RuntimeError, TypeError, ValueError)
+    try:
+        # Mapped, not read: the checkpoint carries model and optimiser as well.
+        states = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+        return {name: states["reporter"][name] for name in ("epoch", "stats")}
+    except (*broken, BadZipFile, pickle.UnpicklingError):
+        raise UserError(
+            f"{path} is not a checkpoint of ESPnet's trainer, or is damaged; "
+            "train again or restore it"
+        ) from None
+
+
+def is_finished(config: dict[str, Any], progress: dict[str, Any]) -> bool:
+    """Tell whether a training came to its end; early stopping is one.
+
+    Args:
+        config: Settings of the training, see ``read_config``.
+        progress: See ``read_progress``.
+
+    """
+    epoch, stats = progress["epoch"], progress["stats"]
+    if epoch >= config.get("max_epoch", epoch):
+        return True
+    patience = config.get("patience")
+    criterion = config.get("early_stopping_criterion", ("valid", "loss", "min"))
+    split, name, mode = criterion
+    if patience is None or name not in stats.get(epoch, {}).get(split, {}):
+        return False
+    best = {"min": min, "max": max}[mode]
+    return epoch - best(stats, key=lambda e: stats[e][split][name]) > patience
