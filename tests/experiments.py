@@ -1,7 +1,7 @@
 """Made-up experiment folders, written as ESPnet's trainer writes them."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Dict, List, Sequence
 
 import torch
 import yaml
@@ -10,7 +10,7 @@ from espnet2.train.reporter import Reporter
 KEPT_SHARE, KEPT_MASS, SOFT_MEAN = 0.25, 0.75, 0.5  # of layer 1; others are smaller
 
 
-def layer_stats(thresholds: Sequence[float], soft: bool = True) -> Dict[str, float]:
+def layer_stats(thresholds: Sequence[float], soft: bool = True) -> dict[str, float]:
     """Statistics of decoder layers in one step or validation, by their thresholds."""
     stats = {}
     for layer, theta in enumerate(thresholds, 1):
@@ -62,7 +62,7 @@ def write_experiment(
     return folder
 
 
-def register(sub_reporter, thresholds: List[float], soft: bool, loss: float) -> None:
+def register(sub_reporter, thresholds: list[float], soft: bool, loss: float) -> None:
     """Hand the statistics of one batch to ESPnet's reporter."""
     stats = dict(loss=loss, mel_loss=loss / 2, **layer_stats(thresholds, soft))
     if soft:

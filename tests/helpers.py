@@ -75,7 +75,7 @@ def tiny_batch(durations: str = "given", seed: int = 0) -> dict:
     for name in ("pitch", "energy"):
         values = torch.randn(3, int(lengths.max()), 1, generator=generator)
         batch.update({name: values, f"{name}_lengths": lengths})
-    return fill_padding(batch, lambda value: torch.zeros_like(value))
+    return fill_padding(batch, torch.zeros_like)
 
 
 def fill_padding(batch: dict, make) -> dict:

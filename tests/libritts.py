@@ -91,7 +91,7 @@ def label_lines(text, seconds):
     times = np.round(np.linspace(0, seconds, len(phones) + 1), 2)
     return "".join(
         f"{start:g}\t{end:g}\t{phone}\n"
-        for start, end, phone in zip(times[:-1], times[1:], phones)
+        for start, end, phone in zip(times[:-1], times[1:], phones, strict=True)
     )
 
 

@@ -8,7 +8,7 @@ import io
 import os
 import tarfile
 from pathlib import Path
-from typing import Dict, NamedTuple
+from typing import NamedTuple
 
 import librosa
 import numpy as np
@@ -27,7 +27,7 @@ class Recording(NamedTuple):
 
 
 @functools.cache
-def an4() -> Dict[str, Recording]:
+def an4() -> dict[str, Recording]:
     """Read all AN4 recordings with their words; skips the test without ESPnet."""
     if not ARCHIVE.exists():
         pytest.skip("needs ESPnet's recipes: set ESPNET_ROOT")
@@ -75,7 +75,7 @@ def write_vctk(folder: Path, release: str = "0.92") -> Path:
     if new:
         speakers["s5"] = SPEAKERS["p225"]
     for speaker, names in speakers.items():
-        for number, name in zip((LONG, SHORT), names):
+        for number, name in zip((LONG, SHORT), names, strict=True):
             utterance = f"{speaker}_{number:03d}"
             write_audio(
                 audio / speaker / f"{utterance}{ending}", an4()[name].wave, 48000
