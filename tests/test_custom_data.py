@@ -164,8 +164,9 @@ def test_real_sets_pair_recordings_with_another_one_as_reference(
             # SPEAKER/NAME.wav, or the copy SPEAKER-NAME.flac at the model's rate
             speaker, own = Path(target).parent.name, Path(target).stem
             assert speaker in reference and not Path(reference).stem.endswith(own)
-            assert Path(target).with_suffix(".txt").read_text() == (
-                real["text"][utterance]
+            assert (
+                Path(target).with_suffix(".txt").read_text()
+                == (real["text"][utterance])
             )
             assert reference in test["wav.scp"].values()
 
@@ -265,6 +266,44 @@ def test_channels_are_mixed_to_one(prepare, tree, tmp_path):
     np.testing.assert_allclose(samples, stereo.mean(axis=1), atol=1e-4)
 
 
+def test_what_others_would_clip_or_take_for_empty_is_copied(prepare, tree, tmp_path):
+    """Floats above full scale, and a program's pipe, whose header has the size 0."""
+    loud = speech(900, 3, level=2.5)
+    piped = tree / "s00" / "piped.wav"
+    for s in range(6):
+        write(
+            tree / f"s{s:02d}" / "loud.wav", np.roll(loud, s), "loud", subtype="FLOAT"
+        )
+    write(piped, speech(901, 3), "piped")
+    content = bytearray(piped.read_bytes())
+    at = content.index(b"data") + 4
+    content[at : at + 4] = bytes(4)
+    piped.write_bytes(content)
+    out = prepare(tree)
+    assert "6  above full scale" in out and "usable           31 recordings" in out
+    found = {}
+    for name in ("train", "dev", "real_unseen"):
+        tables = read(tmp_path / "data" / name)
+        found |= tables.get("gt_wav.scp", tables["wav.scp"])
+    for path in found.values():
+        samples, rate = soundfile.read(path.strip())
+        assert len(samples) and rate == FS
+        if "loud" in path:
+            assert path.strip().endswith("-loud.flac")
+            assert 0.99 < np.abs(samples).max() <= 1
+            assert (np.abs(samples) > 0.99).mean() < 0.02  # quieter, not clipped
+
+
+def test_what_cannot_be_an_id_is_left_out_and_listed(prepare, tree, tmp_path):
+    write(tree / "s01" / f"{'long ' * 45}.wav", speech(901), "a long name")
+    write(tree / "s02" / "two\nlines.wav", speech(902), "an odd name")
+    (tree / "s03" / "._take0.wav").write_bytes(b"\0\5\x16\7" + bytes(99))
+    (tree / "s03" / "._take0.txt").write_bytes(b"\0\5\x16\7\xff")
+    prepare(tree)
+    found = read_findings(tmp_path / "data").values()
+    assert [reason for _, reason, _ in found] == 2 * ["name that cannot be used"]
+
+
 # ---------------------------------------------------------------------- two layouts
 
 
@@ -352,6 +391,7 @@ FAULTS = {
     "missing file": missing,
     "unreadable audio": no_audio,
     "unreadable audio ": cut_off,
+    "cut off": lambda path: path.write_bytes(path.read_bytes()[: FS * 4]),
     "no samples": with_samples(np.zeros(0)),
     "too short": with_samples(speech(1, 0.3)),
     "too long": with_samples(speech(1, 20.5)),

@@ -368,6 +368,17 @@ def test_librispeech_is_drawn_with_a_seed(prepare, tmp_path):
     )
 
 
+def test_files_that_a_mac_leaves_change_no_draw(prepare, tmp_path):
+    write_librispeech(tmp_path)
+    options = ("--corpus", "librispeech", "--texts_per_speaker", 1)
+    prepare(tmp_path, *options)
+    first = (tmp_path / "data" / "list.tsv").read_text()
+    for path in list(tmp_path.rglob("*.flac")):
+        path.with_name(f"._{path.name}").write_bytes(b"\0\5\x16\7" + bytes(99))
+    prepare(tmp_path, *options)
+    assert (tmp_path / "data" / "list.tsv").read_text() == first
+
+
 def test_speakers_with_too_little_are_named(prepare, tmp_path):
     write_librispeech(tmp_path)
     options = ("--corpus", "librispeech", "--texts_per_speaker", 2)
