@@ -193,12 +193,13 @@ make_venv() {
     if [ -n "${python}" ] && [ "${named:-${python}}" = "${python}" ] &&
         [ "$(venv_fact checkout)" = "${root}" ] &&
         "${venv}/bin/python3" -c '' 2> /dev/null; then
+        # Recipes that are running go on in it: env.sh stays where it is.
         say "bringing ${venv} up to date"
-        rm -f "${venv}/.done"
+        sed -i 's/^setup=.*/setup=unfinished/' "${venv}/.done"
     else
         python=${named:-$(find_python)}
         say "making ${venv} with ${python}"
-        rm -rf "${venv}"
+        rm -rf "${tools}/env.sh" "${venv}"
         quietly "${python}" -m venv "${venv}" ||
             die "${python} cannot make a virtual environment; see ${log}"
     fi
@@ -268,10 +269,10 @@ EOF
 }
 
 make_tree() {
-    local version new=${tools}/espnet.new
+    local version new=${tools}/espnet.new old=${tools}/espnet.old
     version=$(espnet_version)
     say "unpacking the source of ESPnet ${version} into ${tree} (36 MB)"
-    rm -rf "${new}" "${tree}"
+    rm -rf "${new}" "${old}"
     mkdir -p "${new}" "${tools}/tmp"
     pip download --no-deps --no-binary :all: --no-build-isolation --dest "${new}" \
         "espnet==${version}" || die_of_pip "fetch the source of ESPnet ${version}"
@@ -279,8 +280,10 @@ make_tree() {
         die "could not unpack the source of ESPnet; see ${log}"
     repair_tree "${new}/espnet-${version}"
     describe_tree > "${new}/espnet-${version}/.done"
+    # Recipes that are running find a tree at any time but for this moment.
+    [ ! -e "${tree}" ] || mv "${tree}" "${old}"
     mv "${new}/espnet-${version}" "${tree}"
-    rm -rf "${new}"
+    rm -rf "${new}" "${old}"
 }
 
 # ------------------------------------------------------------------------- the run
@@ -317,7 +320,6 @@ if type flock > /dev/null 2>&1; then
 fi
 
 : > "${log}"
-rm -f "${tools}/env.sh"
 venv_is_ready || make_venv
 tree_is_ready || make_tree
 rm -rf "${tools}/tmp"

@@ -68,11 +68,10 @@ def launch(arguments: list[str]) -> None:
     if not (_is_module(target[0]) if as_module else Path(target[0]).is_file()):
         what = "module" if as_module else "script"
         raise UserError(f"there is no {what} {target[0]}: correct its name")
-    import espnet2.tasks.tts
-
+    from espnet_prune.training.host import use_task
     from espnet_prune.training.task import PruneTTSTask
 
-    espnet2.tasks.tts.TTSTask = PruneTTSTask
+    use_task(PruneTTSTask)
     sys.argv = target
     if as_module:
         runpy.run_module(target[0], run_name="__main__", alter_sys=True)

@@ -4,11 +4,18 @@ import dataclasses
 import difflib
 import inspect
 import math
+from collections.abc import Mapping
 from typing import Any, Callable, Dict, Optional, Tuple
 
 from espnet_prune.errors import UserError
 
 PRUNING_KINDS = ("none", "vanilla", "differentiable")
+# What the models predict beside durations: ESPnet's extractor of it, and the setting
+# that averages its values over tokens, which needs durations from outside the model.
+VARIANCES = (
+    ("pitch", "dio", "use_token_averaged_f0"),
+    ("energy", "energy", "use_token_averaged_energy"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,6 +185,57 @@ def parse_encoder_pruning(
                     "through the same phases, leave the former out"
                 )
     return conf, own
+
+
+def choose_durations(tts: str, conf: Mapping[str, Any], data_has_them: bool) -> str:
+    """Say where a model gets its durations: "given" with the data, or "learned".
+
+    Args:
+        tts: name of one of the plugin's models.
+        conf: its settings; what they say of ``durations`` is kept.
+        data_has_them: whether the data has ``durations``, which decides otherwise.
+
+    """
+    if tts != "stylespeech":  # the others have no aligner inside
+        return "given"
+    return conf.get("durations", "given" if data_has_them else "learned")
+
+
+def check_variances(
+    settings: Mapping[str, Any], durations: str, data_has_them: bool
+) -> None:
+    """Refuse settings of durations, pitch and energy that do not go together.
+
+    Args:
+        settings: options of training by name; what is left out follows from the rest.
+        durations: "given" or "learned".
+        data_has_them: whether the data has ``durations``.
+
+    Raises:
+        UserError: one line that names the setting and the remedy.
+
+    """
+    tts = settings["tts"]
+    require_choice("tts_conf.durations", durations, ("given", "learned"))
+    if durations == "given" and not data_has_them:
+        raise UserError(
+            f"{tts} needs durations, but the data has none: name the folder of "
+            "durations by --teacher_dumpdir, or let stylespeech find them by "
+            "tts_conf.durations: learned"
+        )
+    for name, extractor, averaged in VARIANCES:
+        if settings.get(f"{name}_extract", extractor) is None:
+            raise UserError(
+                f"{name}_extract is not set, but {tts} predicts {name}: set "
+                f"{name}_extract: {extractor}"
+            )
+        wanted = durations == "given"
+        found = (settings.get(f"{name}_extract_conf") or {}).get(averaged, wanted)
+        if found != wanted:
+            raise UserError(
+                f"{name}_extract_conf.{averaged} is {found} with {durations} "
+                f"durations: set it to {wanted}, or leave it out"
+            )
 
 
 def require_numbers(model: Callable[..., Any], settings: Dict[str, Any]) -> None:

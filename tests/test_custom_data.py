@@ -665,6 +665,8 @@ def recipe(tmp_path):
     folder.mkdir(parents=True)
     shutil.copy(RECIPE / "run.sh", folder)
     (folder / "conf").symlink_to(RECIPE / "conf")
+    template = folder.parents[1] / "TEMPLATE"
+    template.symlink_to(RECIPE.parents[1] / "TEMPLATE")
     for path, script in (
         (folder.parents[1] / "setup.sh", "exit 0"),
         (folder / "prune_tts.sh", 'echo "${custom_data_opts}"; printf "%q " "$@"'),
@@ -710,12 +712,19 @@ def test_run_sh_takes_paths_from_where_it_is_called(recipe, tmp_path):
     assert "--train_data" not in pipeline
 
 
+PRESETS = dict(
+    small=["conf/train_small.yaml"],
+    full=["conf/train.yaml", "conf/learned.yaml", "conf/amp.yaml"],
+)
+
+
 @pytest.mark.parametrize("preset, ngpu", [("small", "0"), ("full", "1")])
 def test_run_sh_has_two_presets(recipe, tmp_path, preset, ngpu):
     _, pipeline = run_sh(recipe, "--preset", preset, cwd=tmp_path)
     assert pipeline["--ngpu"] == ngpu
-    assert pipeline["--train_config"] == f"conf/train_{preset}.yaml"
-    assert (RECIPE / pipeline["--train_config"]).is_file()
+    files = [pipeline["--train_config"], *pipeline["--train_overlays"].split()]
+    assert files == PRESETS[preset]
+    assert all((RECIPE / file).is_file() for file in files)
     assert pipeline["--test_sets"] == "test_unseen test_seen"
 
 
@@ -724,9 +733,9 @@ def test_run_sh_has_two_presets(recipe, tmp_path, preset, ngpu):
     [
         (["data"], "unexpected argument data"),
         (["--train_data"], "has no value"),
-        (["--preset", "large"], "choose small or full"),
+        (["--preset", "large"], "choose one of small full"),
         (["--system", "best"], "choose one of baseline dp_r0.40 "),
-        (["--durations", "guessed"], "choose learned or aligned"),
+        (["--durations", "guessed"], "choose one of learned aligned"),
         (
             ["--durations", "aligned", "--token_type", "char"],
             "choose phn, or --durations learned",

@@ -550,7 +550,7 @@ def test_data_sh_says_how_to_get_the_labels_before_any_download(recipe, tmp_path
     [
         (["--system", "dp"], "baseline dp_r0.40"),
         (["--fs", "16"], "16000 22050 24000"),
-        (["--durations", "some"], "given or learned"),
+        (["--durations", "some"], "one of given learned"),
         (["--stage"], "no value"),
         (["stage"], "unexpected argument"),
     ],

@@ -48,6 +48,28 @@ def test_sections_are_merged_and_values_replaced(tmp_path):
     assert settings == {"a": {"b": 1, "c": {"d": 2, "e": [3]}}, "lr": 1e-9}
 
 
+def test_text_stays_text_and_numbers_keep_their_kind(tmp_path):
+    """OmegaConf has a meaning for ${}; configurations of ESPnet have none."""
+    base = write(tmp_path / "base.yaml", "a: '${b}'\nlr: 1.0e-9\nn: null\non: 1\n")
+    one = write(tmp_path / "one.yaml", "b: {c: '${oc.env:HOME}'}\n")
+    _, settings = merged(tmp_path, base, one)
+    assert settings == {
+        "a": "${b}",
+        "b": {"c": "${oc.env:HOME}"},
+        "lr": 1e-9,
+        "n": None,
+        True: 1,
+    }
+
+
+@pytest.mark.parametrize("text", ["a: {b: 1}\n", "a: '${'\n", "a: '???'\n"])
+def test_what_cannot_be_merged_ends_in_one_line(tmp_path, text):
+    base = write(tmp_path / "base.yaml", "a: [1]\n")
+    ended = merge(tmp_path, base, write(tmp_path / "one.yaml", text))
+    assert ended.returncode == 2 and ended.stderr.count("\n") == 1
+    assert ended.stderr.startswith("espnet_prune: error: ")
+
+
 def test_a_file_that_stays_the_same_is_left_alone(tmp_path):
     base = write(tmp_path / "base.yaml", "a: 1\n")
     path, _ = merged(tmp_path, base)

@@ -91,6 +91,11 @@ def test_prepared_checkpoint_is_phase_1_with_a_fresh_reporter(runs, tmp_path):
     record = yaml.safe_load((tmp_path / "phase2" / PHASE1_RECORD).read_text())
     assert record["checkpoint"] == str(runs / "phase1" / "checkpoint.pth")
     assert record["epochs"] == EPOCHS
+    # as reports have them, in multiples of 1/N, and not the parameters behind them
+    assert record["thresholds"] == {
+        name.removesuffix(".theta"): pytest.approx(30 * theta)
+        for name, theta in thresholds(before).items()
+    }
     # neither the folder of phase 1 nor a second call changes anything
     assert same(before, checkpoint(runs / "phase1"))
     prepare_phase2(runs / "phase1", tmp_path / "phase2")

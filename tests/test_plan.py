@@ -96,7 +96,26 @@ def test_a_vocoder_that_decoding_would_refuse(train_args, vocoders, fault):
         plan(DEBUG, train_args, vocoders=vocoders)
 
 
-def test_prints_shell_assignments(capsys):
+@pytest.mark.parametrize(
+    "settings, fault",
+    [
+        ('{tts: fastspeech2, tts_conf: {pruning: "x; touch F"}}', "choose one of none"),
+        ("{tts: fastspeech2, max_epoch: [\"$(touch F)'\"]}", "give a whole number"),
+        ("{tts: stylespeech, max_epoch: 1.5}", "give a whole number"),
+        ("{tts: stylespeech, max_epoch: 0}", "give a whole number"),
+        ("{tts: fastspeech2, max_epoch: true}", "give a whole number"),
+    ],
+)
+def test_a_plan_is_numbers_and_a_known_name_whatever_the_model(
+    tmp_path, settings, fault
+):
+    config = tmp_path / "train.yaml"
+    config.write_text(settings)
+    with pytest.raises(UserError, match=fault):
+        plan(config, teacher_dumpdir="dump")
+
+
+def test_prints_lines_that_a_script_reads(capsys):
     main(["--train_config", str(DEBUG), "--phase1_epochs", "5"])
     assert capsys.readouterr().out.splitlines() == [
         "pruning=differentiable",

@@ -3,7 +3,9 @@
 import os
 import re
 import shlex
+import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -29,7 +31,7 @@ def test_scripts_parse_and_can_be_run(script):
     if not script.resolve().is_relative_to(ROOT) or "tools" in script.parts:
         pytest.skip("ESPnet's")
     subprocess.run(["bash", "-n", str(script)], check=True)
-    sourced = script.name in ("path.sh", "cmd.sh")
+    sourced = script.name in ("path.sh", "cmd.sh", "options.sh")
     assert sourced or os.access(script, os.X_OK)
 
 
@@ -48,37 +50,67 @@ def test_decoding_configuration_is_accepted():
     assert set(settings) <= set(known)
 
 
+def options_of(script):
+    """Return the options of a script with their default values."""
+    lines = re.findall(
+        r"^(\w+)=(\"[^\"]*\"|[^ #\n]*)(?: *#.*)?$",
+        script.read_text().split("\nparse_options")[0].split("help_message=")[0],
+        flags=re.MULTILINE,
+    )
+    return {name: value.strip('"') for name, value in lines}
+
+
 def options_of_tts_sh():
     script = ESPNET / "egs2" / "TEMPLATE" / "tts1" / "tts.sh"
     if not script.exists():
         pytest.skip("needs ESPnet's recipes: set ESPNET_ROOT")
-    head = script.read_text().split("help_message=")[0]
-    return set(re.findall(r"^(\w+)=", head, flags=re.MULTILINE))
+    return options_of(script)
 
 
-def options_of_prune_tts_sh():
-    head = PIPELINE.read_text().split("help_message=")[0]
-    return set(re.findall(r"^(\w+)=", head, flags=re.MULTILINE))
+# What is ours, and what differs from tts.sh for a reason that the help gives.
+OURS = {"phase", "phase1_epochs", "vocoders", "nbpe", "train_overlays", "card_args"}
+OTHERWISE = {"python": "python3 -m espnet_prune", "skip_scoring": "true"}
+
+
+def test_options_that_tts_sh_has_too_have_its_defaults():
+    theirs = options_of_tts_sh()
+    found = options_of(PIPELINE)
+    for name in OURS | {"takes", "shares"}:
+        del found[name]
+    assert len(found) > 40
+    assert found == {name: theirs[name] for name in found} | OTHERWISE
+
+
+@pytest.mark.parametrize("script", [PIPELINE, PIPELINE.with_name("sweep.sh")], ids=str)
+def test_help_says_the_defaults(script):
+    shown = subprocess.run(
+        [str(script), "--help"], capture_output=True, text=True, check=True
+    ).stdout
+    said = re.findall(
+        r"^  --(\w+)(?:(?!^  --).)*?\(default: ([\w/. ]+?)[,;)]",
+        shown,
+        flags=re.MULTILINE | re.DOTALL,
+    )
+    found = options_of(script)
+    assert len(said) > 4
+    for name, value in said:
+        if name in found and not value.startswith(("the ", "40")):
+            assert found[name] == value, name
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=str)
 def test_recipes_use_options_that_exist(recipe):
     used = set(re.findall(r"^ +--(\w+)", recipe.read_text(), flags=re.MULTILINE))
     assert used  # not idle
-    assert used <= options_of_tts_sh() | options_of_prune_tts_sh()
-
-
-def test_pipeline_forwards_only_what_tts_sh_takes():
-    ours = {"phase1_epochs", "vocoders", "nbpe", "train_overlays", "card_args"}
-    assert options_of_prune_tts_sh() - ours <= options_of_tts_sh()
+    assert used <= options_of_tts_sh().keys() | options_of(PIPELINE).keys()
 
 
 def test_help_names_every_stage():
     shown = subprocess.run(
         [str(PIPELINE), "--help"], capture_output=True, text=True, check=True
     ).stdout
-    stages = re.findall(r"^ +(\d+) (?:\[\d+\])? *\w", shown, flags=re.MULTILINE)
-    assert stages == [str(number) for number in range(1, 14)]
+    stages = re.findall(r"^ +(\d+)  \w", shown, flags=re.MULTILINE)
+    assert stages == [str(number) for number in range(1, 12)]
 
 
 @pytest.mark.parametrize(
@@ -87,6 +119,8 @@ def test_help_names_every_stage():
         (["--stage"], "has no value"),
         (["phase2"], "unexpected argument"),
         (["--vocoder_file", "hifigan"], "--vocoders"),
+        (["--phase", "3"], "choose one of 1 2 both"),
+        (["--stage", "two"], "give a whole number"),
     ],
 )
 def test_bad_command_lines_end_in_one_line(arguments, fault, tmp_path):
@@ -98,15 +132,198 @@ def test_bad_command_lines_end_in_one_line(arguments, fault, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_several_machines_need_a_queue():
+def prune_tts(*options):
+    """Run prune_tts.sh in a recipe's folder without doing any stage."""
     recipe = ROOT / "egs2" / "mini_an4" / "tts1"
     if not (ROOT / "tools").exists() and not ESPNET.exists():
         pytest.skip("needs ESPnet's recipes: set ESPNET_ROOT")
-    ended = subprocess.run(
-        [str(PIPELINE), "--num_nodes", "2"], capture_output=True, text=True, cwd=recipe
+    return subprocess.run(
+        [str(PIPELINE), "--stage", "99", *map(str, options)],
+        capture_output=True,
+        text=True,
+        cwd=recipe,
     )
-    assert ended.returncode == 2
-    assert "set cmd_backend=slurm" in ended.stderr and ended.stderr.count("\n") == 1
+
+
+def refused(ended, fault):
+    return (
+        ended.returncode == 2
+        and fault in ended.stderr
+        and ended.stderr.count("\n") == 1
+    )
+
+
+def test_several_machines_need_a_queue():
+    ended = prune_tts("--num_nodes", "2")
+    assert refused(ended, "set cmd_backend=slurm"), ended.stderr
+
+
+@pytest.mark.parametrize(
+    "settings, fault",
+    [
+        ('{pruning: "x; touch FILE; true"}', "tts_conf.pruning is"),
+        ('{pruning: "none\\nepochs=$(touch FILE)"}', "tts_conf.pruning is"),
+    ],
+)
+def test_a_configuration_runs_no_command(tmp_path, settings, fault):
+    made, config = tmp_path / "made", tmp_path / "train.yaml"
+    settings = settings.replace("FILE", str(made))
+    config.write_text(f"tts: fastspeech2\ntts_conf: {settings}\n")
+    ended = prune_tts("--train_config", config)
+    assert refused(ended, fault), ended.stderr
+    assert not made.exists()
+
+
+def test_a_number_of_epochs_runs_no_command(tmp_path):
+    made, config = tmp_path / "made", tmp_path / "train.yaml"
+    config.write_text(f"tts: fastspeech2\nmax_epoch: [\"$(touch {made})'\"]\n")
+    ended = prune_tts("--train_config", config)
+    assert refused(ended, "max_epoch is"), ended.stderr
+    assert not made.exists()
+
+
+@pytest.mark.parametrize(
+    "option, value",
+    [
+        ("--lang", "$(touch FILE)"),
+        ("--audio_format", "`touch FILE`"),
+        ("--train_args", "--seed 1; touch FILE"),
+        ("--n_shift", 'a["$(touch FILE)"]'),
+        ("--train_set", "train\ntouch FILE"),
+        ("--lang$(touch FILE)", "en"),
+        ("--config", "FILE"),
+    ],
+)
+def test_an_option_runs_no_command(tmp_path, option, value):
+    """ESPnet's tts.sh evaluates its options, so such values never reach it."""
+    made = tmp_path / "made"
+    ended = prune_tts(
+        option.replace("FILE", str(made)), value.replace("FILE", str(made))
+    )
+    assert ended.returncode == 2 and ended.stderr.startswith("prune_tts.sh: error: ")
+    assert not made.exists()
+
+
+PARSE = """#!/usr/bin/env bash
+# A script of options.
+#
+# Usage: script.sh
+
+set -eu
+called_from=${{PWD}}
+cd {folder}
+. {shared}
+number=1
+switch=false
+data=
+found=
+takes=number
+shares=data
+flags=switch
+caller_paths=data
+found_paths=found
+takes="number found"
+option_twice() {{ twice+=("$1"); }}
+twice=()
+parse_options "$@"
+printf '%s|' "${{number}}" "${{switch}}" "${{data}}" "${{found}}" ${{twice[@]+"${{twice[@]}}"}} -- \
+    ${{passed[@]+"${{passed[@]}}"}}
+"""
+
+
+@pytest.fixture
+def script(tmp_path):
+    """A script that prints its options, and the folder that it is called from."""
+    (tmp_path / "recipe").mkdir()
+    file = tmp_path / "script.sh"
+    shared = PIPELINE.with_name("options.sh")
+    file.write_text(PARSE.format(folder=tmp_path / "recipe", shared=shared))
+    file.chmod(0o755)
+    caller = tmp_path / "some where"
+    caller.mkdir()
+    (caller / "there").touch()
+
+    def run(*options):
+        return subprocess.run(
+            ["../script.sh", *options], capture_output=True, text=True, cwd=caller
+        )
+
+    return caller, run
+
+
+def test_options_are_taken_handed_on_or_left(script):
+    caller, run = script
+    ended = run(
+        *("--number", "$(touch made)", "--switch", "--data", "my data"),
+        *("--found", "there", "--twice", "a b", "--twice", "c", "--un-known", "; x"),
+    )
+    assert ended.stdout.split("|")[:-1] == [
+        *("$(touch made)", "true", f"{caller}/my data", f"{caller}/there", "a b", "c"),
+        *("--", "--data", f"{caller}/my data", "--un_known", "; x"),
+    ]
+    assert run("--found", "not there").stdout == "1|false||not there|--|"
+    assert run("--switch", "false", "--number", "2").stdout == "2|false|||--|"
+    assert run("--number", "3", "--help").stdout == (
+        "A script of options.\n\nUsage: script.sh\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "option, fault",
+    [
+        ("--number", "option --number has no value"),
+        ("number", "unexpected argument number"),
+        ("--a[$(touch made)]", "there is no option --a["),
+        ("--", "there is no option --"),
+    ],
+)
+def test_options_that_cannot_be_read(script, option, fault):
+    caller, run = script
+    ended = run(option)
+    assert ended.returncode == 2 and ended.stderr.count("\n") == 1
+    assert ended.stderr.startswith(f"script.sh: error: {fault}")
+    assert [path.name for path in caller.iterdir()] == ["there"]
+
+
+GUARD = """#!/usr/bin/env bash
+set -eu
+. {shared}
+parse_options "$@"
+end_with_children "$@"
+bash -c 'sleep 61 & echo $! >> pids; sleep 62 & echo $! >> pids; wait'
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_script_that_is_ended_ends_what_it_has_started(tmp_path, how):
+    """Otherwise a training would go on, unseen, when its recipe is stopped."""
+    file = tmp_path / "script.sh"
+    file.write_text(GUARD.format(shared=PIPELINE.with_name("options.sh")))
+    started = subprocess.Popen(
+        ["bash", "script.sh"], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+    )
+    pids = tmp_path / "pids"
+    while not pids.exists() or pids.read_text().count("\n") < 2:
+        assert started.poll() is None
+        time.sleep(0.05)
+    started.send_signal(how)
+    _, shown = started.communicate(timeout=60)
+    assert started.returncode == 128 + how
+    assert shown == "script.sh: stopped; call it again with the same options to go on\n"
+    for pid in pids.read_text().split():
+        status = Path(f"/proc/{pid}/status")
+        assert not status.exists() or "zombie" in status.read_text()
+
+
+@pytest.mark.parametrize("status", [0, 3])
+def test_a_script_ends_as_its_last_command_does(tmp_path, status):
+    file = tmp_path / "script.sh"
+    shared = PIPELINE.with_name("options.sh")
+    file.write_text(GUARD.format(shared=shared).replace("bash -c", f"cat; exit {status} #"))
+    ended = subprocess.run(
+        ["bash", str(file)], capture_output=True, text=True, input="in"
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (status, "in", "")
 
 
 def commands_of_readme():

@@ -254,6 +254,47 @@ def test_changed_requirements_are_installed_into_the_same_environment(checkout):
     assert kept.exists()
 
 
+def test_recipes_go_on_while_the_environment_is_brought_up_to_date(checkout):
+    """They source env.sh whenever one of their scripts starts."""
+    checkout.python()
+    checkout.run()
+    env = checkout.tools / "env.sh"
+    before = env.read_text()
+    (checkout.folder / "pip_hangs").touch()
+    (checkout.root / "setup.py").write_text("setup(install_requires=['more'])\n")
+    calls = len(checkout.pip_calls())
+    process = checkout.start()
+    while len(checkout.pip_calls()) == calls:
+        assert process.poll() is None
+        time.sleep(0.1)
+    assert env.read_text() == before
+    assert (checkout.tools / "venv" / "bin" / "python3").exists()
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert env.read_text() == before
+    # what is unfinished is not taken for finished all the same
+    (checkout.folder / "pip_hangs").unlink()
+    assert "up to date" in checkout.run()[1]
+
+
+def test_a_tree_is_there_until_the_new_one_is(checkout):
+    checkout.python()
+    tree = checkout.tools / "espnet"
+    (tree / "egs2").mkdir(parents=True)
+    (checkout.folder / "pip_hangs").touch()
+    process = checkout.start(ESPNET_ROOT="")
+    while not checkout.pip_calls():
+        assert process.poll() is None
+        time.sleep(0.1)
+    (checkout.folder / "pip_hangs").unlink()
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    # the made-up pip fetches nothing to unpack
+    code, _, err = checkout.run(ESPNET_ROOT="")
+    assert code == 2 and "unpack" in err
+    assert (tree / "egs2").exists()
+
+
 def test_what_the_tests_need_is_added_once_and_then_kept(checkout):
     checkout.python()
     checkout.run()

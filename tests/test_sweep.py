@@ -88,7 +88,7 @@ def test_every_combination_is_run_once(recipe):
         "run --ngpu 2 --tts_exp exp/sweep/R0.4_p40_s7 --train_args --max_epoch 60 "
         "--seed 7 --tts_conf pruning=differentiable "
         "--tts_conf pruning_conf.sparsity_ratio=0.4 --phase1_epochs 40 "
-        "--stage 7 --stop_stage 9"
+        "--stage 7 --stop_stage 8"
     )
     assert "--tts_conf pruning=none --stage 7" in trained[0]
     assert [line.split()[3] for line in reported] == [
@@ -106,7 +106,7 @@ def test_every_combination_is_run_once(recipe):
 def test_dry_run_lists_and_checks_and_writes_nothing(recipe):
     before = sorted(recipe.rglob("*"))
     ended, trained, reported = sweep(recipe, *GRID, "--dry_run")
-    assert "10 points in exp/sweep, each by ./run.sh, stages 7 to 9" in ended.stdout
+    assert "10 points in exp/sweep, each by ./run.sh, stages 7 to 8" in ended.stdout
     assert ended.stdout.count("    new ") == 10
     assert "Dry run: 10 of 10 points are to be run" in ended.stdout
     assert trained == [] == reported
@@ -150,7 +150,7 @@ def test_finished_points_are_passed_over_and_others_go_on(recipe):
     # more points are added, other options are other results
     ended, trained, _ = sweep(recipe, *options[:3], "1 2")
     assert len(trained) == 2 and all("--seed 2" in line for line in trained)
-    assert len(sweep(recipe, *options, "--stop_stage", "11")[1]) == 2
+    assert len(sweep(recipe, *options, "--stop_stage", "9")[1]) == 2
     assert len(sweep(recipe, *options, "--train_args", "--max_epoch 9")[1]) == 2
 
 
@@ -228,11 +228,12 @@ def test_recipes_without_run_sh_are_run_by_prune_tts_sh(recipe):
         (["--seeds", "1 -1"], "--seeds has -1: choose whole numbers"),
         (["--seeds", "3 3"], "--seeds has 3 twice"),
         (["--phase1_epochs", "0"], "--phase1_epochs has 0"),
-        (["--stop_stage", "7"], "--stop_stage is 7: choose 8"),
+        (["--stop_stage", "6"], "--stop_stage is 6: choose 7"),
         (["--stage", "1"], "run stages 1 to 6 by run.sh first"),
         (["--tag", "x"], "leave --tag out"),
-        (["--score", "yes"], "--score is yes"),
-        (["--score", "true", "--stop_stage", "8"], "needs the speech of stage 9"),
+        (["--phase", "1"], "leave --phase out"),
+        (["--score", "yes"], "--score is 'yes': choose one of true false"),
+        (["--score", "true", "--stop_stage", "7"], "needs the speech of stage 8"),
         (["--test_data", "nowhere"], "--test_data nowhere holds no text"),
     ],
 )
@@ -419,7 +420,7 @@ def test_a_sweep_of_mini_an4(tmp_path):
     command = [str(SWEEP), *folders, "--sweep_dir", f"{tmp_path}/sweep"]
     command += ["--sparsity_ratios", "none 0.45", "--phase1_epochs", "1"]
     command += ["--train_args", "--max_epoch 2 --num_iters_per_epoch 2"]
-    command += ["--vocoders", "none"]
+    command += ["--vocoders", "griffin_lim"]
     for already in (0, 2):
         ended = subprocess.run(command, capture_output=True, text=True, cwd=recipe)
         assert ended.returncode == 0, ended.stdout[-3000:] + ended.stderr[-3000:]

@@ -10,13 +10,14 @@ import pytest
 import torch
 import yaml
 from espnet2.bin.tts_inference import Text2Speech
-from espnet2.tasks.tts import tts_choices
+from espnet2.tasks.tts import TTSTask, tts_choices
 from espnet2.tts.fastspeech2 import FastSpeech2
 from helpers import tiny_stylespeech
 
 import espnet_prune
 from espnet_prune import PruneTTSTask, StyleSpeech, UserError, register
 from espnet_prune.__main__ import main as launch
+from espnet_prune.training.task import check_settings
 
 ROOT = Path(__file__).resolve().parents[1]
 TOKENS = ["<blank>", "<unk>", "<space>", *"ABCDEFGH", "<sos/eos>"]
@@ -57,8 +58,10 @@ def config(**changes):
         normalize=None,
         pitch_extract="dio",
         pitch_extract_conf=dict(**FRAMES, use_token_averaged_f0=False),
+        pitch_normalize=None,
         energy_extract="energy",
         energy_extract_conf=dict(**FRAMES, use_token_averaged_energy=False),
+        energy_normalize=None,
     )
     settings["tts_conf"].update(changes.pop("tts_conf", {}))
     settings.update(changes)
@@ -119,12 +122,31 @@ def test_spawned_worker_knows_the_plugin():
     program = (
         "import pickle, sys\n"
         "worker = pickle.load(sys.stdin.buffer)\n"
-        "from espnet2.tasks.tts import tts_choices\n"
+        "from espnet2.tasks.tts import TTSTask, tts_choices\n"
         "print(worker.__self__.__name__, tts_choices.get_class('stylespeech').__name__)"
     )
     child = python("-c", program, input=pickle.dumps(PruneTTSTask.main_worker))
     assert child.returncode == 0, child.stderr.decode()
     assert child.stdout.decode().split() == ["PruneTTSTask", "StyleSpeech"]
+
+
+def test_a_process_that_is_spawned_as_espnet_does_knows_the_plugin(tmp_path):
+    """A real child, whose main module imports nothing but multiprocessing."""
+    script = tmp_path / "train.py"
+    script.write_text(
+        "import multiprocessing\n"
+        "if __name__ == '__main__':\n"
+        "    from espnet_prune.training.task import PruneTTSTask\n"
+        "    context = multiprocessing.get_context('spawn')\n"
+        "    worker = PruneTTSTask.main_worker\n"
+        "    child = context.Process(target=worker, args=(None,))\n"
+        "    child.start(); child.join()\n"
+        # what ESPnet's worker says to None: it was found and has begun
+        "    print(child.exitcode)\n"
+    )
+    child = python(str(script))
+    assert child.stdout.split() == [b"1"], child.stderr.decode()
+    assert b"espnet2/tasks/abs_task.py" in child.stderr
 
 
 # ---- launcher ----
@@ -232,8 +254,15 @@ def test_launcher_ends_bad_input_in_one_line_and_exit_code_2(tmp_path):
             "use_token_averaged_f0 is True with learned durations: set it to [Ff]alse",
         ),
         (
-            dict(energy_extract_conf={}),
+            dict(energy_extract_conf=dict(use_token_averaged_energy=True)),
             "use_token_averaged_energy is True with learned durations",
+        ),
+        (
+            dict(
+                pitch_normalize="global_mvn",
+                train_data_path_and_name_and_type=[["text", "text", "text"]],
+            ),
+            "pitch has no statistics: run stage 6",
         ),
         (
             dict(tts_conf=dict(durations="given")),
@@ -261,6 +290,73 @@ def test_bad_settings_end_before_anything_is_written(changes, message, tmp_path)
         dry_run(tmp_path, **changes)
     assert "\n" not in str(error.value)
     assert not (tmp_path / "exp").exists()
+
+
+TWO_LINES = "tts: stylespeech\ntts_conf: {pruning: differentiable}\n"
+
+
+def parse(folder, *options, text=TWO_LINES, data=("text", "speech")):
+    """Parse a configuration, the data and options, as tts.sh gives them."""
+    file = folder / "train.yaml"
+    file.write_text(text)
+    entries = [("--train_data_path_and_name_and_type", f"x,{name},y") for name in data]
+    words = [word for entry in entries for word in entry]
+    return PruneTTSTask.get_parser().parse_args(
+        ["--config", str(file), *words, *options]
+    )
+
+
+STATISTICS = ("--pitch_normalize_conf", "stats_file=p.npz")
+STATISTICS += ("--energy_normalize_conf", "stats_file=e.npz")
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_two_lines_are_a_whole_configuration(tmp_path, given):
+    """Durations follow the data; pitch and energy follow durations."""
+    data = ("text", "speech") + (("durations",) if given else ())
+    args = parse(tmp_path, *STATISTICS, data=data)
+    assert args.tts_conf["durations"] == ("given" if given else "learned")
+    assert (args.pitch_extract, args.energy_extract) == ("dio", "energy")
+    assert (args.pitch_normalize, args.energy_normalize) == ("global_mvn",) * 2
+    assert args.pitch_extract_conf["use_token_averaged_f0"] is given
+    assert args.energy_extract_conf["use_token_averaged_energy"] is given
+    check_settings(args)
+    # stage 6 collects the statistics that are not there yet
+    args = parse(tmp_path, "--collect_stats", "true", data=data)
+    assert args.pitch_extract == "dio" and args.pitch_normalize is None
+    check_settings(args)
+
+
+def test_what_the_user_says_is_kept(tmp_path):
+    text = TWO_LINES.replace("}", ", durations: learned}")
+    text += "pitch_normalize: null\nenergy_extract_conf: {fs: 8000}\n"
+    args = parse(
+        tmp_path,
+        *("--pitch_extract_conf", "f0min=60", "--energy_normalize", "none"),
+        text=text,
+        data=("text", "speech", "durations"),
+    )
+    check_settings(args)
+    assert args.tts_conf == dict(pruning="differentiable", durations="learned")
+    assert args.pitch_extract_conf == dict(f0min=60, use_token_averaged_f0=False)
+    assert args.energy_extract_conf == dict(fs=8000, use_token_averaged_energy=False)
+    assert args.pitch_normalize is args.energy_normalize is None
+
+
+def test_pitch_that_the_user_leaves_out_is_refused(tmp_path):
+    for args in (
+        parse(tmp_path, "--pitch_extract", "none"),
+        parse(tmp_path, text=TWO_LINES + "pitch_extract: null\n"),
+    ):
+        with pytest.raises(UserError, match="pitch_extract is not set"):
+            check_settings(args)
+
+
+def test_espnets_own_models_get_no_settings_of_ours(tmp_path):
+    args = parse(tmp_path, text="tts: tacotron2\n")
+    espnets = TTSTask.get_parser().parse_args(["--config", f"{tmp_path}/train.yaml"])
+    for name in ("tts_conf", "pitch_extract", "pitch_extract_conf", "pitch_normalize"):
+        assert getattr(args, name) == getattr(espnets, name)
 
 
 def test_phase1_dir_is_for_our_models(tmp_path):

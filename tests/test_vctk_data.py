@@ -400,6 +400,7 @@ def recipe(tmp_path):
     (folder / "data" / "vctk").mkdir(parents=True)
     shutil.copytree(RECIPE / "local", folder / "local")
     shutil.copy(RECIPE / "run.sh", folder)
+    (folder.parents[1] / "TEMPLATE").symlink_to(RECIPE.parents[1] / "TEMPLATE")
     (folder / "data" / "vctk" / "text").touch()
     (folder / "data" / "vctk" / "utt2spk").write_text("p225_038 p225\n")
     (folder.parents[1] / "setup.sh").write_text("#!/bin/bash\nexit 0\n")

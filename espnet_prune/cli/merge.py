@@ -2,24 +2,38 @@
 
 import argparse
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any
 
 import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from espnet_prune.errors import UserError
+from espnet_prune.files import replace_when_written
 
 
-def merge(base: Dict[str, Any], changes: Dict[str, Any]) -> Dict[str, Any]:
-    """Return ``base`` with ``changes``: sections are merged, all else is replaced."""
-    merged = dict(base)
-    for name, value in changes.items():
-        if isinstance(value, dict) and isinstance(merged.get(name), dict):
-            value = merge(merged[name], value)
-        merged[name] = value
-    return merged
+def merge(*settings: dict[str, Any]) -> dict[str, Any]:
+    """Return settings with all later ones over the first.
+
+    Sections are merged; lists and all other values are replaced. Text in ``${}`` stays
+    the text that it is.
+
+    Raises:
+        UserError: one has a section where another has a list, or a value that
+            OmegaConf cannot hold.
+
+    """
+    try:
+        if "'???'" in repr(settings):  # OmegaConf would pass it over
+            raise UserError("a setting is '???'; give it a value")
+        return OmegaConf.to_container(OmegaConf.merge(*settings))
+    except OmegaConfBaseException as error:
+        reason = str(error).splitlines()[0]
+        key = getattr(error, "full_key", None) or "the files"
+        raise UserError(f"cannot merge {key} ({reason}); correct it") from None
 
 
-def read_settings(path: Path) -> Dict[str, Any]:
+def read_settings(path: Path) -> dict[str, Any]:
     """Read a file of settings.
 
     Raises:
@@ -38,19 +52,16 @@ def read_settings(path: Path) -> Dict[str, Any]:
     return settings
 
 
-def write_merged(files: List[Path], output_dir: Path) -> Path:
+def write_merged(files: list[Path], output_dir: Path) -> Path:
     """Merge files in this order and write NAME_OVERLAYS.yaml; return its path."""
-    settings: Dict[str, Any] = {}
-    for file in files:
-        settings = merge(settings, read_settings(file))
+    settings = merge(*map(read_settings, files))
     output = output_dir / f"{'_'.join(file.stem for file in files)}.yaml"
     text = f"# Merged from {', '.join(map(str, files))}.\n"
     text += yaml.safe_dump(settings, sort_keys=False)
     if not output.exists() or output.read_text(encoding="utf-8") != text:
         output_dir.mkdir(parents=True, exist_ok=True)
-        partial = output.with_suffix(".partial")
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(output)
+        with replace_when_written(output) as partial:
+            partial.write_text(text, encoding="utf-8")
     return output
 
 

@@ -1,35 +1,48 @@
-"""Check a training configuration and plan its phases, for ``prune_tts.sh``."""
+"""Check a training configuration and plan its phases, for ``prune_tts.sh``.
+
+The plan is printed as lines ``NAME=VALUE``. The values are whole numbers and one of
+the names of pruning, whatever the configuration says. Settings are read here without
+ESPnet, whose import would take longer than all the rest; training itself checks every
+one of them.
+"""
 
 import argparse
+import ast
 import shlex
 from pathlib import Path
-from typing import Optional, Sequence
+from typing import Any
 
 import yaml
-from espnet2.tasks.tts import feats_extractor_choices
 
-from espnet_prune.config import parse_pruning
-from espnet_prune.errors import UserError
-from espnet_prune.speech.pretrained import first_line
-from espnet_prune.speech.vocoder import (
-    GRIFFIN_LIM,
-    check_features,
-    describe_features,
-    is_vocoder_name,
-    trained_features,
+from espnet_prune.config import (
+    PRUNING_KINDS,
+    check_variances,
+    choose_durations,
+    parse_encoder_pruning,
+    require_choice,
 )
-from espnet_prune.training.task import PruneTTSTask, check_settings, is_ours
+from espnet_prune.errors import UserError
+from espnet_prune.training.host import MODELS
 
 PHASE1_SHARE = 40 / 300  # of all steps, in the paper
+# Options of training that the plan depends on, and what ESPnet takes by default.
+VALUES = dict(
+    max_epoch=40,
+    tts="tacotron2",
+    feats_extract="fbank",
+    pitch_extract=None,
+    energy_extract=None,
+)
+SECTIONS = ("tts", "feats_extract", "pitch_extract", "energy_extract")
 
 
 def plan(
-    train_config: Optional[str],
+    train_config: str | Path | None,
     train_args: str = "",
-    phase1_epochs: Optional[int] = None,
+    phase1_epochs: int | None = None,
     teacher_dumpdir: str = "",
     vocoders: str = "",
-) -> dict:
+) -> dict[str, str | int]:
     """Return the kind of pruning and the epochs of each phase.
 
     Args:
@@ -46,70 +59,150 @@ def plan(
             features after all the training.
 
     """
-    options = ["--config", str(train_config)] if train_config else []
-    try:
-        options += shlex.split(train_args)
-    except ValueError as error:
+    settings = read_options(train_config, train_args)
+    max_epoch = settings["max_epoch"]
+    if type(max_epoch) is not int or max_epoch < 1:
         raise UserError(
-            f"--train_args cannot be split ({error}): close the quote"
-        ) from error
-    try:
-        args = PruneTTSTask.get_parser().parse_args(options)
-    except yaml.YAMLError as error:
-        raise UserError(
-            f"{train_config} or --train_args is no YAML ({first_line(error)}): correct "
-            "it"
-        ) from error
-    data = ["text", "speech"] + (["durations"] if teacher_dumpdir else [])
-    args.train_data_path_and_name_and_type = [("", name, "") for name in data]
-    check_settings(args)
+            f"max_epoch is {max_epoch!r}: give a whole number of epochs, from 1"
+        )
+    conf = settings["tts_conf"]
+    pruning = conf.get("pruning") or "none"
+    # the script acts on it, also where one of ESPnet's own models is trained
+    require_choice("tts_conf.pruning", pruning, PRUNING_KINDS)
+    if settings["tts"] in MODELS:
+        pruning_conf, _ = parse_encoder_pruning(
+            pruning,
+            conf.get("pruning_conf"),
+            conf.get("encoder_pruning", "none"),
+            conf.get("encoder_pruning_conf"),
+        )
+        durations = choose_durations(settings["tts"], conf, bool(teacher_dumpdir))
+        check_variances(settings, durations, bool(teacher_dumpdir))
     if vocoders:
-        check_vocoders(vocoders.split(), args)
-    pruning = args.tts_conf.get("pruning") or "none"
-    if not is_ours(args.tts) or pruning != "differentiable":
-        return dict(pruning=pruning, epochs=args.max_epoch)
-    conf = parse_pruning(pruning, args.tts_conf.get("pruning_conf"))
-    if conf.inference_mask == "soft":
-        return dict(pruning=pruning, phase1_epochs=args.max_epoch, phase2_epochs=0)
+        from espnet_prune.speech.vocoder import read_features, require_vocoder
+
+        for vocoder in vocoders.split():
+            require_vocoder(vocoder, read_features(settings))
+    if settings["tts"] not in MODELS or pruning != "differentiable":
+        return dict(pruning=pruning, epochs=max_epoch)
+    if pruning_conf.inference_mask == "soft":
+        return dict(pruning=pruning, phase1_epochs=max_epoch, phase2_epochs=0)
     if phase1_epochs is None:
-        phase1_epochs = max(1, round(PHASE1_SHARE * args.max_epoch))
-    if not 1 <= phase1_epochs < args.max_epoch:
+        phase1_epochs = max(1, round(PHASE1_SHARE * max_epoch))
+    if not 1 <= phase1_epochs < max_epoch:
         raise UserError(
-            f"{phase1_epochs} epochs of phase 1 out of max_epoch {args.max_epoch} "
+            f"{phase1_epochs} epochs of phase 1 out of max_epoch {max_epoch} "
             "leave none for one of the phases: choose --phase1_epochs between 1 and "
             "max_epoch - 1 (a single soft phase is pruning_conf.inference_mask: soft)"
         )
     return dict(
         pruning=pruning,
         phase1_epochs=phase1_epochs,
-        phase2_epochs=args.max_epoch - phase1_epochs,
+        phase2_epochs=max_epoch - phase1_epochs,
     )
 
 
-def check_vocoders(names: Sequence[str], args: argparse.Namespace) -> None:
-    """Refuse vocoders that are missing or do not fit the features.
+def read_options(train_config: str | Path | None, train_args: str) -> dict[str, Any]:
+    """Read what the plan depends on, as ESPnet's parser would.
 
     Args:
-        names: As ``--vocoder_file`` of decoding takes them.
-        args: parsed options of training.
+        train_config: file of options.
+        train_args: options that override it.
+
+    Returns:
+        ``VALUES``, and a dictionary for each of ``SECTIONS`` with ``_conf`` behind its
+        name. What decides by its absence is absent.
 
     Raises:
-        UserError: see above.
+        UserError: what is no YAML, no option with a value, or no section.
 
     """
-    extractor = feats_extractor_choices.get_class(args.feats_extract)
-    features = describe_features(extractor(**args.feats_extract_conf))
-    for name in names:
-        if is_vocoder_name(name):
-            check_features(name, trained_features(name), features)
-        elif name not in GRIFFIN_LIM and not Path(name).is_file():
-            raise UserError(f"vocoder {name} is missing: name another")
+    try:
+        words = shlex.split(train_args)
+    except ValueError as error:
+        raise UserError(
+            f"--train_args cannot be split ({error}): close the quote"
+        ) from error
+    parser = argparse.ArgumentParser(add_help=False, exit_on_error=False)
+    parser.add_argument("--config", default=train_config)
+    for name in VALUES:
+        parser.add_argument(f"--{name}", type=_value, default=argparse.SUPPRESS)
+    for name in SECTIONS:
+        parser.add_argument(f"--{name}_conf", action="append", default=[])
+    try:
+        given = vars(parser.parse_known_args(words)[0])
+        settings = _read_yaml(given.pop("config"))
+        for name in SECTIONS:
+            section = settings.get(f"{name}_conf", {})
+            if not isinstance(section, dict):
+                raise UserError(
+                    f"{name}_conf is {section!r}: write its settings as lines of "
+                    "NAME: VALUE"
+                )
+            for change in given.pop(f"{name}_conf"):
+                section = _change(section, change)
+            settings[f"{name}_conf"] = section
+    except argparse.ArgumentError as error:
+        raise UserError(f"--train_args cannot be used ({error}): correct it") from error
+    except yaml.YAMLError as error:
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"{train_config} or --train_args is no YAML ({reason}): correct it"
+        ) from error
+    settings.update(given)
+    for name in ("max_epoch", "tts", "feats_extract"):
+        settings.setdefault(name, VALUES[name])
+    return settings
+
+
+def _read_yaml(path: str | Path | None) -> dict[str, Any]:
+    if not path:
+        return {}
+    try:
+        settings = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read {path} ({error}): name a YAML file") from error
+    if not isinstance(settings, dict):
+        raise UserError(f"{path} holds no settings: write lines of NAME: VALUE")
+    return settings
+
+
+def _value(text: str) -> Any:
+    """Read the value of an option: a number, a name in small letters, or None."""
+    if text.isdecimal():
+        return int(text)
+    return None if text.lower() in ("none", "null", "nil") else text.lower()
+
+
+def _change(section: dict[str, Any], change: str) -> dict[str, Any]:
+    """Apply ``NAME.NAME=VALUE`` or a whole dictionary, as ESPnet's options take them.
+
+    The innermost dictionary of a whole one replaces what was there.
+    """
+    path, equals, value = change.partition("=")
+    if not equals:
+        try:
+            whole = ast.literal_eval(change)
+        except (ValueError, SyntaxError):
+            whole = yaml.safe_load(change)
+        if not isinstance(whole, dict):
+            raise UserError(f"{change} is no setting: write NAME=VALUE")
+        return {**section, **whole}
+    changed = dict(section)
+    inner = changed
+    *above, last = path.split(".")
+    for name in above:
+        below = inner.get(name)
+        inner[name] = dict(below) if isinstance(below, dict) else {}
+        inner = inner[name]
+    inner[last] = yaml.safe_load(value) if value.strip() else value
+    return changed
 
 
 def get_parser() -> argparse.ArgumentParser:
     """Return the parser of this command."""
     parser = argparse.ArgumentParser(
-        description="Check a training configuration and print, as shell assignments, "
+        description="Check a training configuration and print, in lines NAME=VALUE, "
         "how many epochs each phase gets.",
     )
     parser.add_argument("--train_config", help="YAML file with options of training")

@@ -160,7 +160,7 @@ def _read(path: str | Path, what: str, max_seconds: float | None) -> Recording:
             "convert it to wav or flac",
         ) from error
     if promised < UNKNOWN_SIZE and present < promised:
-        lack = header.seconds * (promised / max(present, 1) - 1)
+        lack = header.seconds * (promised / present - 1) if present else math.inf
         if lack > LARGEST_LACK:
             raise _cut_off(subject, present / promised)
     if len(samples) < wanted:

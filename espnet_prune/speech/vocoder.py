@@ -380,3 +380,27 @@ def _load_generator(config: Dict[str, Any], checkpoint: Path) -> torch.nn.Module
             "of one training"
         ) from error
     return generator
+
+
+def require_vocoder(name: Union[Path, str], features: Dict[str, Any]) -> None:
+    """Refuse a vocoder that is missing or does not fit the features.
+
+    Raises:
+        UserError: See above.
+    """
+    if is_vocoder_name(name):
+        check_features(name, trained_features(name), features)
+    elif str(name) not in GRIFFIN_LIM and not Path(name).is_file():
+        raise UserError(f"vocoder {name} is missing: name another")
+
+
+def read_features(settings: Dict[str, Any]) -> Dict[str, Any]:
+    """List the settings of the features in a training configuration."""
+    conf = dict(settings.get("feats_extract_conf") or {})
+    if "hop_length" in conf:
+        conf["n_shift"] = conf.pop("hop_length")
+    defaults = dict(
+        PUBLISHED, **FIXED, fs=16000, win_length=None, fmin=80, fmax=7600
+    )
+    fbank = settings.get("feats_extract", "fbank") == "fbank"
+    return {**(defaults if fbank else {}), **conf}

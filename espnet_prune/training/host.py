@@ -3,22 +3,45 @@
 ESPnet has no entry points, so its tables are extended when their modules are imported,
 by whomever. Importing this module imports nothing of ESPnet.
 
-    espnet2.tasks.tts               ``tts_choices.classes``: names of our models
-    espnet2.tts.fastspeech2         our models count as ``FastSpeech2``, to which ESPnet's
-                                    ``Text2Speech`` hands the speed factor
+In every process that imports ``espnet_prune``, as soon as ESPnet's module is imported:
+
+    espnet2.tasks.tts               ``tts_choices.classes``: the names of our models
+    espnet2.tts.fastspeech2         our models are registered as virtual subclasses of
+                                    ``FastSpeech2``, for ESPnet's ``Text2Speech`` hands
+                                    the speed factor to instances of known classes only
     espnet2.text.phoneme_tokenizer  ``g2p_choices`` and ``PhonemeTokenizer.__init__``:
-                                    the g2p ``arpabet``
+                                    the g2p ``arpabet``; ESPnet has no table of g2p
     phonemizer                      the espeak-ng of a wheel
+
+Only where it is asked for:
+
+    espnet2.tasks.tts               the name ``TTSTask`` is our task, for ESPnet's own
+                                    commands under ``python3 -m espnet_prune``
+                                    (``use_task``)
+    espnet2.train.trainer,          the name ``torch`` in these two modules, while a
+    espnet2.main_funcs              model is being trained: ``save`` replaces a file
+        .average_nbest_models       only when it is whole (``whole_checkpoints``). The
+                                    trainer has no hook for it, and ``torch.save``
+                                    itself stays what it is for everybody else.
+    attention layers of a model     ``__class__`` of ESPnet's attention, in the models
+                                    that ``prune_self_attention`` is called for
+                                    (``espnet_prune/attention.py``), and of the style
+                                    tokens of a ``pruned_fastspeech2``
 """
 
+import contextlib
 import functools
+import importlib
 import importlib.abc
-import importlib.util
+import logging
 import sys
-from collections.abc import Callable
+import types
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from espnet_prune.errors import UserError
+from espnet_prune.files import replace_when_written
 
 # Our names for YAML, and where the models are.
 MODELS = {
@@ -26,6 +49,8 @@ MODELS = {
     "pruned_fastspeech2": ("espnet_prune.fastspeech2", "PrunedFastSpeech2"),
 }
 _registered: set[str] = set()
+# The first release of ESPnet that this version of the plugin was not tested with.
+UNTESTED = "202612"
 
 
 def install() -> None:
@@ -73,43 +98,119 @@ def is_ours(name: str) -> bool:
     return name in MODELS or name in _registered
 
 
+def use_task(task: type) -> None:
+    """Let ESPnet's own commands, which look it up by name, run ``task``."""
+    importlib.import_module("espnet2.tasks.tts").TTSTask = task
+
+
+@contextlib.contextmanager
+def whole_checkpoints() -> Iterator[None]:
+    """Let ESPnet's trainer write files that are whole or absent, in this context."""
+    from espnet2.main_funcs import average_nbest_models
+    from espnet2.train import trainer
+
+    writers = [trainer, average_nbest_models]
+    before = [module.torch for module in writers]
+    for module, torch in zip(writers, before, strict=True):
+        module.torch = _WholeSaves(torch)
+    try:
+        yield
+    finally:
+        for module, torch in zip(writers, before, strict=True):
+            module.torch = torch
+
+
+class _WholeSaves(types.ModuleType):
+    """``torch``, but for ``save``, which never leaves half a file behind."""
+
+    def __init__(self, torch: types.ModuleType):
+        super().__init__(torch.__name__)
+        self._torch = torch
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._torch, name)
+
+    def save(self, states: Any, path: Any, *args, **kwargs) -> None:
+        if not isinstance(path, (str, Path)):
+            self._torch.save(states, path, *args, **kwargs)
+            return
+        with replace_when_written(path) as partial:
+            self._torch.save(states, partial, *args, **kwargs)
+
+
 def after_import(name: str, action: Callable[[Any], None]) -> None:
-    """Call ``action(module)`` once a module is imported, or now if it is already."""
+    """Call ``action(module)`` once a module is imported, or now if it is already.
+
+    It is called again whenever the module is reloaded.
+    """
+    _hook.actions[name] = action
+    if _hook not in sys.meta_path:
+        sys.meta_path.insert(0, _hook)
     if name in sys.modules:
-        action(sys.modules[name])
-    else:
-        sys.meta_path.insert(0, _Finder(name, action))
+        # waits for another thread that is in the middle of this import
+        action(importlib.import_module(name))
 
 
-class _Finder(importlib.abc.MetaPathFinder):
-    """Lets the other finders find one module, and acts after it has run."""
+class _ImportHook(importlib.abc.MetaPathFinder):
+    """Finds nothing itself; adds an action to what the other finders find."""
 
-    def __init__(self, name: str, action: Callable[[Any], None]):
-        self.name, self.action = name, action
+    def __init__(self) -> None:
+        self.actions: dict[str, Callable[[Any], None]] = {}
 
     def find_spec(self, fullname, path=None, target=None):
-        if fullname != self.name or self not in sys.meta_path:
+        if fullname not in self.actions:
             return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(fullname)
-        if spec is None or spec.loader is None:
-            return spec
-        run = spec.loader.exec_module
+        for finder in sys.meta_path.copy():
+            find = getattr(finder, "find_spec", None)
+            spec = find(fullname, path, target) if find and finder is not self else None
+            if spec is not None:
+                if spec.loader is not None:
+                    spec.loader = _Loader(spec.loader, self.actions[fullname])
+                return spec
+        return None
 
-        @functools.wraps(run)
-        def run_and_act(module):
-            run(module)
-            self.action(module)
 
-        spec.loader.exec_module = run_and_act
-        return spec
+class _Loader(importlib.abc.Loader):
+    """Loads as ``loader`` does and then acts; no trace of it stays in the module."""
+
+    def __init__(self, loader, action: Callable[[Any], None]):
+        self.loader, self.action = loader, action
+
+    def __getattr__(self, name: str) -> Any:  # what else a loader may be asked for
+        return getattr(self.loader, name)
+
+    def create_module(self, spec):
+        return self.loader.create_module(spec)
+
+    def exec_module(self, module) -> None:
+        module.__spec__.loader = module.__loader__ = self.loader
+        self.loader.exec_module(module)
+        self.action(module)
+
+
+_hook = _ImportHook()
 
 
 def _register_models(tasks) -> None:
-    import importlib
-
+    _warn_of_untested()
     for name, (module, model) in MODELS.items():
         register(name, getattr(importlib.import_module(module), model))
+
+
+def _warn_of_untested() -> None:
+    import espnet2
+    import espnet_prune
+    from packaging.version import Version
+
+    if Version(espnet2.__version__) >= Version(UNTESTED):
+        # not by logging.warning: it would set up the logging that ESPnet sets up later
+        logging.getLogger(__name__).warning(
+            "espnet_prune %s was not tested with ESPnet %s: should something fail, "
+            "install `espnet<%s`",
+            espnet_prune.__version__,
+            espnet2.__version__,
+            UNTESTED,
+        )
 
 
 def _register_arpabet(tokenizers) -> None:

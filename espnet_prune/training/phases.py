@@ -18,7 +18,7 @@ import torch
 import yaml
 from espnet2.train.reporter import Reporter
 
-from espnet_prune.config import PruningConf
+from espnet_prune.config import PruningConf, parse_encoder_pruning
 from espnet_prune.errors import UserError
 from espnet_prune.files import replace_when_written
 
@@ -106,20 +106,17 @@ def prepare_phase2(
         return
 
     states = torch.load(source, map_location="cpu", weights_only=True)
-    thresholds = {
-        name: float(value)
-        for name, value in states["model"].items()
-        if name.endswith(".theta")
-    }
-    if not thresholds:
+    if not any(name.endswith(".theta") for name in states["model"]):
         raise UserError(
             f"{source} has no thresholds: phase 2 follows a phase 1 with "
             "`pruning: differentiable`"
         )
+    settings = tts_conf or {}
     config_file = Path(phase1_dir) / "config.yaml"
     if config_file.exists():
         config = yaml.safe_load(config_file.read_text(encoding="utf-8"))
         _require_finished(phase1_dir, config, states["reporter"])
+        settings = tts_conf or config["tts_conf"]
         if tts_conf is not None:
             before = dict(config["tts_conf"], tts=config["tts"])
             _require_same_model(phase1_dir, before, dict(tts_conf, tts=tts))
@@ -130,13 +127,32 @@ def prepare_phase2(
         checkpoint=str(source),
         sha256=digest,
         epochs=states["reporter"]["epoch"],
-        thresholds=thresholds,
+        thresholds=_read_thresholds(states["model"], settings),
     )
     states["reporter"] = {"epoch": 0, "stats": {}}
     with replace_when_written(record) as partial:
         partial.write_text(yaml.safe_dump(details, sort_keys=False))
     with replace_when_written(checkpoint) as partial:
         torch.save(states, partial)
+
+
+def _read_thresholds(
+    weights: dict[str, torch.Tensor], tts_conf: dict[str, Any]
+) -> dict[str, float]:
+    """Return the threshold of each layer in multiples of 1/N, as reports have it."""
+    decoder_conf, encoder_conf = parse_encoder_pruning(
+        tts_conf.get("pruning", "none"),
+        tts_conf.get("pruning_conf"),
+        tts_conf.get("encoder_pruning", "none"),
+        tts_conf.get("encoder_pruning_conf"),
+    )
+    thresholds = {}
+    for name, parameter in weights.items():
+        if name.endswith(".theta"):
+            conf = encoder_conf if ".encoder." in f".{name}" else decoder_conf
+            layer = name.removesuffix(".theta")
+            thresholds[layer] = conf.threshold_scale * float(parameter)
+    return thresholds
 
 
 def _require_finished(

@@ -8,6 +8,7 @@ process knows them too.
 import argparse
 import logging
 from pathlib import Path
+from typing import Any
 
 import torch
 from espnet2.tasks.tts import TTSTask, tts_choices
@@ -17,6 +18,7 @@ from espnet2.train.trainer import Trainer
 from espnet2.utils.types import str_or_none
 
 import espnet_prune
+from espnet_prune.config import VARIANCES, check_variances, choose_durations
 from espnet_prune.errors import UserError
 from espnet_prune.files import replace_when_written
 from espnet_prune.speech.vocoder import (
@@ -26,7 +28,7 @@ from espnet_prune.speech.vocoder import (
     is_vocoder_name,
     reproducible,
 )
-from espnet_prune.training.host import is_ours
+from espnet_prune.training.host import MODELS, is_ours, whole_checkpoints
 from espnet_prune.training.phases import prepare_phase2
 
 
@@ -35,29 +37,18 @@ class PruneTrainer(Trainer):
 
     @classmethod
     def run(cls, *args, trainer_options, distributed_option, **kwargs) -> None:
-        """Train; ``torch.save`` to a path replaces the file only when it is whole."""
+        """Train; mend first what an interruption has left out."""
         if trainer_options.resume and distributed_option.dist_rank in (None, 0):
             mend_last_epoch(
                 Path(trainer_options.output_dir), trainer_options.best_model_criterion
             )
-        save = torch.save
-
-        def save_whole(states, path, *rest, **options):
-            if not isinstance(path, (str, Path)):
-                return save(states, path, *rest, **options)
-            with replace_when_written(path) as partial:
-                save(states, partial, *rest, **options)
-
-        torch.save = save_whole
-        try:
+        with whole_checkpoints():
             super().run(
                 *args,
                 trainer_options=trainer_options,
                 distributed_option=distributed_option,
                 **kwargs,
             )
-        finally:
-            torch.save = save
 
 
 def mend_last_epoch(folder: Path, best_model_criterion) -> None:
@@ -95,6 +86,19 @@ def mend_last_epoch(folder: Path, best_model_criterion) -> None:
         link.symlink_to(f"{target}epoch.pth")
 
 
+class _Unsaid:
+    """Default of an option that tells silence from ``none``."""
+
+    def __repr__(self) -> str:  # in --help
+        return "as the model needs"
+
+
+_UNSAID = _Unsaid()
+# Settings that follow from the data.
+_FOLLOWING = [("tts_conf", "durations")]
+_FOLLOWING += [(f"{name}_extract_conf", averaged) for name, _, averaged in VARIANCES]
+
+
 class PruneTTSTask(TTSTask):
     """``TTSTask`` with the two phases of training."""
 
@@ -111,6 +115,39 @@ class PruneTTSTask(TTSTask):
             help="Phase 2 only (--tts_conf pruning_conf.phase=2): experiment folder of "
             "the phase 1 to go on from",
         )
+
+        for name, _, _ in VARIANCES:
+            parser.set_defaults(
+                **{f"{name}_extract": _UNSAID, f"{name}_normalize": _UNSAID}
+            )
+
+    @classmethod
+    def get_parser(cls):
+        """Return ESPnet's parser; what the user leaves open is filled in."""
+        parser = super().get_parser()
+        parse = parser.parse_known_args
+
+        def parse_and_fill_in(args=None, namespace=None):
+            found, rest = parse(args, namespace)
+            fill_in(found)
+            return found, rest
+
+        parser.parse_known_args = parse_and_fill_in
+        return parser
+
+    @classmethod
+    def get_default_config(cls) -> dict[str, Any]:
+        """Return the settings of ``--print_config``.
+
+        What follows from the data is left out, for whoever trains by what is printed.
+        """
+        config = super().get_default_config()
+        said = cls.get_parser().parse_known_args()[0]
+        if said.tts in MODELS:
+            for section, name in _FOLLOWING:
+                if name not in getattr(said, section):
+                    config[section].pop(name, None)
+        return config
 
     @classmethod
     def main(cls, args=None, cmd=None) -> None:
@@ -195,27 +232,60 @@ def check_settings(args: argparse.Namespace) -> None:
             "--phase1_dir is given but the phase is 1: add --tts_conf "
             "pruning_conf.phase=2, or leave the option out"
         )
-    names = [entry[1] for entry in args.train_data_path_and_name_and_type]
-    if model.durations == "given" and names and "durations" not in names:
-        raise UserError(
-            f"{args.tts} needs durations, but the data has none: name the folder of "
-            "durations by --teacher_dumpdir, or let stylespeech find them by "
-            "tts_conf.durations: learned"
-        )
-    for name, extractor, averaged in (
-        ("pitch", "dio", "use_token_averaged_f0"),
-        ("energy", "energy", "use_token_averaged_energy"),
-    ):
-        if getattr(args, f"{name}_extract") is None:
-            raise UserError(
-                f"{name}_extract is not set, but {args.tts} predicts {name}: set "
-                f"{name}_extract: {extractor}"
-            )
+    names = _data_names(args)
+    if hasattr(model, "durations"):
+        unknown = not names  # only settings are asked for
+        check_variances(vars(args), model.durations, unknown or "durations" in names)
+    if names and args.tts in MODELS:
+        _require_statistics(args)
+
+
+def fill_in(args: argparse.Namespace) -> None:
+    """Fill in what the user has left open and our models need.
+
+    Durations are given where the data has them and learned otherwise. Pitch and energy
+    are extracted, averaged over tokens where durations are given, and normalised,
+    unless statistics are being collected. What the user has said is kept.
+
+    Args:
+        args: parsed options of training; changed in place.
+
+    """
+    names = _data_names(args)
+    ours = args.tts in MODELS and isinstance(args.tts_conf, dict)
+    durations = None  # not known
+    if ours and (names or args.tts != "stylespeech" or "durations" in args.tts_conf):
+        durations = choose_durations(args.tts, args.tts_conf, "durations" in names)
+        if args.tts == "stylespeech":
+            args.tts_conf = {**args.tts_conf, "durations": durations}
+    for name, extractor, averaged in VARIANCES:
+        if getattr(args, f"{name}_extract") is _UNSAID:
+            setattr(args, f"{name}_extract", extractor if ours else None)
+        if getattr(args, f"{name}_normalize") is _UNSAID:
+            default = "global_mvn" if ours and not args.collect_stats else None
+            setattr(args, f"{name}_normalize", default)
         conf = getattr(args, f"{name}_extract_conf")
-        if conf.get(averaged, True) != (model.durations == "given"):
+        if durations and isinstance(conf, dict):
+            filled = {averaged: durations == "given", **conf}
+            setattr(args, f"{name}_extract_conf", filled)
+
+
+def _data_names(args: argparse.Namespace) -> list[str]:
+    """Names of what the training data has; none if only settings are asked for."""
+    return [entry[1] for entry in args.train_data_path_and_name_and_type]
+
+
+def _require_statistics(args: argparse.Namespace) -> None:
+    for name, _, _ in VARIANCES:
+        if (
+            getattr(args, f"{name}_normalize") == "global_mvn"
+            and not args.collect_stats
+            and "stats_file" not in getattr(args, f"{name}_normalize_conf")
+        ):
             raise UserError(
-                f"{name}_extract_conf.{averaged} is {conf.get(averaged, True)} with "
-                f"{model.durations} durations: set it to {model.durations == 'given'}"
+                f"{name} has no statistics: run stage 6 with this configuration, name "
+                f"them by --{name}_normalize_conf stats_file=FILE, or set "
+                f"{name}_normalize: none"
             )
 
 

@@ -1,23 +1,66 @@
 #!/usr/bin/env bash
-# Pruned-attention TTS: ESPnet's tts.sh with two phases of training and reports.
+# Pruned-attention TTS: ESPnet's tts.sh with two phases of training, scores and reports.
+#
+# Usage: prune_tts.sh [options]
+#
+# Takes every option of ESPnet's tts.sh and hands it on, and these:
+#   --stage N          first stage to run (default: 1)
+#   --stop_stage N     last stage to run (default: 10000)
+#   --phase 1|2|both   what stage 7 trains of a model of two phases (default: both)
+#   --phase1_epochs N  epochs of phase 1, out of the max_epoch of the training
+#                      configuration (default: 40/300 of them, as in the paper); of no
+#                      effect on models of one phase
+#   --vocoders "V ..." vocoders to decode with: griffin_lim, hifigan, the folder of a
+#                      HiFi-GAN, or the .pkl of a ParallelWaveGAN (default: griffin_lim)
+#   --nbpe N           pieces of --token_type bpe, which tts.sh itself cannot make
+#                      (default: 100)
+#   --train_overlays "FILE ..."
+#                      YAML files of settings that differ from --train_config, merged
+#                      over it into EXPDIR/configs/NAME_OVERLAYS.yaml, which gives the
+#                      experiment its name
+#   --skip_scoring true|false
+#                      leave out the scores of stage 9 (default: true; false in tts.sh,
+#                      but the scorers are packages that set-up does not install)
+#   --skip_packing true|false
+#                      leave out stage 10 (default: true, as in tts.sh)
+#   --card_args "..."  more options of `espnet-prune card`, for instance
+#                      "--license cc-by-4.0 --scores scores"
+#
+# Stages, the same as those of tts.sh:
+#    1  data preparation by local/data.sh
+#    2  format wav.scp to one sampling rate
+#    3  speaker embeddings, if asked for
+#    4  remove long and short data; with --teacher_dumpdir, durations in frames of sets
+#       that have them in seconds (data/SET/token_ends)
+#    5  token list
+#    6  statistics
+#    7  training: phase 1 with soft masks, then phase 2 with hard masks from the weights,
+#       optimiser and schedule of phase 1; or the only phase of a model whose pruning is
+#       none or vanilla
+#    8  decoding of --test_sets with each of --vocoders
+#    9  scores of that speech (--skip_scoring false), and reports: thresholds, kept share
+#       and attention maps as tables and pictures
+#   10  packing, model card, and a check that the packed model says the same
+#       (--skip_packing false)
+#   11  upload (--skip_upload_hf false)
+#
+# Folders: phase 1 is EXP_phase1, phase 2 is EXP_phase2; a model of one phase is EXP,
+# which is --tts_exp or EXPDIR/tts_TAG; TAG is --tag, or made of --train_config,
+# --token_type, --cleaner, --g2p and --train_args. Training that was interrupted goes on
+# when its stage is run again with the same options.
 
 set -e
 set -u
 set -o pipefail
 
-log() {
-    echo "$(date '+%Y-%m-%dT%H:%M:%S') (${BASH_SOURCE[0]##*/}) $*"
-}
-fail() {
-    echo "prune_tts.sh: error: $*" >&2
-    exit 2
-}
+. "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/options.sh"
 
 # Options of this script, and those of tts.sh that it has to know as well.
 stage=1
-stop_stage=100
+stop_stage=10000
+phase=both
 phase1_epochs=
-vocoders=none
+vocoders=griffin_lim
 nbpe=100
 srctexts=
 python="python3 -m espnet_prune"
@@ -52,7 +95,7 @@ inference_model=train.loss.ave.pth
 gpu_inference=false
 skip_train=false
 skip_eval=false
-skip_packing=false
+skip_packing=true
 skip_scoring=true
 skip_upload_hf=true
 hf_repo=
@@ -61,86 +104,31 @@ card_args=
 use_spk_embed=false
 spk_embed_tag=espnet_spk
 
-help_message=$(cat << EOT
-Usage: $0 [options]
+# Handed on stage by stage, or ours.
+takes="stage stop_stage phase phase1_epochs vocoders nbpe train_overlays python train_args
+    tag tts_exp test_sets teacher_dumpdir inference_tag skip_packing skip_scoring card_args"
+shares="srctexts expdir dumpdir train_config train_set valid_set fs n_fft n_shift win_length
+    fmin fmax n_mels num_nodes token_type cleaner g2p feats_type feats_extract
+    inference_config inference_args inference_model gpu_inference skip_train skip_eval
+    skip_upload_hf hf_repo lang use_spk_embed spk_embed_tag"
+option_vocoder_file() { fail "--vocoder_file is --vocoders here, which takes several"; }
+option_config() { fail "--config would run a file as a script: give its options here"; }
+parse_options "$@"
+end_with_children "$@"
 
-Takes every option of ESPnet's tts.sh and hands it on, and these:
-    --stage          # First stage to run (default="${stage}").
-    --stop_stage     # Last stage to run (default="${stop_stage}").
-    --phase1_epochs  # Epochs of phase 1, out of the max_epoch of the training
-                     # configuration (default: 40/300 of them, as in the paper);
-                     # of no effect on models of one phase.
-    --vocoders       # Vocoders to decode with, in a row: none (Griffin-Lim), hifigan,
-                     # the folder of a HiFi-GAN, or the .pkl of a ParallelWaveGAN
-                     # (default="${vocoders}").
-    --nbpe           # Pieces of --token_type bpe, which tts.sh itself cannot make
-                     # (default="${nbpe}").
-    --train_overlays # YAML files of settings that differ from --train_config, in a row;
-                     # merged over it into one file, EXPDIR/configs/NAME_OVERLAYS.yaml,
-                     # which gives the experiment its name.
-    --skip_scoring   # Skip stage 10 (default="${skip_scoring}").
-    --skip_packing   # Skip stage 12 (default="${skip_packing}").
-    --card_args      # More options of espnet_prune.cli.card, for instance
-                     # "--license cc-by-4.0 --scores scores" (default="${card_args}").
-
-Stages (of tts.sh in brackets):
-     1 [1]  data preparation by local/data.sh
-     2 [2]  format wav.scp to one sampling rate
-     3 [3]  speaker embeddings, if asked for
-     4 [4]  remove long and short data; with --teacher_dumpdir, durations in frames of
-            sets that have them in seconds (data/SET/token_ends)
-     5 [5]  token list
-     6 [6]  statistics
-     7 [7]  training: phase 1 with soft masks, or the only phase of a model whose
-            pruning is none or vanilla
-     8 [7]  training: phase 2 with hard masks, from the weights, optimiser and schedule
-            of phase 1 (pruning: differentiable only)
-     9 [8]  decoding of --test_sets with each of --vocoders
-    10      scores of that speech by espnet_prune.cli.score (--skip_scoring false)
-    11      reports: thresholds, kept share and attention maps as tables and pictures
-    12 [10] packing, and a check that the packed model says the same
-    13 [11] upload, unless --skip_upload_hf
-
-Folders: phase 1 is EXP_phase1, phase 2 is EXP_phase2; a model of one phase is EXP,
-which is --tts_exp or EXPDIR/tts_TAG; TAG is --tag, or made of --train_config,
---token_type, --cleaner, --g2p and --train_args. Training that was interrupted goes on
-when its stage is run again with the same options.
-EOT
-)
-
-given="$*"
-passed=()
-while [ $# -gt 0 ]; do
-    case "$1" in
-        -h|--help)
-            echo "${help_message}"
-            exit 0 ;;
-        --*)
-            name="${1#--}"
-            name="${name//-/_}"
-            [ $# -ge 2 ] || fail "option $1 has no value; see --help" ;;
-        *)
-            fail "unexpected argument $1: every option is --name value; see --help" ;;
-    esac
-    case "${name}" in
-        phase1_epochs|vocoders|nbpe|train_overlays|stage|stop_stage|python|train_args|\
-        tag|tts_exp|test_sets|teacher_dumpdir|inference_tag|skip_packing|skip_scoring|card_args)
-            printf -v "${name}" '%s' "$2" ;;  # handed on stage by stage
-        expdir|dumpdir|train_config|train_set|valid_set|token_type|cleaner|\
-        fs|n_fft|n_shift|win_length|fmin|fmax|n_mels|feats_type|feats_extract|\
-        g2p|srctexts|inference_config|inference_args|inference_model|gpu_inference|\
-        skip_train|skip_eval|skip_upload_hf|hf_repo|lang|use_spk_embed|spk_embed_tag|\
-        num_nodes)
-            printf -v "${name}" '%s' "$2"
-            passed+=("--${name}" "$2") ;;
-        vocoder_file)
-            fail "--vocoder_file is --vocoders here, which takes several" ;;
-        *)
-            passed+=("--${name}" "$2") ;;
-    esac
-    shift 2
+# tts.sh evaluates its options, and its job starter hands them to a shell.
+values=("${passed[@]}")
+for name in ${takes}; do
+    [ "${name}" = card_args ] || values+=("--${name}" "${!name}")
 done
-log "$0 ${given}"
+for ((i = 0; i < ${#values[@]}; i += 2)); do
+    [[ "${values[i + 1]}" != *[\$\`\"\\\;\|\&\(\)]* && "${values[i + 1]}" != *$'\n'* ]] \
+        || fail "${values[i]} has a character that a shell would act on (one of \$ \` \"" \
+            "\\ ; | & ( ) or a new line): leave it out"
+done
+is_one_of phase 1 2 both
+for name in stage stop_stage; do is_whole "${name}" 0; done
+log "$0 $*"
 
 . ./path.sh
 . ./cmd.sh
@@ -161,9 +149,6 @@ run_tts() {  # run_tts STAGE_OF_TTS_SH OPTIONS...
         --test_sets "${test_sets}" --skip_scoring true --skip_packing true \
         "${passed[@]}" "${@:2}"
 }
-runs() {  # whether stage $1 is to be run
-    [ "${stage}" -le "$1" ] && [ "${stop_stage}" -ge "$1" ]
-}
 
 if [ -n "${train_overlays}" ]; then
     # shellcheck disable=SC2086
@@ -176,19 +161,23 @@ fi
 to_check=(--train_config "${train_config}" --teacher_dumpdir "${teacher_dumpdir}")
 [ -z "${phase1_epochs}" ] || to_check+=(--phase1_epochs "${phase1_epochs}")
 features=  # as tts.sh will say them
-if runs 9 && [ "${feats_type}:${feats_extract}" = raw:fbank ]; then
+if runs 8 && [ "${feats_type}:${feats_extract}" = raw:fbank ]; then
     to_check+=(--vocoders "${vocoders}")
     for setting in fs="${fs}" n_fft="${n_fft}" hop_length="${n_shift}" \
         win_length="${win_length}" fmin="${fmin}" fmax="${fmax}" n_mels="${n_mels}"; do
         features+="--feats_extract_conf ${setting} "
     done
 fi
-phases=$(python3 -m espnet_prune plan "${to_check[@]}" \
+plan=$(python3 -m espnet_prune plan "${to_check[@]}" \
     --train_args "${features}${train_args}") || exit 2
 pruning=
 epochs=
 phase2_epochs=0
-eval "${phases}"
+while IFS='=' read -r name value; do  # lines of text, of which nothing is run
+    case "${name}" in
+        pruning|epochs|phase1_epochs|phase2_epochs) printf -v "${name}" '%s' "${value}" ;;
+    esac
+done <<< "${plan}"
 
 # The name that tts.sh would give the experiment.
 if [ -z "${tts_exp}" ]; then
@@ -210,25 +199,22 @@ fi
 final_exp="${first_exp}"
 [ "${phase2_epochs}" -eq 0 ] || final_exp="${tts_exp}_phase2"
 
-# Print the epochs of a training as ESPnet logs them, until it ends.
+# Print the epochs of a training as ESPnet logs them, until this script ends.
 show_progress() {
-    tail -n 0 -F "$1/train.log" 2>/dev/null \
+    tail -n 0 --pid=$$ -F "$1/train.log" 2> /dev/null \
         | sed -un -e 's/, \[valid\].*//' \
             -e 's/.* INFO: \([0-9]*\/[0-9]*epoch started.*\)/    \1/p' \
             -e 's/.* INFO: \([0-9]*epoch\) results: .*[ ,]loss=\([^,]*\),.*/    \1: training loss \2/p'
 }
 train() {  # train EXP OPTIONS...
+    local progress status=0
     mkdir -p "$1"
-    show_progress "$1" 2> /dev/null &  # nor that its end was asked for
-    local progress=$!
-    # the whole pipeline of show_progress ends with the training, or with this script
-    trap 'pkill -P '"${progress}"' 2>/dev/null || true' EXIT
-    local status=0
-    disown "${progress}"  # its end is no news
+    show_progress "$1" &
+    progress=$!
+    disown "${progress}"  # bash would report how it ended
     run_tts 7 --tts_exp "$1" --teacher_dumpdir "${teacher_dumpdir}" \
         --train_args "${train_args} ${*:2}" || status=$?
-    pkill -P "${progress}" 2>/dev/null || true
-    trap - EXIT
+    end_tree "${progress}"
     return "${status}"
 }
 
@@ -262,20 +248,17 @@ if runs 6; then
     run_tts 6 --teacher_dumpdir "${teacher_dumpdir}" --train_args "${train_args}"
 fi
 
-if runs 7; then
-    log "Stage 7: pruning: ${pruning}, ${first_epochs} epochs in ${first_exp}"
-    train "${first_exp}" --max_epoch "${first_epochs}"
-fi
-
-if runs 8; then
+if runs 7 && ! "${skip_train}"; then
+    if [ "${phase}" != 2 ]; then
+        log "Stage 7: pruning: ${pruning}, ${first_epochs} epochs in ${first_exp}"
+        train "${first_exp}" --max_epoch "${first_epochs}"
+    fi
     if [ "${phase2_epochs}" -eq 0 ]; then
-        log "Stage 8: skipped, ${first_exp} has one phase"
-    elif "${skip_train}"; then
-        log "Stage 8: skipped"
-    else
-        log "Stage 8: phase 2, ${phase2_epochs} epochs in ${final_exp}"
+        [ "${phase}" != 2 ] || log "Stage 7: skipped, ${first_exp} has one phase"
+    elif [ "${phase}" != 1 ]; then
+        log "Stage 7: phase 2, ${phase2_epochs} epochs in ${final_exp}"
         [ -e "${first_exp}/checkpoint.pth" ] || fail "phase 2 found no phase-1" \
-            "checkpoint in ${first_exp}; run stage 7 first"
+            "checkpoint in ${first_exp}; run stage 7 with --phase 1 or both"
         train "${final_exp}" --max_epoch "${phase2_epochs}" \
             --tts_conf pruning_conf.phase=2 --phase1_dir "${first_exp}"
     fi
@@ -288,29 +271,31 @@ if [ -z "${inference_tag}" ]; then
 fi
 decoded_tag() {  # name of the folder with the speech of vocoder $1
     case "$1" in
-        none|griffin_lim) echo "${inference_tag}" ;;
+        griffin_lim) echo "${inference_tag}" ;;
         *) echo "${inference_tag}_$(basename "$1" .pkl)" ;;  # a name, or a file
     esac
 }
 
-if runs 9; then
+if runs 8 && ! "${skip_eval}"; then
+    [ -e "${final_exp}/${inference_model}" ] || among --download_model "${passed[*]}" \
+        || fail "there is no ${final_exp}/${inference_model}; run stage 7 first"
     for vocoder in ${vocoders}; do
-        log "Stage 9: decoding ${final_exp}, vocoder ${vocoder/#none/Griffin-Lim}"
+        log "Stage 8: decoding ${final_exp}, vocoder ${vocoder}"
         run_tts 8 --tts_exp "${final_exp}" --vocoder_file "${vocoder}" \
             --inference_tag "$(decoded_tag "${vocoder}")"
     done
 fi
 
-if runs 10; then
+if runs 9; then
     if "${skip_scoring}"; then
-        log "Stage 10: skipped, --skip_scoring false scores the speech"
+        log "Stage 9: no scores; --skip_scoring false scores the speech"
     else
         for dset in ${test_sets}; do
-            log "Stage 10: scores on ${dset}"
+            log "Stage 9: scores on ${dset}"
             systems=()
             for vocoder in ${vocoders}; do
                 wavs="${final_exp}/$(decoded_tag "${vocoder}")/${dset}/wav"
-                systems+=(--system "$(basename "${vocoder/#none/griffin_lim}" .pkl)=${wavs}")
+                systems+=(--system "$(basename "${vocoder}" .pkl)=${wavs}")
             done
             python3 -m espnet_prune score --data_dir "data/${dset}" "${systems[@]}" \
                 --output_dir "${final_exp}/scores/${dset}"
@@ -323,8 +308,8 @@ spembs() {  # option that names the speaker embeddings of test set $1, if there 
         || echo "--spembs ${dumpdir}/${spk_embed_tag}/$1/${spk_embed_tag}.scp"
 }
 
-if runs 11 && ! "${skip_eval}"; then
-    log "Stage 11: reports"
+if runs 9 && ! "${skip_eval}"; then
+    log "Stage 9: reports"
     experiments=("${first_exp}")
     [ "${final_exp}" = "${first_exp}" ] || experiments+=("${final_exp}")
     if [ "${pruning}" != none ]; then
@@ -353,7 +338,7 @@ model_card() {  # model_card OPTIONS...
         ${hf_repo:+--tag "${hf_repo}"} ${card_args} "$@"
 }
 
-if runs 12 && ! "${skip_packing}"; then
+if runs 10 && ! "${skip_packing}"; then
     packed="${final_exp}/${final_exp##*/}_${inference_model%.*}.zip"
     mkdir -p "${final_exp}/images"  # packed whether ESPnet drew any or not
     run_tts 10 --tts_exp "${final_exp}" --skip_packing false
@@ -372,7 +357,7 @@ zipfile.ZipFile(sys.argv[1], 'a').write(sys.argv[2])" "${packed}" "${bpemodel}"
         ${inference_config:+--config "${inference_config}"}
 fi
 
-if runs 13; then
+if runs 11; then
     run_tts 11 --tts_exp "${final_exp}"
     if ! "${skip_upload_hf}"; then
         # ESPnet's own card names neither the plugin nor how to load the model
@@ -383,7 +368,7 @@ if runs 13; then
     fi
 fi
 
-if runs 9 || runs 11; then
+if runs 8 || runs 9; then
     log "Results:"
     [ ! -e "${final_exp}/report/thresholds.md" ] \
         || grep '^|' "${final_exp}/report/thresholds.md"

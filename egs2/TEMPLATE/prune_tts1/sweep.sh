@@ -1,23 +1,40 @@
 #!/usr/bin/env bash
 # Trains a recipe's model at every point of a grid and puts the results side by side.
+#
+# Usage: sweep.sh [options]
+#
+# Called in the folder of any recipe whose stages 1 to 6 are done. Runs run.sh (or
+# prune_tts.sh, where there is none) from stage 7 for every combination of:
+#   --sparsity_ratios "R ..."  of differentiable pruning; none and vanilla are points
+#                              too, without a phase 1 (default: 0.50 0.45 0.40)
+#   --phase1_epochs "N ..."    lengths of phase 1 in epochs (default: the recipe's)
+#   --seeds "N ..."            seeds of training (default: 0)
+#
+#   --sweep_dir FOLDER         of all experiments and of report/ (default: exp/sweep)
+#   --stop_stage N             last stage of each point: 7 trains, 8 speaks as well
+#                              (default: 8)
+#   --train_args "..."         options of training for all points
+#   --test_data FOLDER         Kaldi folder of a zero-shot test set that stage 8 decodes,
+#                              for attention maps and scores (default: the first one)
+#   --score true|false         score what the points say (default: false)
+#   --dry_run                  show what is going to be run, check its settings, and end
+#
+# All other options go to run.sh. A point that was finished with the same options is
+# skipped, one that was interrupted goes on: call it again with more points to add
+# them. A sweep at another rate, of other data or of another configuration has its own
+# --sweep_dir. Results, of seeds as mean and standard deviation, are in SWEEP_DIR/report.
 
 set -e
 set -u
 set -o pipefail
 
-log() {
-    echo "$(date '+%Y-%m-%dT%H:%M:%S') (${BASH_SOURCE[0]##*/}) $*"
-}
-fail() {
-    echo "sweep.sh: error: $*" >&2
-    exit 2
-}
+. "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/options.sh"
 
 sparsity_ratios="0.50 0.45 0.40"
 phase1_epochs=
 seeds=0
 sweep_dir=exp/sweep
-stop_stage=9
+stop_stage=8
 train_args=
 test_data=
 score=false
@@ -25,71 +42,17 @@ dry_run=false
 dumpdir=dump
 fs=
 
-help_message=$(cat << EOT
-Usage: $0 [options]
-
-Called in the folder of any recipe whose stages 1 to 6 are done. Runs run.sh (or
-prune_tts.sh, where there is none) from stage 7 for every combination of:
-    --sparsity_ratios  # R of differentiable pruning, in a row; none and vanilla are
-                       # points too, without a phase 1 (default="${sparsity_ratios}").
-    --phase1_epochs    # Lengths of phase 1 in epochs, in a row (default: the recipe's).
-    --seeds            # Seeds of training, in a row (default="${seeds}").
-
-    --sweep_dir        # Folder of all experiments and of report/ (default="${sweep_dir}").
-    --stop_stage       # Last stage of each point: 8 trains, 9 speaks as well
-                       # (default="${stop_stage}").
-    --train_args       # Options of training for all points.
-    --test_data        # Kaldi folder of a zero-shot test set that stage 9 decodes, for
-                       # attention maps and scores (default: the first one).
-    --score            # true: score what the points say, by bin.score
-                       # (default="${score}").
-    --dry_run          # Show what is going to be run, check its settings, and end.
-
-All other options go to run.sh. A point that was finished with the same options is
-skipped, one that was interrupted goes on: call it again with more points to add
-them. A sweep at another rate, of other data or of another configuration has its own
---sweep_dir. Results, of seeds as mean and standard deviation, are in SWEEP_DIR/report.
-EOT
-)
-
-passed=()
-while [ $# -gt 0 ]; do
-    case "$1" in
-        -h|--help)
-            echo "${help_message}"
-            exit 0 ;;
-        --dry_run|--dry-run)
-            dry_run=true
-            case "${2:-}" in
-                true|false)
-                    dry_run="$2"
-                    shift ;;
-            esac
-            shift
-            continue ;;
-        --*)
-            name="${1#--}"
-            name="${name//-/_}"
-            [ $# -ge 2 ] || fail "option $1 has no value; see --help" ;;
-        *)
-            fail "unexpected argument $1: every option is --name value; see --help" ;;
-    esac
-    case "${name}" in
-        sparsity_ratios|phase1_epochs|seeds)
-            printf -v "${name}" '%s' "$(xargs <<< "$2")" ;;  # one space between values
-        sweep_dir|stop_stage|train_args|test_data|score)
-            printf -v "${name}" '%s' "$2" ;;
-        dumpdir|fs)
-            printf -v "${name}" '%s' "$2"
-            passed+=("--${name}" "$2") ;;
-        stage)
-            fail "a sweep begins at stage 7: run stages 1 to 6 by run.sh first" ;;
-        tag|tts_exp)
-            fail "a sweep names its experiments itself: leave --${name} out" ;;
-        *)
-            passed+=("--${name}" "$2") ;;
-    esac
-    shift 2
+takes="sparsity_ratios phase1_epochs seeds sweep_dir stop_stage train_args test_data score"
+shares="dumpdir fs"
+flags=dry_run
+option_stage() { fail "a sweep begins at stage 7: run stages 1 to 6 by run.sh first"; }
+option_tag() { fail "a sweep names its experiments itself: leave --tag out"; }
+option_tts_exp() { fail "a sweep names its experiments itself: leave --tts_exp out"; }
+option_phase() { fail "a point of a sweep has all its phases: leave --phase out"; }
+parse_options "$@"
+end_with_children "$@"
+for name in sparsity_ratios phase1_epochs seeds; do
+    printf -v "${name}" '%s' "$(xargs <<< "${!name}")"  # one space between values
 done
 
 script=./run.sh
@@ -112,11 +75,11 @@ require sparsity_ratios "${sparsity_ratios}" '0\.0*[1-9][0-9]*|none|vanilla' \
 require seeds "${seeds}" '0|[1-9][0-9]*' "choose whole numbers"
 [ -z "${phase1_epochs}" ] || require phase1_epochs "${phase1_epochs}" '[1-9][0-9]*' \
     "choose whole numbers of epochs, from 1"
-[[ "${stop_stage}" =~ ^([89]|1[0-3])$ ]] \
-    || fail "--stop_stage is ${stop_stage}: choose 8 (training) up to 13"
-[[ "${score}" =~ ^(true|false)$ ]] || fail "--score is ${score}: choose true or false"
-[ "${score}" = false ] || [ "${stop_stage}" -ge 9 ] \
-    || fail "--score needs the speech of stage 9: choose --stop_stage 9"
+[[ "${stop_stage}" =~ ^([789]|1[01])$ ]] \
+    || fail "--stop_stage is ${stop_stage}: choose 7 (training) up to 11"
+is_one_of score true false
+[ "${score}" = false ] || [ "${stop_stage}" -ge 8 ] \
+    || fail "--score needs the speech of stage 8: choose --stop_stage 8"
 [ -z "${test_data}" ] || [ -e "${test_data}/text" ] \
     || fail "--test_data ${test_data} holds no text: give a Kaldi folder"
 
@@ -255,7 +218,7 @@ for point in "${points[@]}"; do
 done
 
 first=$(final "${points[0]}")
-if [ -z "${test_data}" ] && [ "${stop_stage}" -ge 9 ]; then
+if [ -z "${test_data}" ] && [ "${stop_stage}" -ge 8 ]; then
     # the first set that was decoded, as ESPnet's stage 2 wrote it
     for wavs in "${first}"/*/*/wav; do
         dset=$(basename "$(dirname "${wavs}")")
@@ -271,7 +234,7 @@ if "${score}"; then
     systems=()
     for point in "${points[@]}"; do
         wavs=("$(final "${point}")"/*/"$(basename "${test_data}")"/wav)
-        [ -d "${wavs[0]}" ] || fail "${wavs[0]} is not there: decode it by stage 9"
+        [ -d "${wavs[0]}" ] || fail "${wavs[0]} is not there: decode it by stage 8"
         [ "${#wavs[@]}" -eq 1 ] || log "scoring ${wavs[-1]}, one vocoder of several"
         systems+=(--system "${point}=${wavs[-1]}")
     done

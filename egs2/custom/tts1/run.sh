@@ -15,8 +15,8 @@
 #   --num_texts N        sentences a speaker says, 0 for all (default: 20)
 #   --split_seed N       of the draw of speakers, dev and references (default: 0)
 #   --preset small|full  conf/train_small.yaml, for a CPU or an hour of speech, or
-#                        conf/train_full.yaml, the paper's dimensions, for a GPU
-#                        (default: small)
+#                        conf/train.yaml, the paper's dimensions, with learned durations
+#                        and mixed precision, for a GPU (default: small)
 #   --system NAME        a file of conf/systems, one of the paper's: baseline, vp,
 #                        dp_r0.50, dp_r0.45, dp_r0.40, dp_r0.45_wo_hard,
 #                        dp_r0.45_wo_sparsity (default: as the preset, dp_r0.45)
@@ -32,18 +32,9 @@ set -e
 set -u
 set -o pipefail
 
-fail() {
-    echo "run.sh: error: $*" >&2
-    exit 2
-}
-
 called_from=${PWD}
 cd "$(dirname "$(readlink -f "$0")")"
-case "${1:-}" in
-    -h|--help)
-        sed -n '2,/^$/s/^# \{0,1\}//p' run.sh
-        exit 0 ;;
-esac
+. ../../TEMPLATE/prune_tts1/options.sh
 
 # Options of local/prepare.py; an empty one is left to it.
 train_data=
@@ -71,42 +62,31 @@ durations=learned
 dumpdir=dump
 train_overlays=
 
-passed=()
-while [ $# -gt 0 ]; do
-    case "$1" in
-        --*) name="${1#--}" ;;
-        *) fail "unexpected argument $1: every option is --name value; see --help" ;;
-    esac
-    name="${name//-/_}"
-    [ $# -ge 2 ] || fail "option $1 has no value; see --help"
-    value="$2"
-    shift 2
-    case "${name}:${value}" in
-        train_data:[!/]*|eval_data:[!/]*|test_texts:[!/]*)
-            value="${called_from}/${value}" ;;
-        train_config:[!/]*|inference_config:[!/]*|versa_config:[!/]*)
-            [ ! -e "${called_from}/${value}" ] || value="${called_from}/${value}" ;;
-    esac
-    case "${name}" in
-        train_data|eval_data|eval_speakers|seen_speakers|test_texts|num_texts|\
-        split_seed|nj|lang|fs|n_shift|min_wav_duration|max_wav_duration|token_type|g2p|\
-        cleaner|expdir|preset|system|durations|dumpdir|train_overlays)
-            printf -v "${name}" '%s' "${value}" ;;
-        *)
-            passed+=("--${name}" "${value}") ;;
-    esac
-done
+takes="train_data eval_data eval_speakers seen_speakers test_texts num_texts split_seed nj
+    lang fs n_shift min_wav_duration max_wav_duration token_type g2p cleaner expdir preset
+    system durations dumpdir train_overlays"
+caller_paths="train_data eval_data test_texts"
+found_paths="train_config inference_config versa_config"
+parse_options "$@"
 
+is_one_of preset small full
+is_one_of durations learned aligned
+# The paper's configuration, which has given durations and no mixed precision, and what
+# is different for a corpus of one's own.
 case "${preset}" in
-    small) ngpu=0 ;;
-    full) ngpu=1 ;;
-    *) fail "--preset is ${preset}: choose small or full" ;;
+    small)
+        ngpu=0
+        train_config=conf/train_small.yaml
+        overlays= ;;
+    full)
+        ngpu=1
+        train_config=conf/train.yaml
+        overlays="conf/learned.yaml conf/amp.yaml" ;;
 esac
-overlays=
 if [ -n "${system}" ]; then
-    overlays="conf/systems/${system}.yaml"
-    [ -e "${overlays}" ] || fail "--system is ${system}: choose one of" \
-        "$(find conf/systems/ -name '*.yaml' | sed 's|.*/||; s|.yaml$||' | sort | xargs)"
+    # shellcheck disable=SC2046
+    is_one_of system $(files_of conf/systems)
+    overlays+=" conf/systems/${system}.yaml"
 fi
 # Writes its arguments as a JSON array of strings, for local/data.sh.
 as_json() {
@@ -131,7 +111,6 @@ case "${durations}" in
             --tts_stats_dir "${expdir}/tts_stats_aligned" "${passed[@]}")
         custom_align_opts=$(as_json --g2p "${g2p}" --cleaner "${cleaner}" \
             --nj "${nj}") ;;
-    *) fail "--durations is ${durations}: choose learned or aligned" ;;
 esac
 test_sets=test_unseen
 [ "${seen_speakers:-1}" = 0 ] || test_sets+=" test_seen"
@@ -147,7 +126,7 @@ done
 custom_data_opts=$(as_json "${data_opts[@]}")
 export custom_data_opts custom_align_opts
 
-./prune_tts.sh \
+exec ./prune_tts.sh \
     --ngpu "${ngpu}" \
     --nj "${nj}" \
     --inference_nj "${nj}" \
@@ -164,9 +143,10 @@ export custom_data_opts custom_align_opts
     --cleaner "${cleaner}" \
     --expdir "${expdir}" \
     --dumpdir "${dumpdir}" \
-    --train_config "conf/train_${preset}.yaml" \
+    --train_config "${train_config}" \
     --train_overlays "${overlays} ${train_overlays}" \
     --inference_config conf/decode.yaml \
+    --skip_packing false \
     --write_collected_feats true \
     --vocoders hifigan \
     --train_set train \

@@ -27,17 +27,9 @@ set -e
 set -u
 set -o pipefail
 
-fail() {
-    echo "run.sh: error: $*" >&2
-    exit 2
-}
-
+called_from=${PWD}
 cd "$(dirname "$(readlink -f "$0")")"
-case "${1:-}" in
-    -h|--help)
-        sed -n '2,/^$/s/^# \{0,1\}//p' run.sh
-        exit 0 ;;
-esac
+. ../../TEMPLATE/prune_tts1/options.sh
 
 system=dp_r0.45
 fs=16000
@@ -48,34 +40,20 @@ dumpdir=
 expdir=
 train_overlays=
 vocoders=
-passed=()
-while [ $# -gt 0 ]; do
-    case "$1" in
-        --*) name="${1#--}" ;;
-        *) fail "unexpected argument $1: every option is --name value; see --help" ;;
-    esac
-    name="${name//-/_}"
-    [ $# -ge 2 ] || fail "option $1 has no value; see --help"
-    case "${name}" in
-        system|fs|durations|nj|local_data_opts|dumpdir|expdir|train_overlays|vocoders)
-            printf -v "${name}" '%s' "$2" ;;
-        *)
-            passed+=("--${name}" "$2") ;;
-    esac
-    shift 2
-done
 
-choices() {  # names of the files in folder $1
-    find -L "$1" -name '*.*' -type f | sed 's|.*/||; s|\.[^.]*$||' | sort | xargs
-}
-[ -e "conf/systems/${system}.yaml" ] \
-    || fail "--system is ${system}: choose one of $(choices conf/systems)"
-[ -e "conf/features/${fs}.conf" ] \
-    || fail "--fs is ${fs}: choose one of $(choices conf/features)"
+takes="system fs durations nj local_data_opts dumpdir expdir train_overlays vocoders"
+found_paths="train_config inference_config"
+parse_options "$@"
+
+# shellcheck disable=SC2046  # lists of words
+is_one_of system $(files_of conf/systems)
+# shellcheck disable=SC2046
+is_one_of fs $(files_of conf/features)
+is_one_of durations given learned
 . "conf/features/${fs}.conf"
 : "${dumpdir:=dump/${fs}}" "${expdir:=exp/${fs}}"
 if [ -z "${vocoders}" ]; then
-    vocoders=none
+    vocoders=griffin_lim
     [ "${fs}" != 22050 ] || vocoders=hifigan
 fi
 
@@ -88,12 +66,11 @@ case "${durations}" in
         suffix=
         overlays+=" conf/learned.yaml"
         passed=(--tts_stats_dir "${expdir}/tts_stats_learned" "${passed[@]}") ;;
-    *) fail "--durations is ${durations}: choose given or learned" ;;
 esac
 
 ../../setup.sh
 
-./prune_tts.sh \
+exec ./prune_tts.sh \
     --ngpu 1 \
     --nj "${nj}" \
     --inference_nj "${nj}" \
@@ -114,6 +91,7 @@ esac
     --train_config conf/train.yaml \
     --train_overlays "${overlays} ${train_overlays}" \
     --inference_config conf/decode.yaml \
+    --skip_packing false \
     --write_collected_feats true \
     --vocoders "${vocoders}" \
     --train_set "train-clean-460${suffix}" \

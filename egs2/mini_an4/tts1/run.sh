@@ -1,18 +1,25 @@
 #!/usr/bin/env bash
 # Every part of the project on seven real recordings, in minutes, on a CPU. Speaks in the
 # voices of the two test speakers, who are not in the training data.
+#
+# Usage: run.sh [options]
+#
+# All options go to prune_tts.sh, see prune_tts.sh --help.
 
 set -e
 set -u
 set -o pipefail
 
+called_from=${PWD}
 cd "$(dirname "$(readlink -f "$0")")"
-case "${1:-}" in
-    -h|--help) ;;  # needs nothing
-    *) ../../setup.sh ;;
-esac
+. ../../TEMPLATE/prune_tts1/options.sh
 
-./prune_tts.sh \
+found_paths="train_config inference_config"
+parse_options "$@"
+
+../../setup.sh
+
+exec ./prune_tts.sh \
     --ngpu 0 \
     --nj 2 \
     --inference_nj 2 \
@@ -28,10 +35,11 @@ esac
     --train_config conf/train.yaml \
     --inference_config conf/decode.yaml \
     --phase1_epochs 5 \
+    --skip_packing false \
     --write_collected_feats true \
-    --vocoders "none hifigan" \
+    --vocoders "griffin_lim hifigan" \
     --train_set train \
     --valid_set dev \
     --test_sets test \
     --srctexts "data/train/text data/dev/text data/test/text" \
-    "$@"
+    "${passed[@]}"

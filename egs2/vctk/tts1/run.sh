@@ -44,21 +44,9 @@ set -e
 set -u
 set -o pipefail
 
-log() {
-    echo "$(date '+%Y-%m-%dT%H:%M:%S') (run.sh) $*"
-}
-fail() {
-    echo "run.sh: error: $*" >&2
-    exit 2
-}
-
 called_from=${PWD}
 cd "$(dirname "$(readlink -f "$0")")"
-case "${1:-}" in
-    -h|--help)
-        sed -n '2,/^$/s/^# \{0,1\}//p' run.sh
-        exit 0 ;;
-esac
+. ../../TEMPLATE/prune_tts1/options.sh
 
 # Options of local/prepare.py; an empty one is left to it.
 corpus=vctk
@@ -84,55 +72,17 @@ expdir=exp
 stage=1
 stop_stage=4
 
-# A path as seen from where we were called, else from here.
-seen_from_caller() {
-    case "$1" in
-        /*) echo "$1" ;;
-        *) if [ -e "${called_from}/$1" ]; then echo "${called_from}/$1"; else echo "$1"; fi ;;
-    esac
-}
+takes="corpus corpus_dir part list test_texts num_speakers texts_per_speaker seed skip_faulty
+    vocoder inference_model batch_size device metrics nj tag expdir stage stop_stage"
+found_paths="corpus_dir list test_texts vocoder"
+takes_all=false
+option_model() { models+=("$1"); }
+parse_options "$@"
+end_with_children "$@"
 
-while [ $# -gt 0 ]; do
-    case "$1" in
-        --*) name="${1#--}" ;;
-        *) fail "unexpected argument $1: every option is --name value; see --help" ;;
-    esac
-    name="${name//-/_}"
-    [ $# -ge 2 ] || fail "option $1 has no value; see --help"
-    value="$2"
-    shift 2
-    case "${name}" in
-        model) models+=("${value}") ;;
-        corpus_dir|list|test_texts|vocoder)
-            printf -v "${name}" '%s' "$(seen_from_caller "${value}")" ;;
-        corpus|part|num_speakers|texts_per_speaker|seed|skip_faulty|inference_model|\
-        batch_size|device|metrics|nj|tag|expdir|stage|stop_stage)
-            printf -v "${name}" '%s' "${value}" ;;
-        *) fail "unknown option --${name}; see --help" ;;
-    esac
-done
-
-runs() {  # whether stage $1 is to be run
-    [ "${stage}" -le "$1" ] && [ "${stop_stage}" -ge "$1" ]
-}
 stem() {  # name of a file without folder and ending
     local file="${1##*/}"
     echo "${file%.*}"
-}
-
-is_one_of() {  # refuses the value of option $1 unless it is one of the words behind
-    local name=$1 word
-    shift
-    for word in "$@"; do
-        [ "${!name}" != "${word}" ] || return 0
-    done
-    fail "--${name} is '${!name}': choose one of $*"
-}
-is_whole() {  # refuses the value of option $1 unless it is a whole number from $2
-    case "${!1}" in
-        ''|*[!0-9]*) fail "--$1 is '${!1}': give a whole number" ;;
-        *) [ "${!1}" -ge "$2" ] || fail "--$1 is ${!1}: choose $2 or more" ;;
-    esac
 }
 
 is_one_of corpus vctk librispeech libritts

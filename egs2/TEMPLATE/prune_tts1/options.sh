@@ -1,0 +1,139 @@
+# What the shell scripts of the recipes share: messages, options, and an end that their
+# children share too. To be sourced after `cd` to the recipe's folder; called_from names
+# the folder before, where it matters.
+
+called_from=${called_from:-${PWD}}
+case "$0" in
+    /*) script=$0 ;;
+    *) script="${called_from}/$0" ;;
+esac
+
+log() {
+    echo "$(date '+%Y-%m-%dT%H:%M:%S') (${0##*/}) $*"
+}
+fail() {
+    echo "${0##*/}: error: $*" >&2
+    exit 2
+}
+
+# Print the comment at the head of the script.
+show_help() {
+    sed -n '2,/^$/s/^# \{0,1\}//p' "${script}"
+}
+
+# parse_options "$@": read options of the form --name value, where - may stand for _ in
+# the name. Lists of names say what becomes of them:
+#   takes         the variable of this name is set
+#   shares        it is set, and the option is handed on
+#   flags         it is set; the value true may be left out
+#   caller_paths  a path that counts from where the script was called
+#   found_paths   the same if it exists there; else it counts from the recipe's folder
+# A function option_NAME is called with the value instead. All others are left in the
+# array `passed`, or refused if takes_all is false. No name or value is evaluated.
+parse_options() {
+    local name value
+    passed=()
+    while [ $# -gt 0 ]; do
+        case "$1" in
+            -h|--help)
+                show_help
+                exit 0 ;;
+            --*)
+                name="${1#--}"
+                name="${name//-/_}" ;;
+            *)
+                fail "unexpected argument $1: every option is --name value; see --help" ;;
+        esac
+        [[ "${name}" =~ ^[A-Za-z][A-Za-z0-9_]*$ ]] \
+            || fail "there is no option $1; see --help"
+        if among "${name}" "${flags:-}" && [[ ! "${2:-}" =~ ^(true|false)$ ]]; then
+            value=true
+        else
+            [ $# -ge 2 ] || fail "option $1 has no value; see --help"
+            value="$2"
+            shift
+        fi
+        shift
+        if among "${name}" "${caller_paths:-}"; then
+            case "${value}" in /*) ;; *) value="${called_from}/${value}" ;; esac
+        elif among "${name}" "${found_paths:-}"; then
+            value=$(seen_from_caller "${value}")
+        fi
+        if declare -F "option_${name}" > /dev/null; then
+            "option_${name}" "${value}"
+        elif among "${name}" "${takes:-} ${flags:-}"; then
+            printf -v "${name}" '%s' "${value}"
+        elif among "${name}" "${shares:-}"; then
+            printf -v "${name}" '%s' "${value}"
+            passed+=("--${name}" "${value}")
+        elif "${takes_all:-true}"; then
+            passed+=("--${name}" "${value}")
+        else
+            fail "unknown option --${name}; see --help"
+        fi
+    done
+}
+
+among() {  # whether word $1 is in the list $2
+    local word
+    for word in $2; do
+        [ "${word}" != "$1" ] || return 0
+    done
+    return 1
+}
+
+# A path as seen from where the script was called, else from here.
+seen_from_caller() {
+    case "$1" in
+        /*) echo "$1" ;;
+        *) if [ -e "${called_from}/$1" ]; then echo "${called_from}/$1"; else echo "$1"; fi ;;
+    esac
+}
+
+is_one_of() {  # refuse the value of option $1 unless it is one of the words behind
+    local name=$1
+    shift
+    among "${!name}" "$*" || fail "--${name} is '${!name}': choose one of $*"
+}
+is_whole() {  # refuse the value of option $1 unless it is a whole number from $2
+    case "${!1}" in
+        ''|*[!0-9]*) fail "--$1 is '${!1}': give a whole number" ;;
+        *) [ "${!1}" -ge "$2" ] || fail "--$1 is ${!1}: choose $2 or more" ;;
+    esac
+}
+runs() {  # whether stage $1 is to be run
+    [ "${stage}" -le "$1" ] && [ "${stop_stage}" -ge "$1" ]
+}
+files_of() {  # names of the files in folder $1, without their endings
+    find -L "$1" -name '*.*' -type f | sed 's|.*/||; s|\.[^.]*$||' | sort | xargs
+}
+
+# end_with_children "$@": from here on, ending this script ends all that it has started.
+# bash by itself would wait for a training to end first, or leave it behind. So the
+# script starts itself once more, and waits for that.
+end_with_children() {
+    local child status=0
+    [ "${PRUNE_GUARD:-}" != "${PPID}" ] || return 0
+    (cd "${called_from}" && PRUNE_GUARD=$$ exec "${BASH}" "${script}" "$@") <&0 &
+    child=$!
+    trap 'stopped '"${child}"' 130' INT
+    trap 'stopped '"${child}"' 143' TERM
+    trap 'stopped '"${child}"' 129' HUP
+    wait "${child}" || status=$?
+    exit "${status}"
+}
+stopped() {
+    trap '' INT TERM HUP
+    end_tree "$1"
+    echo "${0##*/}: stopped; call it again with the same options to go on" >&2
+    exit "$2"
+}
+end_tree() {  # end process $1 and all that it has started
+    local child
+    kill -STOP "$1" 2> /dev/null || return 0  # so that it starts nothing more
+    for child in $(pgrep -P "$1"); do
+        end_tree "${child}"
+    done
+    kill -TERM "$1" 2> /dev/null || true
+    kill -CONT "$1" 2> /dev/null || true
+}

@@ -1,0 +1,150 @@
+"""speech/audio.py: what is a recording, and how loud it is."""
+
+import struct
+
+import librosa
+import numpy as np
+import pytest
+import soundfile
+import torch
+import torchaudio
+
+from espnet_prune.speech import audio
+from espnet_prune.speech.audio import AudioError
+
+RATE = 16000
+
+
+def noise(seconds=1.0, level=0.2):
+    samples = np.random.default_rng(0).uniform(-level, level, int(seconds * RATE))
+    return samples.astype(np.float32)
+
+
+def write(path, samples=None, **options):
+    soundfile.write(path, noise() if samples is None else samples, RATE, **options)
+    return path
+
+
+def refused(path, **options):
+    with pytest.raises(AudioError) as caught:
+        audio.read(path, **options)
+    assert "\n" not in str(caught.value)
+    return caught.value
+
+
+# ------------------------------------------------------------------------ the reader
+
+
+@pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.aiff", "a.au", "a.sph"])
+def test_recordings_of_any_kind_are_read_as_they_are(tmp_path, name):
+    stereo = np.stack([noise(), noise()[::-1]], axis=1)
+    form = {"format": "NIST"} if name.endswith("sph") else {}
+    path = write(tmp_path / name, stereo, subtype="PCM_16", **form)
+    samples, header = audio.read(path)
+    assert header == audio.read_header(path) == (RATE, RATE, 2, True)
+    assert header.seconds == 1.0
+    assert samples.dtype == np.float32
+    np.testing.assert_allclose(samples, stereo, atol=1e-4)
+    assert len(audio.read(path, max_seconds=0.25).samples) == RATE // 4
+
+
+def with_size(path, size, kept=1.0):
+    """Write a wav whose header promises ``size`` bytes of samples."""
+    content = bytearray(write(path, subtype="PCM_16").read_bytes())
+    at = content.index(b"data") + 4
+    content[at : at + 4] = struct.pack("<I", size)
+    path.write_bytes(content[: at + 4 + round(kept * 2 * RATE)])
+    return path
+
+
+@pytest.mark.parametrize("size", [0, 0xFFFFFFFF, 0x7FFFF000, 2 * RATE, 2 * RATE + 44])
+def test_headers_of_pipes_and_small_slips_are_no_fault(tmp_path, size):
+    path = with_size(tmp_path / "a.wav", size)
+    samples, header = audio.read(path)
+    assert len(samples) == header.frames == RATE
+    assert header.says_size == (size > 0)
+    np.testing.assert_allclose(samples[:, 0], noise(), atol=1e-4)
+
+
+@pytest.mark.parametrize("kept", [0.0, 0.6, 0.9])
+def test_a_recording_that_lacks_what_its_header_promises(tmp_path, kept):
+    path = with_size(tmp_path / "a.wav", 2 * RATE, kept)
+    error = refused(path, what="reference")
+    assert error.reason == "cut off"
+    assert f"{100 * kept:.0f} % of what its header promises" in str(error)
+    assert str(error).startswith(f"reference {path} is cut off")
+    with pytest.raises(AudioError, match="cut off"):  # without the samples as well
+        audio.read_header(path)
+
+
+@pytest.mark.parametrize("name", ["a.flac", "a.aiff"])
+def test_other_formats_that_are_cut_off(tmp_path, name):
+    path = write(tmp_path / name, noise(3.0))
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert refused(path).reason in ("cut off", "unreadable audio")
+
+
+def test_what_is_no_recording(tmp_path):
+    assert refused(tmp_path / "none.wav").reason == "missing file"
+    assert "is no file" in str(refused(tmp_path))
+    (tmp_path / "notes.wav").write_text("hello")
+    assert refused(tmp_path / "notes.wav").reason == "unreadable audio"
+    (tmp_path / "a.raw").write_bytes(bytes(100))
+    assert refused(tmp_path / "a.raw").reason == "unreadable audio"
+
+
+def test_samples_that_are_no_numbers(tmp_path):
+    samples = noise()
+    samples[7:9] = np.nan, np.inf
+    error = refused(write(tmp_path / "a.wav", samples, subtype="FLOAT"))
+    assert error.reason == "samples that are no numbers"
+    assert "2 samples that are NaN or infinite" in str(error)
+
+
+@pytest.mark.parametrize("rate", [1_000_000, 2_000_000_000])
+def test_a_rate_that_no_recorder_has(tmp_path, rate):
+    soundfile.write(tmp_path / "a.wav", noise(), rate)
+    assert refused(tmp_path / "a.wav").reason == "unusable sampling rate"
+
+
+def test_one_channel_at_another_rate(tmp_path):
+    stereo = np.stack([noise(), noise()[::-1]], axis=1)
+    path = write(tmp_path / "a.wav", stereo, subtype="FLOAT")
+    mean = torch.from_numpy(stereo.mean(axis=1))
+    wanted = torchaudio.functional.resample(mean, RATE, 22050).numpy()
+    np.testing.assert_array_equal(audio.read_mono(path, 22050), wanted)
+
+
+def test_a_copy_in_one_channel_is_never_clipped(tmp_path):
+    audio.write_mono(tmp_path / "a.flac", 3 * noise(level=0.9), RATE)
+    samples, header = audio.read(tmp_path / "a.flac")
+    assert header.channels == 1 and 0.99 < np.abs(samples).max() <= 1
+    expected = noise(level=0.9) / np.abs(noise(level=0.9)).max()
+    np.testing.assert_allclose(samples[:, 0], expected, atol=1e-4)
+
+
+# ---------------------------------------------------------------------- the resampler
+
+
+@pytest.mark.parametrize("rate, fs", [(22050, 16000), (16000, 22050), (48000, 16000)])
+def test_rates_are_changed_as_they_always_were(rate, fs):
+    """Models have heard the one filter and scores the other: digit by digit."""
+    sinc = torchaudio.functional.resample(torch.from_numpy(noise()), rate, fs).numpy()
+    np.testing.assert_array_equal(audio.resample(noise(), rate, fs), sinc)
+    soxr = librosa.resample(noise(), orig_sr=rate, target_sr=fs)
+    np.testing.assert_array_equal(audio.resample(noise(), rate, fs, "soxr"), soxr)
+
+
+@pytest.mark.parametrize("rate", [44099, 15999, 11027])
+def test_odd_rates_take_little_memory(rate):
+    """As they are, their filters would have hundreds of millions of taps."""
+    time = np.arange(rate) / rate
+    tone = np.sin(2 * np.pi * 440 * time).astype(np.float32)
+    found = audio.resample(tone, rate, RATE)
+    assert abs(len(found) - RATE) <= RATE * 0.002
+    spectrum = np.abs(np.fft.rfft(found, 8 * RATE))
+    assert abs(spectrum.argmax() / 8 - 440) < 1  # Hz
+
+
+def test_nothing_stays_nothing():
+    assert len(audio.resample(np.zeros(0, np.float32), 16000, 22050)) == 0

@@ -1,0 +1,204 @@
+"""files.py: whole files whoever writes them, locked folders, results that are kept."""
+
+import multiprocessing
+import os
+import signal
+import socket
+import time
+
+import pytest
+
+from espnet_prune import files
+from espnet_prune.errors import UserError
+from espnet_prune.files import (
+    Journal,
+    can_name_a_file,
+    is_done,
+    lock_folder,
+    mark_done,
+    replace_when_written,
+    write_text,
+)
+
+FORK = multiprocessing.get_context("fork")
+
+
+def in_processes(number, function, *arguments):
+    workers = [
+        FORK.Process(target=function, args=(n, *arguments)) for n in range(number)
+    ]
+    for worker in workers:
+        worker.start()
+    return workers
+
+
+# ------------------------------------------------------------------- whole or absent
+
+
+def write_slowly(letter, path, start):
+    start.wait()
+    for _ in range(5):
+        with replace_when_written(path) as partial, partial.open("w") as file:
+            for _ in range(20):
+                file.write("abcd"[letter] * 1000)
+                file.flush()
+                time.sleep(0.0005)
+
+
+def test_of_several_writers_the_content_is_always_that_of_one(tmp_path):
+    path, start = tmp_path / "result", FORK.Event()
+    workers = in_processes(4, write_slowly, path, start)
+    start.set()
+    seen = set()
+    while any(worker.is_alive() for worker in workers):
+        if path.exists():
+            content = path.read_text()
+            assert content == content[:1] * 20_000
+            seen.add(content[0])
+    assert [worker.exitcode for worker in workers] == [0, 0, 0, 0]
+    assert len(seen) > 1  # they did write at the same time
+    assert os.listdir(tmp_path) == ["result"]
+
+
+def test_a_writer_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
+    write_text(tmp_path / "result", "old")
+    with pytest.raises(RuntimeError), replace_when_written(tmp_path / "result") as new:
+        new.write_text("half of")
+        raise RuntimeError
+    assert (tmp_path / "result").read_text() == "old"
+    assert os.listdir(tmp_path) == ["result"]
+
+
+def test_what_killed_writers_left_is_removed_in_time(tmp_path, monkeypatch):
+    for name, age in (
+        (".a.0.partial", 2 * files.ABANDONED_SECONDS),
+        (".b.1.partial", 9),
+    ):
+        (tmp_path / name).touch()
+        then = time.time() - age
+        os.utime(tmp_path / name, (then, then))
+    write_text(tmp_path / "c", "new")
+    assert sorted(os.listdir(tmp_path)) == [".b.1.partial", "c"]
+
+
+def test_files_are_as_readable_as_any_other(tmp_path):
+    write_text(tmp_path / "one", "")
+    (tmp_path / "other").touch()
+    assert (tmp_path / "one").stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
+def test_names_of_the_greatest_length(tmp_path):
+    write_text(tmp_path / ("é" * 127), "text")
+    with pytest.raises(UserError, match="cannot write .*: make room, or choose"):
+        write_text(tmp_path / ("e" * 300), "text")
+    assert os.listdir(tmp_path) == ["é" * 127]
+
+
+def test_a_full_disk_is_one_line(tmp_path):
+    with pytest.raises(UserError, match="cannot write .*No space left") as caught:
+        with replace_when_written(tmp_path / "result") as partial:
+            partial.write_text("half of")
+            with open("/dev/full", "w") as full:
+                full.write("it")
+    assert "\n" not in str(caught.value) and not os.listdir(tmp_path)
+
+
+def test_a_folder_that_is_missing_is_one_line(tmp_path):
+    with pytest.raises(UserError, match="cannot write .*No such file"):
+        write_text(tmp_path / "none" / "result", "text")
+
+
+def test_a_mark_counts_for_the_state_that_it_was_made_from(tmp_path):
+    assert not is_done(tmp_path / "mark", "corpus 1")
+    mark_done(tmp_path / "mark", "corpus 1")
+    assert is_done(tmp_path / "mark", "corpus 1")
+    assert not is_done(tmp_path / "mark", "corpus 2")
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [
+        ("p225_001", True),
+        ("é" * 100, True),
+        ("é" * 101, False),
+        ("a/b", False),
+        ("a\0b", False),
+        (".hidden", False),
+        ("", False),
+    ],
+)
+def test_names_that_a_file_can_have(name, wanted):
+    assert can_name_a_file(name) == wanted
+
+
+# ----------------------------------------------------------------------------- locks
+
+
+def hold(_, folder, held, end):
+    with lock_folder(folder, "training"):
+        held.set()
+        end.wait()
+
+
+def test_a_folder_in_use_names_its_owner_and_the_remedy(tmp_path):
+    held, end = FORK.Event(), FORK.Event()
+    folder = tmp_path / "exp" / "tts_a"
+    (worker,) = in_processes(1, hold, folder, held, end)
+    assert held.wait(20)
+    owner = rf"training \(process {worker.pid} on {socket.gethostname()}, since .*\)"
+    with pytest.raises(UserError, match=f"tts_a is in use by {owner}: wait") as caught:
+        with lock_folder(folder, "training"):
+            pass
+    assert "end it, or choose another folder" in str(caught.value)
+    end.set()
+    worker.join()
+    with lock_folder(folder, "training"):
+        pass
+
+
+def test_the_lock_of_a_process_that_was_killed_is_free(tmp_path):
+    held, end = FORK.Event(), FORK.Event()
+    (worker,) = in_processes(1, hold, tmp_path, held, end)
+    assert held.wait(20)
+    os.kill(worker.pid, signal.SIGKILL)
+    worker.join()
+    with lock_folder(tmp_path, "training"):
+        pass
+
+
+def test_a_lock_is_free_after_an_error(tmp_path):
+    for _ in range(2):
+        with pytest.raises(RuntimeError), lock_folder(tmp_path, "training"):
+            raise RuntimeError
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot write to the folder .*file/exp"):
+        with lock_folder(tmp_path / "file" / "exp", "training"):
+            pass
+
+
+# --------------------------------------------------------------------------- journals
+
+
+def test_a_journal_goes_on_where_it_was_cut_off(tmp_path):
+    path = tmp_path / "new" / "journal"
+    with Journal(path, "corpus 1") as journal:
+        for number in range(3):
+            journal.add(f"u{number}", [number, "two\u2028lines"])
+    path.write_bytes(path.read_bytes()[:-9])
+    with Journal(path, "corpus 1") as journal:
+        assert journal.known == {f"u{n}": [n, "two\u2028lines"] for n in range(2)}
+        journal.add("u2", "again")
+    assert Journal(path, "corpus 1").known["u2"] == "again"
+    assert Journal(path, "corpus 2").known == {}
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"[1]\n2\n", b"null\n{}\n"])
+def test_a_journal_that_is_none_is_begun_anew(tmp_path, content):
+    (tmp_path / "journal").write_bytes(content)
+    with Journal(tmp_path / "journal") as journal:
+        assert journal.known == {}
+        journal.add("u", 1)
+    assert Journal(tmp_path / "journal").known == {"u": 1}
