@@ -143,10 +143,10 @@ def test_any_recording_becomes_mono_at_16_khz(tmp_path):
 
 def test_what_is_no_audio_is_refused(tmp_path):
     (tmp_path / "a.wav").write_text("no audio")
-    with pytest.raises(UserError, match="a.wav as audio"):
+    with pytest.raises(UserError, match="a.wav cannot be read as audio"):
         backends.load_wave(tmp_path / "a.wav")
     soundfile.write(tmp_path / "b.wav", np.full(99, np.nan), 16000, "FLOAT")
-    with pytest.raises(UserError, match="b.wav has samples that are NaN"):
+    with pytest.raises(UserError, match="b.wav has 99 samples that are NaN"):
         backends.load_wave(tmp_path / "b.wav")
 
 

@@ -16,6 +16,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+from espnet_prune.cli.options import add_test_set
 from espnet_prune.evaluation import documents, listening, ratings, tables
 from espnet_prune.evaluation.listening import KEY, PAGE
 from espnet_prune.evaluation.scoring import check_coverage, read_data, read_systems
@@ -32,21 +33,7 @@ def get_parser() -> argparse.ArgumentParser:
     make = commands.add_parser(
         "make", help="Write the page of a test and its key", formatter_class=form
     )
-    make.add_argument(
-        "--system",
-        action="append",
-        default=[],
-        metavar="NAME=WAVS",
-        help="A name and a folder of UTTERANCE.wav, or a wav.scp; give it once a "
-        "system. The names are not on the page",
-    )
-    make.add_argument(
-        "--data_dir",
-        type=Path,
-        required=True,
-        help="Kaldi folder with text, wav.scp (references), utt2spk and, where there "
-        "are recordings of the texts, gt_wav.scp, which is one more system",
-    )
+    add_test_set(make)
     make.add_argument(
         "--output_dir", required=True, help=f"Folder for {PAGE} and {KEY}"
     )

@@ -18,6 +18,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from espnet_prune.cli.options import add_test_set
 from espnet_prune.errors import UserError
 from espnet_prune.evaluation.scorers import DEFAULT, MEASURED, METRICS
 
@@ -28,21 +29,7 @@ def get_parser() -> argparse.ArgumentParser:
         description="Score what systems said, with intervals and paired differences",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument(
-        "--system",
-        action="append",
-        default=[],
-        metavar="NAME=WAVS",
-        help="A name and a folder of UTTERANCE.wav, or a wav.scp; give it once a "
-        "system. Differences are to the first one",
-    )
-    parser.add_argument(
-        "--data_dir",
-        type=Path,
-        required=True,
-        help="Kaldi folder with text, wav.scp (references), utt2spk and, where there "
-        "are recordings of the texts, gt_wav.scp",
-    )
+    add_test_set(parser)
     parser.add_argument(
         "--output_dir",
         type=Path,

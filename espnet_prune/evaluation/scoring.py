@@ -12,7 +12,6 @@ are not in the data, and metrics that are not asked for, stay as they are.
 
 import contextlib
 import functools
-import hashlib
 import importlib.metadata
 import json
 import logging
@@ -28,7 +27,7 @@ from espnet_prune.data.kaldi import read_columns
 from espnet_prune.errors import UserError, first_line
 from espnet_prune.evaluation.backends import load_wave
 from espnet_prune.evaluation.scorers import METRICS, Measured, Utterance
-from espnet_prune.evaluation.speaking import RECORDS, digest
+from espnet_prune.evaluation.speaking import RECORDS, digest, stamp
 from espnet_prune.files import can_name_a_file, read_json_lines, replace_when_written
 from espnet_prune.processes import process_pool
 
@@ -224,12 +223,12 @@ def _stamps(system: System, utterance: Utterance, versions: dict[str, str]):
             for speaker, paths in utterance.voices.items()
         },
     }
-    stamps = {}
-    for name, version in versions.items():
-        used = [version, utterance.speaker, *(inputs[i] for i in METRICS[name].uses)]
-        text = json.dumps(used, sort_keys=True)
-        stamps[name] = hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
-    return stamps
+    return {
+        name: stamp(
+            version, utterance.speaker, *(inputs[i] for i in METRICS[name].uses)
+        )
+        for name, version in versions.items()
+    }
 
 
 class ScoreFile:
@@ -276,8 +275,8 @@ def score_job(job: Job) -> dict[str, Any]:
     """Score one utterance of one system by all metrics that it lacks."""
     wave = load_wave(job.wav)
     return {
-        name: {**METRICS[name].score(wave, job.utterance), "of": stamp}
-        for name, stamp in job.stamps.items()
+        name: {**METRICS[name].score(wave, job.utterance), "of": made_from}
+        for name, made_from in job.stamps.items()
     }
 
 
@@ -353,9 +352,9 @@ def score_systems(
                     scores[name] = {**value, "of": record.get("of")}
             stamps = _stamps(system, utterance, judged)
             lacking = {
-                name: stamp
-                for name, stamp in stamps.items()
-                if scores.get(name, {}).get("of") != stamp
+                name: made_from
+                for name, made_from in stamps.items()
+                if scores.get(name, {}).get("of") != made_from
             }
             for name in lacking:
                 scores.pop(name, None)

@@ -63,7 +63,8 @@ def identify_vocoder(vocoder: str | None) -> list[str]:
 
 def stamp(*parts: Any) -> str:
     """Give a short hash of anything that JSON can hold."""
-    return hashlib.blake2b(json.dumps(parts).encode(), digest_size=8).hexdigest()
+    text = json.dumps(parts, sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
 # ------------------------------------------------------------------------ the records
