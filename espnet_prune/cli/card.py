@@ -24,7 +24,7 @@ from espnet_prune.errors import UserError
 from espnet_prune.evaluation import tables
 from espnet_prune.evaluation.history import read_config
 from espnet_prune.files import replace_when_written
-from espnet_prune.speech.vocoder import GRIFFIN_LIM, WEIGHTS
+from espnet_prune.speech.vocoder import GRIFFIN_LIM, NAMES, WEIGHTS
 
 CARD = "README.md"
 UNKNOWN = "to be filled in"
@@ -83,7 +83,7 @@ def get_parser() -> argparse.ArgumentParser:
         "--license", default=UNKNOWN, help="Of the weights, for instance cc-by-4.0"
     )
     parser.add_argument(
-        "--vocoder", default="none", help="Of the example: hifigan, or none"
+        "--vocoder", default=GRIFFIN_LIM, help="Of the example, for instance hifigan"
     )
     parser.add_argument(
         "--text", default="Hello, this is my voice.", help="What the example says"
@@ -125,7 +125,7 @@ def example(config: Dict[str, Any], model: str, vocoder: str, text: str) -> str:
     Args:
         config: Of the training.
         model: Tag or archive.
-        vocoder: What ``vocoder_file`` takes; those without public weights are left out.
+        vocoder: Of the example; those without public weights are left out.
         text: What to say.
 
     """
@@ -143,7 +143,7 @@ def example(config: Dict[str, Any], model: str, vocoder: str, text: str) -> str:
         arguments.append('spembs=torch.load("speaker_embedding.pt")')
     if any("torch" in argument for argument in arguments):
         imports.append("torch")
-    options = f", vocoder_file={json.dumps(vocoder)}" if vocoder in WEIGHTS else ""
+    options = f", vocoder={json.dumps(vocoder)}" if vocoder in WEIGHTS else ""
     lines = [
         "import espnet_prune  # registers the model with ESPnet",
         *(f"import {name}" for name in imports),
@@ -159,11 +159,11 @@ def example(config: Dict[str, Any], model: str, vocoder: str, text: str) -> str:
 
 def own_vocoder(vocoder: str) -> List[str]:
     """Tell of a vocoder that is nobody else's."""
-    if vocoder in GRIFFIN_LIM or vocoder in WEIGHTS:
+    if vocoder in NAMES:
         return []
     return [
         f"It was decoded with a vocoder, `{Path(vocoder).name}`, that is not in the "
-        "archive: without it (`vocoder_file`) the example speaks by Griffin-Lim."
+        "archive: without it (`vocoder=`) the example speaks by Griffin-Lim."
     ]
 
 

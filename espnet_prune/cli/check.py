@@ -12,14 +12,13 @@ import numpy as np
 import soundfile
 from espnet2.bin import tts_inference
 from espnet2.bin.tts_inference import Text2Speech
-from espnet2.utils.types import str_or_none
 from espnet_model_zoo.downloader import ModelDownloader
 
-from espnet_prune import PruneTTSTask
 from espnet_prune.errors import UserError
 from espnet_prune.files import read_columns
 from espnet_prune.speech.pretrained import first_line
 from espnet_prune.speech.reference import read_speaker
+from espnet_prune.speech.vocoder import GRIFFIN_LIM, describe_features, open_vocoder
 
 
 def check(
@@ -27,7 +26,7 @@ def check(
     data_dir: Path,
     said: Path,
     settings: Dict[str, Any],
-    vocoder: Optional[str] = None,
+    vocoder: str = GRIFFIN_LIM,
     spembs: Optional[Path] = None,
 ) -> str:
     """Load a packed model as its user would and compare its speech.
@@ -38,7 +37,7 @@ def check(
         said: folder of what the experiment said, ``ID.wav``, or, if that was said on
             a GPU, which rounds in its own way, the weights of the experiment.
         settings: those of decoding, keyword arguments of ``Text2Speech``.
-        vocoder: the one of decoding, None for Griffin-Lim.
+        vocoder: the one of decoding.
         spembs: scp file of speaker embeddings, if the model uses them.
 
     Returns:
@@ -61,9 +60,8 @@ def check(
     def say(train_config, model_file) -> np.ndarray:
         text2speech = Text2Speech(train_config, model_file, **settings)
         # ESPnet's own Griffin-Lim says something else each time
-        text2speech.vocoder = PruneTTSTask.build_vocoder_from_file(
-            None, vocoder, text2speech.model
-        )
+        features = describe_features(text2speech.feats_extract)
+        text2speech.vocoder = open_vocoder(vocoder, features)
         speech, _ = soundfile.read(references[name], dtype="float32")
         speaker = read_speaker(text2speech, data_dir, name, spembs)
         wav = text2speech(text, speech=speech, **speaker)["wav"].numpy()
@@ -144,9 +142,9 @@ def get_parser() -> argparse.ArgumentParser:
         "--inference_args", default="", help="options of decoding that override it"
     )
     parser.add_argument(
-        "--vocoder_file",
-        type=str_or_none,
-        help="vocoder of decoding (default: none, Griffin-Lim)",
+        "--vocoder",
+        default=GRIFFIN_LIM,
+        help="vocoder of decoding (default: griffin_lim)",
     )
     parser.add_argument(
         "--spembs",
@@ -164,7 +162,7 @@ def main(cmd=None) -> None:
         args.data_dir,
         args.said,
         decoding_settings(args.config, args.inference_args),
-        args.vocoder_file,
+        args.vocoder,
         args.spembs,
     )
     print(f"{args.packed}: loads, and says {name} bit for bit as before")

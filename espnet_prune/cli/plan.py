@@ -2,22 +2,14 @@
 
 import argparse
 import shlex
-from pathlib import Path
-from typing import Optional, Sequence
+from typing import Optional
 
 import yaml
-from espnet2.tasks.tts import feats_extractor_choices
 
 from espnet_prune.config import parse_pruning
 from espnet_prune.errors import UserError
 from espnet_prune.speech.pretrained import first_line
-from espnet_prune.speech.vocoder import (
-    GRIFFIN_LIM,
-    check_features,
-    describe_features,
-    is_vocoder_name,
-    trained_features,
-)
+from espnet_prune.speech.vocoder import read_features, require_vocoder
 from espnet_prune.training.task import PruneTTSTask, check_settings, is_ours
 
 PHASE1_SHARE = 40 / 300  # of all steps, in the paper
@@ -63,8 +55,8 @@ def plan(
     data = ["text", "speech"] + (["durations"] if teacher_dumpdir else [])
     args.train_data_path_and_name_and_type = [("", name, "") for name in data]
     check_settings(args)
-    if vocoders:
-        check_vocoders(vocoders.split(), args)
+    for vocoder in vocoders.split():
+        require_vocoder(vocoder, read_features(vars(args)))
     pruning = args.tts_conf.get("pruning") or "none"
     if not is_ours(args.tts) or pruning != "differentiable":
         return dict(pruning=pruning, epochs=args.max_epoch)
@@ -84,26 +76,6 @@ def plan(
         phase1_epochs=phase1_epochs,
         phase2_epochs=args.max_epoch - phase1_epochs,
     )
-
-
-def check_vocoders(names: Sequence[str], args: argparse.Namespace) -> None:
-    """Refuse vocoders that are missing or do not fit the features.
-
-    Args:
-        names: As ``--vocoder_file`` of decoding takes them.
-        args: parsed options of training.
-
-    Raises:
-        UserError: see above.
-
-    """
-    extractor = feats_extractor_choices.get_class(args.feats_extract)
-    features = describe_features(extractor(**args.feats_extract_conf))
-    for name in names:
-        if is_vocoder_name(name):
-            check_features(name, trained_features(name), features)
-        elif name not in GRIFFIN_LIM and not Path(name).is_file():
-            raise UserError(f"vocoder {name} is missing: name another")
 
 
 def get_parser() -> argparse.ArgumentParser:

@@ -1,6 +1,6 @@
 """Send recordings through a mel and a vocoder, for the row of ground truth.
 
-python -m espnet_prune.cli.vocode --data_dir DATA --vocoder hifigan -o OUT
+espnet-prune vocode --data_dir DATA --vocoder hifigan -o OUT
 
 DATA is the Kaldi folder of a test set with gt_wav.scp. Run it again to go on after an
 interruption; what is finished is kept.
@@ -15,6 +15,7 @@ from espnet_prune.evaluation.copy_synthesis import copy_synthesis
 from espnet_prune.evaluation.scoring import read_wavs
 from espnet_prune.evaluation.tables import make_output_dir
 from espnet_prune.speech.pretrained import find_model
+from espnet_prune.speech.vocoder import CHOICES, GRIFFIN_LIM
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -28,8 +29,8 @@ def get_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--vocoder",
-        default="griffin_lim",
-        help="griffin_lim, hifigan, hifigan_ljspeech, or the folder of a HiFi-GAN",
+        default=GRIFFIN_LIM,
+        help=f"{CHOICES}; those of ParallelWaveGAN need --model",
     )
     parser.add_argument(
         "--model",

@@ -81,7 +81,7 @@ def load_reference(
         UserError: The reference is missing, unreadable, empty, too short, silent,
             mostly clipped, or holds samples that are no audio.
     """
-    name, samples, rate = _read(source, fs, reference_fs, max_seconds)
+    name, samples, rate = _read(source, fs, _whole(reference_fs), max_seconds)
     if not np.isfinite(samples).all():
         bad = int((~np.isfinite(samples)).sum())
         raise UserError(
@@ -159,6 +159,15 @@ def read_speaker(
             raise UserError(f"{spembs} has no embedding of {name}: add it")
         found["spembs"] = np.array(embeddings[name])
     return found
+
+
+def _whole(rate: Any) -> int | None:
+    """Refuse a sampling rate in Hz that is no whole number; 22050.0 is one."""
+    if rate is None:
+        return None
+    if not isinstance(rate, (int, float, np.number)) or rate != rate // 1:
+        raise UserError(f"reference_fs is {rate}: give a whole number of Hz")
+    return int(rate)
 
 
 def _read(

@@ -17,7 +17,7 @@ fail() {
 stage=1
 stop_stage=100
 phase1_epochs=
-vocoders=none
+vocoders=griffin_lim
 nbpe=100
 srctexts=
 python="python3 -m espnet_prune"
@@ -70,7 +70,7 @@ Takes every option of ESPnet's tts.sh and hands it on, and these:
     --phase1_epochs  # Epochs of phase 1, out of the max_epoch of the training
                      # configuration (default: 40/300 of them, as in the paper);
                      # of no effect on models of one phase.
-    --vocoders       # Vocoders to decode with, in a row: none (Griffin-Lim), hifigan,
+    --vocoders       # Vocoders to decode with, in a row: griffin_lim, hifigan,
                      # the folder of a HiFi-GAN, or the .pkl of a ParallelWaveGAN
                      # (default="${vocoders}").
     --nbpe           # Pieces of --token_type bpe, which tts.sh itself cannot make
@@ -288,14 +288,14 @@ if [ -z "${inference_tag}" ]; then
 fi
 decoded_tag() {  # name of the folder with the speech of vocoder $1
     case "$1" in
-        none|griffin_lim) echo "${inference_tag}" ;;
+        griffin_lim) echo "${inference_tag}" ;;
         *) echo "${inference_tag}_$(basename "$1" .pkl)" ;;  # a name, or a file
     esac
 }
 
 if runs 9; then
     for vocoder in ${vocoders}; do
-        log "Stage 9: decoding ${final_exp}, vocoder ${vocoder/#none/Griffin-Lim}"
+        log "Stage 9: decoding ${final_exp}, vocoder ${vocoder}"
         run_tts 8 --tts_exp "${final_exp}" --vocoder_file "${vocoder}" \
             --inference_tag "$(decoded_tag "${vocoder}")"
     done
@@ -310,7 +310,7 @@ if runs 10; then
             systems=()
             for vocoder in ${vocoders}; do
                 wavs="${final_exp}/$(decoded_tag "${vocoder}")/${dset}/wav"
-                systems+=(--system "$(basename "${vocoder/#none/griffin_lim}" .pkl)=${wavs}")
+                systems+=(--system "$(basename "${vocoder}" .pkl)=${wavs}")
             done
             python3 -m espnet_prune score --data_dir "data/${dset}" "${systems[@]}" \
                 --output_dir "${final_exp}/scores/${dset}"
@@ -368,7 +368,7 @@ zipfile.ZipFile(sys.argv[1], 'a').write(sys.argv[2])" "${packed}" "${bpemodel}"
     # shellcheck disable=SC2046
     python3 -m espnet_prune check "${packed}" --said "${said}" \
         --data_dir "${dumpdir}/raw/${dset}" $(spembs "${dset}") \
-        --vocoder_file "${vocoder}" --inference_args "${inference_args}" \
+        --vocoder "${vocoder}" --inference_args "${inference_args}" \
         ${inference_config:+--config "${inference_config}"}
 fi
 

@@ -75,7 +75,7 @@ choices() {  # names of the files in folder $1
 . "conf/features/${fs}.conf"
 : "${dumpdir:=dump/${fs}}" "${expdir:=exp/${fs}}"
 if [ -z "${vocoders}" ]; then
-    vocoders=none
+    vocoders=griffin_lim
     [ "${fs}" != 22050 ] || vocoders=hifigan
 fi
 

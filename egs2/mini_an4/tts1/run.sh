@@ -29,7 +29,7 @@ esac
     --inference_config conf/decode.yaml \
     --phase1_epochs 5 \
     --write_collected_feats true \
-    --vocoders "none hifigan" \
+    --vocoders "griffin_lim hifigan" \
     --train_set train \
     --valid_set dev \
     --test_sets test \
