@@ -218,7 +218,9 @@ def test_missing_package_names_the_command(monkeypatch):
 def test_unknown_name_lists_the_choices(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "config.json").write_text("{}")  # must not make any name a path
-    with pytest.raises(UserError, match="hifgan.*griffin_lim, hifigan, hifigan_ljs.*pkl"):
+    with pytest.raises(
+        UserError, match="hifgan.*griffin_lim, hifigan, hifigan_ljs.*pkl"
+    ):
         open_vocoder("hifgan", describe_features(fitting_features()))
 
 
