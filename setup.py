@@ -27,8 +27,11 @@ setup(
     python_requires=">=3.12,<3.14",
     packages=find_packages(include=["espnet_prune", "espnet_prune.*"]),
     entry_points={"console_scripts": ["espnet-prune=espnet_prune.__main__:entry"]},
-    # The page of a listening test.
-    package_data={"espnet_prune.evaluation": ["*.html"]},
+    # The page of a listening test, and models that ship with the package.
+    package_data={
+        "espnet_prune": ["models/*/**"],
+        "espnet_prune.evaluation": ["*.html"],
+    },
     install_requires=[
         # One release line: the classes that are extended here are not ESPnet's API.
         "espnet>=202611,<202612",
@@ -53,6 +56,8 @@ setup(
         "whisper-normalizer>=0.1.15",
         "tqdm",
         "PyYAML",
+        # Files of voices and weights.
+        "safetensors>=0.4.3",
         "scipy<2",
         "sentencepiece",
         "soundfile>=0.12",

@@ -190,6 +190,11 @@ def trained_features(name: str | Path) -> dict[str, Any]:
     """
     if str(name) in WEIGHTS:
         return dict(PUBLISHED)
+    if _is_parallel_wavegan(name):
+        raise UserError(
+            f"vocoder {name} says nothing of its features: name the model whose "
+            "features it was trained on, by --model"
+        )
     if not Path(name).exists():
         raise UserError(
             f"vocoder '{name}' is neither known nor there as a file: choose {CHOICES}"
