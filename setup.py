@@ -43,7 +43,12 @@ setup(
     entry_points={"console_scripts": ["espnet-prune=espnet_prune.__main__:entry"]},
     package_data={
         # Configurations: espnet_prune/conf is a link to conf/, the wheel has the files.
-        "espnet_prune": ["py.typed", "conf/*.yaml", "conf/systems/*.yaml"],
+        "espnet_prune": [
+            "py.typed",
+            "conf/*.yaml",
+            "conf/systems/*.yaml",
+            "models/*/**",
+        ],
         # Pages, and sentences to say.
         "espnet_prune.data": ["*.txt"],
         "espnet_prune.evaluation": ["templates/*"],
@@ -71,6 +76,8 @@ setup(
         "whisper-normalizer>=0.1.15",
         "tqdm",
         "PyYAML",
+        # Files of voices and weights.
+        "safetensors>=0.4.3",
         "scipy<2",
         "sentencepiece",
         "soundfile>=0.12",

@@ -529,6 +529,11 @@ class StyleSpeech(AbsTTS):
             encoded = self.encoder(tokens, style, valid)
             predicted = self._predict_variances(encoded, valid)
             if durations is None:
+                if not torch.isfinite(predicted.log_duration).all():
+                    raise UserError(
+                        "predicted durations are NaN or infinite: use another "
+                        "reference or style vector, or an earlier checkpoint"
+                    )
                 durations = durations_from_log(predicted.log_duration, valid, alpha)
                 require_speakable(durations, token_lengths, alpha)
                 pitch, energy = predicted.pitch, predicted.energy
@@ -673,8 +678,8 @@ def require_speakable(
     if (frames > MAX_FRAMES_A_TOKEN * token_lengths).any():
         raise UserError(
             f"a text of {token_lengths.tolist()[int(frames.argmax())]} tokens would "
-            f"take {int(frames.max())} frames at alpha {alpha:g}: choose one nearer "
-            "to 1, or train the model longer"
+            f"take {int(frames.max())} frames at speed {1 / alpha:g}: choose one "
+            "nearer to 1, or train the model longer"
         )
 
 

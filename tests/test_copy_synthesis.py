@@ -87,6 +87,17 @@ def test_what_is_finished_is_not_done_again(run, data, tmp_path):
     assert sorted(json.loads(line)["utterance"] for line in lines) == ["a", "b"]
 
 
+def test_several_cores_give_the_same_waves(run, tmp_path):
+    one = run("griffin_lim")
+    torch.set_num_threads(2)
+    try:
+        two = run("griffin_lim", out=tmp_path / "two")
+    finally:
+        torch.set_num_threads(1)
+    for name in one:
+        assert np.array_equal(one[name][0], two[name][0])
+
+
 def test_recordings_that_are_too_short_are_refused_before_any_is_vocoded(run, tmp_path):
     for samples in (0, 512):  # at 22050 Hz a frame is of 1024
         path = tmp_path / "b.flac"
@@ -99,12 +110,14 @@ def test_recordings_that_are_too_short_are_refused_before_any_is_vocoded(run, tm
 
 
 def test_what_cannot_be_done_is_said(run, data, tmp_path):
-    with pytest.raises(UserError, match="neither known nor a HiFi-GAN folder"):
+    with pytest.raises(UserError, match="neither known nor there as a file"):
         run("nobodys")
     with pytest.raises(UserError, match="device nowhere cannot be used .*: use cpu"):
         run("griffin_lim", "--device", "nowhere")
-    with pytest.raises(UserError, match="ParallelWaveGAN"):
+    with pytest.raises(UserError, match="a.pkl is missing"):
         run("a.pkl", "--model", write_recipe(tmp_path / "recipe"))
+    with pytest.raises(UserError, match="a.pkl says nothing of its features: .*--mod"):
+        run("a.pkl")
     config = tmp_path / "config.yaml"
     config.write_text("feats_extract: linear_spectrogram\n")
     with pytest.raises(UserError, match="features linear_spectrogram, of which no"):

@@ -427,7 +427,7 @@ def test_models_without_references_speak_as_in_espnet(tmp_path, monkeypatch):
     experiment = experiment_of(tmp_path, spks=3, spk_embed_dim=4)
     text2speech = Text2Speech.from_pretrained(experiment)
     given = dict(sids=torch.tensor([2]), spembs=torch.ones(4))
-    said = text2speech("hello there", **given, alpha=2.0)
+    said = text2speech("hello there", **given, speed=0.5)
     assert said["feat_gen"].shape == (120, 80) and torch.isfinite(said["wav"]).all()
     theirs = ESPnetText2Speech(
         experiment / "config.yaml", experiment / "train.loss.ave.pth"

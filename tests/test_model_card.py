@@ -150,7 +150,7 @@ def test_card_says_what_a_user_has_to_know(recipe, capsys):
     assert "--tts must be one of" in first
     code = code_of(card)
     assert code.startswith("import espnet_prune")
-    assert 'from_pretrained(\n    "tts_tiny", vocoder_file="hifigan"\n)' in code
+    assert 'from_pretrained(\n    "tts_tiny", vocoder="hifigan"\n)' in code
     compile(code, "card", "exec")
     # no index has the package: it is installed from its source
     assert "pip install '.[hifigan,g2p_en]'" in card and ">=" not in card
@@ -183,7 +183,7 @@ def test_what_nobody_said_is_to_be_filled_in(recipe):
     main([str(experiment), "--plugin_url", url, "--output", str(recipe / "card.md")])
     card_with_url = (recipe / "card.md").read_text()
     assert f"pip install 'espnet_prune @ {url}'" in card_with_url
-    assert "vocoder_file" not in code_of(card) and "/home/me" not in card
+    assert "vocoder=" not in code_of(card) and "/home/me" not in card
     assert "a vocoder, my_hifigan, that is not in the archive" in card
     assert not (experiment / "README.md").exists()
 

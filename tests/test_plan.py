@@ -80,10 +80,10 @@ MEL = "--feats_extract fbank --feats_extract_conf fmin=0 --feats_extract_conf fm
 @pytest.mark.parametrize(
     "train_args, vocoders, fault",
     [
-        (f"{MEL} --feats_extract_conf fs=16000", "none hifigan", "fs found 16000 want"),
+        (f"{MEL} --feats_extract_conf fs=16000", "griffin_lim hifigan", "fs found 16000 want"),
         (f"{MEL} --feats_extract_conf fs=22050", "griffin_lim hifigan", None),
         (f"{MEL} --feats_extract_conf fs=16000", "griffin_lim", None),
-        (MEL, "melgan", "neither known nor a HiFi-GAN folder"),
+        (MEL, "melgan", "neither known nor there"),
         (MEL, "nowhere/checkpoint.pkl", "checkpoint.pkl is missing"),
     ],
 )

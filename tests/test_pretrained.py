@@ -1,14 +1,25 @@
 """Finding a model: folders, archives, tags, and the paths inside a config.yaml."""
 
+import functools
+import http.server
+import io
 import os
+import shutil
+import socket
+import tarfile
+import threading
 import zipfile
 
 import pytest
+import safetensors.torch
+import torch
 import yaml
-from tiny_experiment import STATS, pack_experiment, write_recipe
+from tiny_experiment import STATS, pack_experiment, voice, write_recipe
 
+from espnet_prune.cli import say
 from espnet_prune.errors import UserError
 from espnet_prune.speech.pretrained import find_model, paths_made_absolute, unpack_model
+from espnet_prune.speech.synthesis import Text2Speech
 
 
 @pytest.fixture
@@ -65,13 +76,13 @@ def test_archive_is_unpacked_once_and_anew_when_packed_anew(recipe):
 def test_interrupted_unpacking_is_not_taken_for_whole(recipe, monkeypatch):
     packed = pack_experiment(recipe, write_recipe(recipe))
 
-    def killed(archive, folder, use_cache):
+    def killed(archive, folder):
         folder.mkdir(parents=True)
         (folder / "meta.yaml").write_text("{}")
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("espnet_prune.speech.pretrained.unpack", killed)
+        patch.setattr("espnet_prune.speech.pretrained._unpack", killed)
         with pytest.raises(KeyboardInterrupt):
             unpack_model(packed)
     files = unpack_model(packed)
@@ -93,8 +104,10 @@ def test_a_full_disk_leaves_a_cache_that_can_be_used(recipe, tmp_path, monkeypat
     assert not list((tmp_path / "cache").rglob("unpacked.yaml*"))
     files = find_model(packed)
     (whole,) = (tmp_path / "cache").rglob("unpacked.yaml")
-    whole.write_text("")  # as if the power had failed
-    assert find_model(packed) == files
+    # as if the power had failed, or somebody had been there
+    for content in ("", "[]", "state: x", "files: [", "\0"):
+        whole.write_text(content)
+        assert find_model(packed) == files
 
 
 def test_a_cache_that_cannot_be_made_is_refused(recipe, tmp_path, monkeypatch):
@@ -115,7 +128,7 @@ def test_archives_that_hold_no_model(recipe, tmp_path):
 
 @pytest.mark.parametrize("name", ["/none/tts", "missing.zip", "a/b/c", "tts_mine"])
 def test_missing_paths_are_not_looked_up_on_the_network(name, monkeypatch):
-    monkeypatch.setattr("espnet_prune.speech.pretrained.download_pretrained", None)
+    monkeypatch.setattr("espnet2.utils.pretrained.download_pretrained", None)
     assert f"there is no model {name}" in refused(name)
 
 
@@ -127,7 +140,7 @@ def test_tags(monkeypatch):
         asked.append(tag)
         return dict(files)
 
-    monkeypatch.setattr("espnet_prune.speech.pretrained.download_pretrained", download)
+    monkeypatch.setattr("espnet2.utils.pretrained.download_pretrained", download)
     found = find_model("someone/stylespeech")
     assert found == dict(train_config="c.yaml", model_file="m.pth")
     assert asked == ["someone/stylespeech"]
@@ -135,10 +148,140 @@ def test_tags(monkeypatch):
     def offline(tag):
         raise ConnectionError("no route\nto host")
 
-    monkeypatch.setattr("espnet_prune.speech.pretrained.download_pretrained", offline)
+    monkeypatch.setattr("espnet2.utils.pretrained.download_pretrained", offline)
     message = refused("exp/tts_mistyped")
     assert "exp/tts_mistyped is no folder or file here" in message
     assert "ConnectionError: no route" in message
+
+
+@pytest.fixture
+def shipped(tmp_path, monkeypatch):
+    """A package folder of its own, in which models can be put."""
+    folder = tmp_path / "package"
+    (folder / "models").mkdir(parents=True)
+    monkeypatch.setattr("importlib.resources.files", lambda name: folder)
+    return folder / "models"
+
+
+def put_model(models, recipe, name):
+    """Ship a tiny model in half precision, statistics included, with two voices."""
+    experiment = write_recipe(recipe)
+    model = Text2Speech.from_pretrained(experiment)
+    folder = models / name
+    (folder / "voices").mkdir(parents=True)
+    state = torch.load(experiment / "train.loss.ave.pth")
+    half = {key: value.half().contiguous() for key, value in state.items()}
+    safetensors.torch.save_file(half, folder / "model.safetensors")
+    (folder / "stats").mkdir()
+    shutil.copy(recipe / STATS, folder / "stats" / "feats_stats.npz")
+    settings = yaml.safe_load((experiment / "config.yaml").read_text())
+    settings["normalize_conf"] = dict(stats_file="stats/feats_stats.npz")
+    (folder / "config.yaml").write_text(yaml.safe_dump(settings))
+    loaded = Text2Speech.from_pretrained(name)
+    for speaker, pitch in (("zoe", 220.0), ("ann", 240.0)):
+        file = folder / "voices" / f"{speaker}.voice"
+        loaded.save_voice(file, voice(pitch=pitch))
+    return model
+
+
+def test_a_model_that_ships_with_the_package(shipped, recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr(socket, "socket", None)  # no network
+    trained = put_model(shipped, recipe, "english_tiny")
+    shutil.rmtree(recipe)
+    monkeypatch.chdir(tmp_path)
+    for name in ("english_tiny", None):
+        model = Text2Speech.from_pretrained(name)
+        assert list(model.voices) == ["ann", "zoe"]
+        said = model("hello there")
+        wanted = trained("hello there", speech=voice(pitch=240.0))
+        assert said["feat_gen"].dtype == torch.float32
+        if torch.equal(said["duration"], wanted["duration"]):
+            difference = said["feat_gen"] - wanted["feat_gen"]
+            assert difference.abs().max() < 0.05
+    out = tmp_path / "out.wav"
+    say.main(["hello there", "-o", str(out)])
+    first = out.read_bytes()
+    say.main(["hello there", "-o", str(out), "--voice", "zoe"])
+    assert out.read_bytes() != first
+    with pytest.raises(UserError, match=r"there is no voice tim: .*\(ann, zoe\)"):
+        say.main(["hello there", "-o", str(out), "--voice", "tim"])
+    assert "name one that ships (english_tiny), an exper" in refused("english_large")
+    for file in (shipped / "english_tiny").glob("*.safetensors"):
+        file.unlink()
+    assert "the model english_tiny has no weights" in refused("english_tiny")
+
+
+def test_no_model_ships(shipped, tmp_path):
+    message = refused(None)
+    assert "no model ships with this installation: name an experiment" in message
+    with pytest.raises(UserError, match="no model ships"):
+        say.main(["hello", "-o", str(tmp_path / "out.wav")])
+    with pytest.raises(UserError, match="no model ships"):
+        Text2Speech.from_pretrained()
+
+
+def test_an_address_of_an_archive_is_fetched(recipe, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    packed = pack_experiment(recipe, write_recipe(recipe))
+    handler = functools.partial(QuietHandler, directory=str(packed.parent))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        files = find_model(f"{address}/{packed.name}")
+        assert os.path.getsize(files["model_file"]) > 1000
+        message = refused(f"{address}/none.zip")
+        assert "none.zip cannot be fetched (HTTPError: 404" in message
+        (recipe / "bomb.zip").write_bytes(b"")
+        zip_of_zeros(recipe / "bomb.zip", 70 * 2**20)
+        assert "would unpack to 70 MB" in refused(f"{address}/bomb.zip")
+        server.shutdown()
+    message = refused(f"{address}/other.zip")
+    assert "other.zip cannot be fetched (ConnectionError" in message
+
+
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    """Serve files without a word."""
+
+    def log_message(self, *arguments):
+        """Say nothing."""
+
+
+def zip_of_zeros(path, size):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("weights.pth", bytes(size))
+
+
+def test_archives_that_would_fill_the_disk_are_refused(recipe, tmp_path):
+    for size, fault in ((65 * 2**20, "would unpack to 65 MB"), (2**20, "meta.yaml")):
+        zip_of_zeros(tmp_path / "bomb.zip", size)
+        assert fault in refused(tmp_path / "bomb.zip")
+    assert not list((tmp_path / "cache").rglob("*.pth"))
+    with tarfile.open(tmp_path / "bomb.tgz", "w:gz") as archive:
+        info = tarfile.TarInfo("weights.pth")
+        info.size = 80 * 2**20
+        archive.addfile(info, io.BytesIO(bytes(info.size)))
+    assert "would unpack to 80 MB" in refused(tmp_path / "bomb.tgz")
+
+
+def test_archives_that_are_broken(recipe, tmp_path):
+    packed = pack_experiment(recipe, write_recipe(recipe))
+    whole = packed.read_bytes()
+    half = len(whole) // 2
+    bomb = "\n".join(
+        ["a0: &a0 [x]"]
+        + [f"a{n}: &a{n} [{'*a%d, ' % (n - 1) * 9}]" for n in range(1, 12)]
+    )
+    for damaged in (b"", whole[:half], b"junk" * 99):
+        packed.write_bytes(damaged)
+        assert "cannot be unpacked as a model" in refused(packed)
+    flipped = bytearray(whole)
+    flipped[half] ^= 1
+    packed.write_bytes(flipped)
+    assert "cannot be unpacked as a model (Bad CRC" in refused(packed)
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("meta.yaml", "files: {}\nyaml_files: {c: config.yaml}\n")
+        archive.writestr("config.yaml", bomb)
+    assert "its aliases repeat too much" in refused(packed)
 
 
 def test_paths_of_a_config_hold_from_any_folder(recipe, tmp_path, monkeypatch):
@@ -167,7 +310,7 @@ def test_paths_are_found_above_a_linked_experiment(recipe, tmp_path):
 
 def test_config_that_is_none(tmp_path):
     config = tmp_path / "config.yaml"
-    for content in ("- a list", "a: [", "\0"):
+    for content in ("- a list", "a: [", "\0", "", "3"):
         config.write_text(content)
         with pytest.raises(UserError, match="is no configuration of a training"):
             with paths_made_absolute(config):

@@ -14,6 +14,8 @@ from espnet_prune.cli.say import main as say_main
 from espnet_prune.errors import UserError
 from espnet_prune.evaluation import speaking
 from espnet_prune.files import read_json_lines
+from espnet_prune.model import StyleSpeech
+from espnet_prune.speech.generators import GriffinLim
 from espnet_prune.speech.synthesis import Text2Speech
 
 TEXTS = {
@@ -116,6 +118,27 @@ def test_kept_share_is_that_of_the_mask_of_inference(say, recipe, tmp_path):
     assert {record["kept_share"] for record in records.values()} == {None}
 
 
+def test_every_utterance_goes_through_the_model_once(say, monkeypatch):
+    said, waves = [], []
+    model, generator = StyleSpeech.batch_inference, GriffinLim.__call__
+
+    def count(self, text, **options):
+        said.extend(len(tokens) for tokens in text)
+        return model(self, text, **options)
+
+    def count_waves(self, feat):
+        waves.append(len(feat))
+        return generator(self, feat)
+
+    monkeypatch.setattr(StyleSpeech, "batch_inference", count)
+    monkeypatch.setattr(GriffinLim, "__call__", count_waves)
+    say("tts_hard", "--batch_size", "2")
+    lengths = [len(text) for _, text in TEXTS.values()]
+    warm_up, *rest = said  # a few tokens, for what is slow the first time
+    assert warm_up <= 8 and sorted(rest) == sorted(lengths)
+    assert len(waves) == 1 + len(TEXTS)
+
+
 def test_a_text_in_parts_counts_all_its_connections(recipe):
     text2speech = Text2Speech.from_pretrained(recipe / "exp" / "tts_hard")
     style = text2speech.style_vector(voice())
@@ -127,9 +150,12 @@ def test_a_text_in_parts_counts_all_its_connections(recipe):
             text2speech(part, style_vector=style)
         kept += sum(maps.mask.sum().item() for maps in layers)
         total += sum(maps.mask.numel() for maps in layers)
-    found = speaking.kept_share(text2speech, parts, style)
-    assert found == pytest.approx(kept / total)
-    assert text2speech.vocoder is not None
+    styles = [style] * len(parts)
+    outputs, shares, _ = speaking.generate(text2speech, parts, styles, 1.0, 2)
+    assert speaking.mean_kept(shares) == pytest.approx(kept / total)
+    for part, output in zip(parts, outputs, strict=True):
+        assert len(output["duration"]) == len(part) + 1
+    assert speaking.mean_kept([shares[0], None]) is None
 
 
 def test_what_is_finished_is_not_said_again(say, data, tmp_path, monkeypatch):

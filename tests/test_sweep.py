@@ -168,7 +168,7 @@ def test_a_folder_has_models_of_one_kind(recipe):
     faster = (*longer[:-1], "--max_epoch 99 --optim_conf lr=1")
     ended, trained, _ = sweep(recipe, *faster, code=2)
     assert not trained and "choose another --sweep_dir" in ended.stderr
-    same = ("--fs", "16000", *options, "--ngpu", "4", "--vocoders", "none hifigan")
+    same = ("--fs", "16000", *options, "--ngpu", "4", "--vocoders", "griffin_lim hifigan")
     sweep(recipe, *same)
     assert sweep(recipe, *options, "--fs", "24000", "--sweep_dir", "exp/other")[1]
 

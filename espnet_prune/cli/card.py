@@ -14,6 +14,7 @@ from pathlib import Path
 from espnet_prune.errors import UserError
 from espnet_prune.evaluation import card, tables
 from espnet_prune.evaluation.card import CARD, UNKNOWN
+from espnet_prune.speech.vocoder import GRIFFIN_LIM
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -47,7 +48,7 @@ def get_parser() -> argparse.ArgumentParser:
         "--license", default=UNKNOWN, help="Of the weights, for instance cc-by-4.0"
     )
     parser.add_argument(
-        "--vocoder", default="none", help="Of the example: hifigan, or none"
+        "--vocoder", default=GRIFFIN_LIM, help="Of the example, for instance hifigan"
     )
     parser.add_argument(
         "--text", default="Hello, this is my voice.", help="What the example says"

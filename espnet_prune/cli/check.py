@@ -4,6 +4,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from espnet_prune.speech.vocoder import GRIFFIN_LIM
+
 
 def get_parser() -> argparse.ArgumentParser:
     """Get argument parser."""
@@ -27,11 +29,9 @@ def get_parser() -> argparse.ArgumentParser:
         "--inference_args", default="", help="options of decoding that override it"
     )
     parser.add_argument(
-        "--vocoder_file",
-        type=lambda name: (
-            None if name.strip().lower() in ("none", "null", "nil") else name
-        ),
-        help="vocoder of decoding (default: none, Griffin-Lim)",
+        "--vocoder",
+        default=GRIFFIN_LIM,
+        help="vocoder of decoding (default: griffin_lim)",
     )
     parser.add_argument(
         "--spembs",
@@ -51,7 +51,7 @@ def main(cmd: Sequence[str] | None = None) -> None:
         args.data_dir,
         args.said,
         packed.decoding_settings(args.config, args.inference_args),
-        args.vocoder_file,
+        args.vocoder,
         args.spembs,
     )
     print(f"{args.packed}: loads, and says {name} bit for bit as before")

@@ -1,9 +1,9 @@
 """Say texts in the voice of a recording.
 
-python -m espnet_prune.cli.say --model EXP --reference ref.wav "text" -o out.wav
-python -m espnet_prune.cli.say --model EXP --reference ref.wav \\
-    --text_file texts.txt -o out_folder
-python -m espnet_prune.cli.say --model EXP --data_dir DATA -o out_folder
+espnet-prune say "text" -o out.wav
+espnet-prune say --model EXP --reference ref.wav "text" -o out.wav
+espnet-prune say --model EXP --voice me.voice --text_file texts.txt -o out_folder
+espnet-prune say --model EXP --data_dir DATA -o out_folder
 
 DATA is the Kaldi folder of a zero-shot test set: ``text`` is what to say and
 ``wav.scp`` the reference. Beside each UTTERANCE.wav, its computing time and the share
@@ -15,18 +15,18 @@ import argparse
 import logging
 import sys
 from pathlib import Path
-from typing import Dict, List
 
 import soundfile
 from tqdm import tqdm
 
 from espnet_prune.errors import UserError
 from espnet_prune.files import can_name_a_file, replace_when_written
+from espnet_prune.speech.vocoder import CHOICES, GRIFFIN_LIM
 
 FORMATS = {".wav": "WAV", ".flac": "FLAC"}
 
 
-def read_texts(source: str, kaldi: bool = False) -> Dict[str, str]:
+def read_texts(source: str, kaldi: bool = False) -> dict[str, str]:
     """Read what to say, one text a line; empty lines are skipped.
 
     Args:
@@ -45,18 +45,20 @@ def read_texts(source: str, kaldi: bool = False) -> Dict[str, str]:
         if source == "-":
             content = sys.stdin.read()
         else:
-            content = Path(source).read_text(encoding="utf-8-sig")
+            content = Path(source).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(
             f"cannot read {where} ({error}): give a text file in UTF-8, or -"
         ) from error
-    lines = [line.strip() for line in content.splitlines() if line.strip()]
+    # not splitlines, to which a form feed or U+2028 inside a text ends a line
+    lines = [line.strip() for line in content.removeprefix("\ufeff").split("\n")]
+    lines = [line for line in lines if line]
     if not lines:
         raise UserError(f"{where} holds no text: write one text a line")
     if not kaldi:
         digits = max(4, len(str(len(lines))))
         return {f"{n:0{digits}d}": line for n, line in enumerate(lines, 1)}
-    texts: Dict[str, str] = {}
+    texts: dict[str, str] = {}
     for number, line in enumerate(lines, 1):
         name, *text = line.split(maxsplit=1)
         fault = None
@@ -72,7 +74,7 @@ def read_texts(source: str, kaldi: bool = False) -> Dict[str, str]:
     return texts
 
 
-def output_files(texts: Dict[str, str], output: Path, one: bool) -> List[Path]:
+def output_files(texts: dict[str, str], output: Path, one: bool) -> list[Path]:
     """Name the file of each text and refuse those that cannot be written.
 
     Args:
@@ -125,8 +127,8 @@ def get_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--model",
-        required=True,
-        help="Experiment folder, packed model, or a tag of the model zoo",
+        help="A model that ships with the package, an experiment folder, a packed "
+        "model, or a tag of the model zoo; the first one that ships, if not given",
     )
     parser.add_argument(
         "--model_file",
@@ -139,6 +141,13 @@ def get_parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="Recording of the voice, at any rate. Given several times, the voice is "
         "the mean of the recordings",
+    )
+    parser.add_argument(
+        "--voice",
+        metavar="VOICE",
+        help="The voice in place of recordings: a file of espnet-prune voice, or the "
+        "name of a voice that comes with the model, whose first one speaks if neither "
+        "is given",
     )
     parser.add_argument(
         "--trim_reference",
@@ -154,9 +163,8 @@ def get_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--vocoder",
-        default="griffin_lim",
-        help="griffin_lim, hifigan, hifigan_ljspeech, a HiFi-GAN folder or file, or a "
-        "ParallelWaveGAN .pkl",
+        default=GRIFFIN_LIM,
+        help=CHOICES,
     )
     parser.add_argument(
         "--speed", type=float, default=1.0, help="2 speaks twice as fast"
@@ -181,15 +189,17 @@ def main(cmd=None) -> None:
                 f"--{name} is {getattr(args, name)}: choose a value above 0"
             )
     if args.data_dir is not None:
-        for name in ("reference", "kaldi", "trim_reference"):
+        for name in ("reference", "voice", "kaldi", "trim_reference"):
             if getattr(args, name):
                 raise UserError(
                     f"--data_dir has its own references: leave --{name} out"
                 )
         say_data(args)
         return
-    if args.reference is None:
-        raise UserError("no voice was given: name a recording of it by --reference")
+    if args.reference is not None and args.voice is not None:
+        raise UserError("two voices were given: leave out --reference or --voice")
+    if args.trim_reference and args.reference is None:
+        raise UserError("--trim_reference needs a --reference: add it")
     one = args.text_file is None
     texts = {"": args.text} if one else read_texts(args.text_file, args.kaldi)
     files = output_files(texts, args.output, one)
@@ -200,27 +210,33 @@ def main(cmd=None) -> None:
     text2speech = Text2Speech.from_pretrained(
         args.model,
         model_file=args.model_file,
-        vocoder_file=args.vocoder,
+        vocoder=args.vocoder,
         device=args.device,
     )
     tokens = [text2speech.tokenize(text) for text in texts.values()]
-    style = text2speech.style_vector(args.reference, trim=args.trim_reference)
+    styles = None  # the first voice that comes with the model
+    if args.voice is not None:
+        styles = [text2speech.read_voice(args.voice)]
+    elif args.reference is not None:
+        styles = [text2speech.style_vector(args.reference, trim=args.trim_reference)]
+    elif not text2speech.voices:
+        raise UserError(
+            "no voice was given: name a recording of it by --reference, or a voice "
+            "file by --voice"
+        )
 
     seconds = 0.0
-    with tqdm(total=len(files), unit="text", disable=one) as progress:
-        for start in range(0, len(files), args.batch_size):
-            chosen = slice(start, start + args.batch_size)
-            said = text2speech.batch(
-                tokens[chosen],
-                style_vectors=[style],
-                alpha=1 / args.speed,
-                batch_size=args.batch_size,
+    said = text2speech.stream(
+        tokens, style_vectors=styles, speed=args.speed, batch_size=args.batch_size
+    )
+    for number, output in tqdm(said, total=len(files), unit="text", disable=one):
+        if "wav" not in output:
+            raise UserError(
+                "the features of this model have no vocoder: train with tts.sh "
+                "--feats_extract fbank"
             )
-            for file, output in zip(files[chosen], said):
-                file.parent.mkdir(parents=True, exist_ok=True)
-                write_wave(file, output["wav"].cpu().numpy(), text2speech.fs)
-                seconds += len(output["wav"]) / text2speech.fs
-                progress.update()
+        write_wave(files[number], output["wav"].cpu().numpy(), text2speech.fs)
+        seconds += len(output["wav"]) / text2speech.fs
     print(f"{args.output}: {seconds:.1f} s of speech from {len(files)} text(s)")
 
 
@@ -248,9 +264,7 @@ def say_data(args: argparse.Namespace) -> None:
     folder = args.output
     todo = speaking.lacking(folder, stamps) if folder.exists() else list(stamps)
     if todo:
-        text2speech = Text2Speech(
-            **files, vocoder_file=args.vocoder, device=args.device
-        )
+        text2speech = Text2Speech(**files, vocoder=args.vocoder, device=args.device)
         make_output_dir(folder)
         speaking.speak(
             text2speech,
@@ -259,14 +273,20 @@ def say_data(args: argparse.Namespace) -> None:
             folder,
             {"model": args.model, "vocoder": args.vocoder},
             args.batch_size,
-            alpha=1 / args.speed,
+            args.speed,
         )
     print(f"{folder}: {len(data)} utterances, of which {len(todo)} are new")
 
 
 def write_wave(file: Path, wave, fs: int) -> None:
     """Write a wave (T_wav,) as 16 bit samples; the file is whole or absent."""
-    with replace_when_written(file) as partial:
-        soundfile.write(
-            partial, wave, fs, "PCM_16", format=FORMATS[file.suffix.lower()]
-        )
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with replace_when_written(file) as partial:
+            soundfile.write(
+                partial, wave, fs, "PCM_16", format=FORMATS[file.suffix.lower()]
+            )
+    except (OSError, soundfile.LibsndfileError) as error:
+        raise UserError(
+            f"{file} cannot be written ({error}): free the disk or name another place"
+        ) from error

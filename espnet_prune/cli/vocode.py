@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from espnet_prune.errors import UserError
+from espnet_prune.speech.vocoder import CHOICES, GRIFFIN_LIM
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -25,8 +26,8 @@ def get_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--vocoder",
-        default="griffin_lim",
-        help="griffin_lim, hifigan, hifigan_ljspeech, or the folder of a HiFi-GAN",
+        default=GRIFFIN_LIM,
+        help=f"{CHOICES}; those of ParallelWaveGAN need --model",
     )
     parser.add_argument(
         "--model",

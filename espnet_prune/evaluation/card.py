@@ -22,6 +22,7 @@ from espnet_prune.evaluation.tables import cell
 from espnet_prune.evaluation.thresholds import read_thresholds
 from espnet_prune.experiment import read_config
 from espnet_prune.files import replace_when_written
+from espnet_prune.speech.vocoder import GRIFFIN_LIM, NAMES, WEIGHTS
 
 CARD = "README.md"
 UNKNOWN = "to be filled in"
@@ -29,10 +30,6 @@ MODELS = {
     "stylespeech": "StyleSpeech",
     "pruned_fastspeech2": "FastSpeech2",
 }
-# Vocoders whose weights are public, and names of none: see speech/vocoder.py, which
-# loads torch.
-PUBLIC_VOCODERS = ("hifigan", "hifigan_universal", "hifigan_ljspeech")
-NO_VOCODER = ("none", "griffin_lim")
 
 
 def make_card(
@@ -42,7 +39,7 @@ def make_card(
     language: str = "noinfo",
     corpus: str = UNKNOWN,
     license: str = UNKNOWN,  # noqa: A002, the name of the option
-    vocoder: str = "none",
+    vocoder: str = GRIFFIN_LIM,
     text: str = "Hello, this is my voice.",
     plugin_url: str | None = None,
     scores: Sequence[Path] = (),
@@ -88,7 +85,7 @@ def make_card(
         "license": "other" if license == UNKNOWN else license,
     }
     version = version_of(config)
-    public = vocoder in (*PUBLIC_VOCODERS, *NO_VOCODER)
+    public = vocoder in NAMES
     return page.render(
         "card.md",
         facts=yaml.safe_dump(facts, sort_keys=False),
@@ -123,7 +120,7 @@ def example(config: dict[str, Any], model: str, vocoder: str, text: str) -> str:
     Args:
         config: Of the training.
         model: Tag or archive.
-        vocoder: What ``vocoder_file`` takes; those without public weights are left out.
+        vocoder: What ``open_vocoder`` takes; those without public weights are left out.
         text: What to say.
 
     """
@@ -141,9 +138,7 @@ def example(config: dict[str, Any], model: str, vocoder: str, text: str) -> str:
         arguments.append('spembs=torch.load("speaker_embedding.pt")')
     if any("torch" in argument for argument in arguments):
         imports.append("torch")
-    options = (
-        f", vocoder_file={json.dumps(vocoder)}" if vocoder in PUBLIC_VOCODERS else ""
-    )
+    options = f", vocoder={json.dumps(vocoder)}" if vocoder in WEIGHTS else ""
     lines = [
         "import espnet_prune  # registers the model with ESPnet",
         *(f"import {name}" for name in imports),
@@ -167,7 +162,7 @@ def install(config: dict[str, Any], vocoder: str, version: str, url: str | None)
 
     """
     extras = []
-    if vocoder in PUBLIC_VOCODERS:
+    if vocoder in WEIGHTS:
         extras.append("hifigan")
     if config.get("cleaner") == "tacotron" or str(config.get("g2p")).startswith("g2p_"):
         extras.append("g2p_en")

@@ -22,13 +22,13 @@ from espnet_prune.evaluation.speaking import (
     stamp,
 )
 from espnet_prune.experiment import read_config
+from espnet_prune.speech.generators import on_every_core
 from espnet_prune.speech.pretrained import require_device
 from espnet_prune.speech.vocoder import (
     GRIFFIN_LIM,
     PUBLISHED,
-    GriffinLim,
-    build_vocoder,
     describe_features,
+    open_vocoder,
     trained_features,
 )
 
@@ -37,7 +37,7 @@ def features_for(vocoder: str, train_config: Path | None = None) -> torch.nn.Mod
     """Build the feature extractor of a model, or one that suits a vocoder.
 
     Args:
-        vocoder: ``griffin_lim`` or what ``build_vocoder`` takes.
+        vocoder: What ``open_vocoder`` takes.
         train_config: ``config.yaml`` of the model that the vocoder is to serve. None
             takes the mel that the vocoder was trained on, for Griffin-Lim that of the
             public HiFi-GAN.
@@ -50,7 +50,7 @@ def features_for(vocoder: str, train_config: Path | None = None) -> torch.nn.Mod
 
     """
     if train_config is None:
-        mel = dict(PUBLISHED if vocoder in GRIFFIN_LIM else trained_features(vocoder))
+        mel = dict(PUBLISHED if vocoder == GRIFFIN_LIM else trained_features(vocoder))
         return LogMelFbank(hop_length=mel.pop("n_shift"), **mel)
     settings = read_config(train_config)
     name = settings.get("feats_extract")
@@ -61,24 +61,6 @@ def features_for(vocoder: str, train_config: Path | None = None) -> torch.nn.Mod
         )
     conf = settings.get("feats_extract_conf") or {}
     return feats_extractor_choices.get_class(name)(**conf)
-
-
-def build(vocoder: str, feats_extract: torch.nn.Module, device: str = "cpu"):
-    """Build a vocoder that fits the features.
-
-    Raises:
-        UserError: It does not fit, or cannot be built, or there is no such device.
-
-    """
-    require_device(device)
-    if vocoder in GRIFFIN_LIM:
-        return GriffinLim(**feats_extract.get_parameters())
-    if vocoder.endswith(".pkl"):
-        raise UserError(
-            f"{vocoder} is a vocoder of ParallelWaveGAN: ground truth goes through "
-            "griffin_lim, hifigan or the folder of a HiFi-GAN"
-        )
-    return build_vocoder(vocoder, describe_features(feats_extract), device)
 
 
 @torch.no_grad()
@@ -93,19 +75,20 @@ def copy_synthesis(
 
     Args:
         wavs: Recording of each utterance.
-        vocoder: ``griffin_lim`` or what ``build_vocoder`` takes.
+        vocoder: What ``open_vocoder`` takes.
         folder: Where ``UTTERANCE.wav`` are written, which exists.
         train_config: See :func:`features_for`.
         device: Of the vocoder.
 
     Raises:
         UserError: A recording is too short for a frame, or see :func:`features_for`
-            and :func:`build`.
+            and ``open_vocoder``.
 
     """
     feats_extract = features_for(vocoder, Path(train_config) if train_config else None)
     parameters = describe_features(feats_extract)
-    model = build(vocoder, feats_extract, device)
+    require_device(device)
+    model = open_vocoder(vocoder, parameters, device)
     made_from = [identify_vocoder(vocoder), sorted(map(str, parameters.items()))]
     stamps = {name: stamp(digest(path), *made_from) for name, path in wavs.items()}
     todo = lacking(folder, stamps)
@@ -119,8 +102,18 @@ def copy_synthesis(
                 f"{wavs[name]}, the recording of {name}, lasts {info.duration:.3f} s, "
                 f"not half a frame ({shortest / fs:.3f} s); leave it out"
             )
-    for name in tqdm(todo, "vocoding", unit="utt", ncols=79, disable=not todo):
+
+    def vocode(name: str) -> torch.Tensor:
         original = torch.from_numpy(load_wave(wavs[name], fs))
-        feat = feats_extract(original[None])[0][0]
+        return model(feats_extract(original[None])[0][0])
+
+    # the longest one first, so that none is left to one core at the end
+    todo.sort(key=lambda name: -wavs[name].stat().st_size)
+    each = enumerate(map(vocode, todo))
+    if getattr(model, "thread_safe", False) and torch.device(device).type == "cpu":
+        each = on_every_core(vocode, todo)
+    bar = tqdm(each, "vocoding", len(todo), unit="utt", ncols=79, disable=not todo)
+    for number, wave in bar:
+        name = todo[number]
         record = {"utterance": name, "vocoder": vocoder, "of": stamps[name]}
-        keep(folder, model(feat), fs, record)
+        keep(folder, wave, fs, record)

@@ -13,11 +13,11 @@ from espnet2.bin import tts_inference
 from espnet2.bin.tts_inference import Text2Speech
 from espnet_model_zoo.downloader import ModelDownloader
 
-from espnet_prune import PruneTTSTask
 from espnet_prune.data.kaldi import read_columns
 from espnet_prune.errors import UserError
 from espnet_prune.speech.pretrained import first_line
 from espnet_prune.speech.reference import read_speaker
+from espnet_prune.speech.vocoder import GRIFFIN_LIM, describe_features, open_vocoder
 
 
 def check(
@@ -25,7 +25,7 @@ def check(
     data_dir: Path,
     said: Path,
     settings: dict[str, Any],
-    vocoder: str | None = None,
+    vocoder: str = GRIFFIN_LIM,
     spembs: Path | None = None,
 ) -> str:
     """Load a packed model as its user would and compare its speech.
@@ -36,7 +36,7 @@ def check(
         said: folder of what the experiment said, ``ID.wav``, or, if that was said on
             a GPU, which rounds in its own way, the weights of the experiment.
         settings: those of decoding, keyword arguments of ``Text2Speech``.
-        vocoder: the one of decoding, None for Griffin-Lim.
+        vocoder: the one of decoding.
         spembs: scp file of speaker embeddings, if the model uses them.
 
     Returns:
@@ -59,9 +59,8 @@ def check(
     def say(train_config, model_file) -> np.ndarray:
         text2speech = Text2Speech(train_config, model_file, **settings)
         # ESPnet's own Griffin-Lim says something else each time
-        text2speech.vocoder = PruneTTSTask.build_vocoder_from_file(
-            None, vocoder, text2speech.model
-        )
+        features = describe_features(text2speech.feats_extract)
+        text2speech.vocoder = open_vocoder(vocoder, features)
         speech, _ = soundfile.read(references[name], dtype="float32")
         speaker = read_speaker(text2speech, data_dir, name, spembs)
         wav = text2speech(text, speech=speech, **speaker)["wav"].numpy()

@@ -28,6 +28,7 @@ from espnet_prune.files import read_json_lines, replace_when_written
 if TYPE_CHECKING:  # they load torch and ESPnet, which the records do not need
     import torch
 
+    from espnet_prune.attention import AttentionMaps
     from espnet_prune.speech.synthesis import Text2Speech
 
 RECORDS = "synthesis.jsonl"
@@ -40,6 +41,13 @@ class Voice(NamedTuple):
 
     style: torch.Tensor
     seconds: float
+
+
+class Kept(NamedTuple):
+    """Share of connections that were kept, and how many there are a layer and head."""
+
+    share: float
+    connections: int
 
 
 def digest(path: Path) -> str:
@@ -113,7 +121,7 @@ def speak(
     folder: Path,
     facts: Record,
     batch_size: int = 8,
-    alpha: float = 1.0,
+    speed: float = 1.0,
 ) -> None:
     """Say utterances, each with its own reference, and keep them with their records.
 
@@ -129,7 +137,7 @@ def speak(
         folder: Where to, which exists.
         facts: Entries that every record gets.
         batch_size: Utterances that are said at once.
-        alpha: Factor on the durations.
+        speed: 2 is twice as fast.
 
     Raises:
         UserError: A text or a reference cannot be used.
@@ -138,8 +146,7 @@ def speak(
     import torch
     from tqdm import tqdm
 
-    # of like lengths, so that a batch has little padding
-    utterances = sorted(utterances, key=lambda utterance: len(utterance.text))
+    utterances = list(utterances)
     if not utterances:
         return
     device = torch.device(text2speech.device)
@@ -155,84 +162,123 @@ def speak(
             style = text2speech.style_vector(utterance.reference)
             voices[utterance.reference] = Voice(style, time.perf_counter() - begin)
         seconds[utterance.name] += voices[utterance.reference].seconds
+    # of like lengths, so that a batch has little padding
+    utterances.sort(key=lambda utterance: sum(map(len, tokens[utterance.name])))
 
-    def say(batch: list[Utterance]) -> list[torch.Tensor]:
-        said = text2speech.batch(
-            [tokens[utterance.name] for utterance in batch],
-            style_vectors=[voices[utterance.reference].style for utterance in batch],
-            alpha=alpha,
-            batch_size=batch_size,
-        )
-        return [output["wav"].cpu() for output in said]
-
-    say(utterances[:1])
+    warm_up = tokens[utterances[0].name][0][:8]
+    style = voices[utterances[0].reference].style
+    list(text2speech.vocode(text2speech.generate([warm_up], [style], speed)))
     with tqdm(total=len(utterances), desc="speaking", unit="utt", ncols=79) as bar:
         for start in range(0, len(utterances), batch_size):
             batch = utterances[start : start + batch_size]
+            owners = [n for n, said in enumerate(batch) for _ in tokens[said.name]]
+            parts = [part for said in batch for part in tokens[said.name]]
+            styles = [voices[batch[owner].reference].style for owner in owners]
+            outputs, kept, elapsed = generate(
+                text2speech, parts, styles, speed, batch_size
+            )
             begin = time.perf_counter()
-            waves = say(batch)
-            elapsed = time.perf_counter() - begin
-            samples = max(1, sum(map(len, waves)))
-            for utterance, wave in zip(batch, waves, strict=True):
-                name, style = utterance.name, voices[utterance.reference].style
+            waves = {}
+            for number, output in text2speech.voice_parts(outputs, owners):
+                waves[number] = output["wav"].cpu()
+                bar.update()
+            elapsed += time.perf_counter() - begin
+            samples = max(1, sum(map(len, waves.values())))
+            for number, utterance in enumerate(batch):
+                name, wave = utterance.name, waves[number]
                 taken = seconds[name] + elapsed * len(wave) / samples
                 record = {
                     "utterance": name,
                     **facts,
                     "audio_seconds": len(wave) / text2speech.fs,
                     "synthesis_seconds": round(taken, 6),
-                    "kept_share": kept_share(text2speech, tokens[name], style, alpha),
+                    "kept_share": mean_kept(
+                        [part for part, owner in zip(kept, owners) if owner == number]
+                    ),
                     "of": stamps[name],
                 }
                 keep(folder, wave, text2speech.fs, record)
-                bar.update()
 
 
-def kept_share(
+def generate(
     text2speech: Text2Speech,
-    tokens: list[torch.Tensor],
-    style: torch.Tensor,
-    alpha: float = 1.0,
-) -> float | None:
-    """Measure the share of the decoder's connections that inference keeps.
-
-    The utterance is said once more, alone and without a vocoder, so that recording
-    costs no time that is measured and no frame is padding.
+    parts: list[torch.Tensor],
+    styles: list[torch.Tensor],
+    speed: float,
+    batch_size: int,
+) -> tuple[list[dict[str, torch.Tensor]], list[Kept | None], float]:
+    """Generate mels, and count the connections that their making has kept.
 
     Args:
         text2speech: The model.
-        tokens: Of the parts of the text, each (T_text,).
-        style: Style vector (style_dim,).
-        alpha: Factor on the durations.
+        parts: Token ids, each (T_text,).
+        styles: The voice of each (style_dim,).
+        speed: 2 is twice as fast.
+        batch_size: How many are generated at once.
 
     Returns:
-        Mean over layers and heads, of a text in parts over all their connections; 1
-        for a dense decoder. None under soft masks, which keep a part of each.
+        What ``Text2Speech.generate`` returns for each part.
+        What was kept for each; None under soft masks, which keep a part of each
+            connection.
+        Seconds of the generation alone, without the counting.
+
+    """
+    from espnet_prune.attention import record_attention
+
+    order = sorted(range(len(parts)), key=lambda number: len(parts[number]))
+    outputs, kept, seconds = {}, {}, 0.0
+    for start in range(0, len(order), batch_size):
+        chosen = order[start : start + batch_size]
+        begin = time.perf_counter()
+        with record_attention(text2speech.tts.decoder) as layers:
+            made = text2speech.generate(
+                [parts[number] for number in chosen],
+                [styles[number] for number in chosen],
+                speed,
+                batch_size,
+            )
+        seconds += time.perf_counter() - begin
+        outputs.update(zip(chosen, made, strict=True))
+        kept.update(zip(chosen, count_kept(layers, made), strict=True))
+    numbers = range(len(parts))
+    return [outputs[n] for n in numbers], [kept[n] for n in numbers], seconds
+
+
+def count_kept(
+    layers: list[AttentionMaps], made: list[dict[str, torch.Tensor]]
+) -> list[Kept | None]:
+    """Measure the share of the decoder's connections that one pass kept.
+
+    Args:
+        layers: What every layer attended to, of a batch.
+        made: What came of it; each utterance is as long as its durations add up to,
+            and the rest of its row is padding.
+
+    Returns:
+        For each utterance the mean over layers and heads, 1 for a dense decoder. None
+        under soft masks, or where nothing was recorded.
 
     """
     import torch
 
-    from espnet_prune import masks
-    from espnet_prune.attention import record_attention
+    if not layers or any(maps.mask.dtype != torch.bool for maps in layers):
+        return [None] * len(made)
+    kept = []
+    for row, output in enumerate(made):
+        frames = int(output["duration"].sum())
+        shares = [
+            maps.mask[row, :, :frames, :frames].double().mean() for maps in layers
+        ]
+        kept.append(Kept(torch.stack(shares).mean().item(), frames**2))
+    return kept
 
-    vocoder, text2speech.vocoder = text2speech.vocoder, None
-    shares, connections = [], []
-    try:
-        for part in tokens:
-            with record_attention(text2speech.tts.decoder) as layers:
-                text2speech.batch([[part]], style_vectors=[style], alpha=alpha)
-            if not layers or any(maps.mask.dtype != torch.bool for maps in layers):
-                return None
-            pairs = layers[0].mask.new_ones(()).expand(layers[0].dense[:, :1].shape)
-            share = torch.stack([masks.kept_share(maps.mask, pairs) for maps in layers])
-            shares.append(share.mean().item())
-            connections.append(pairs.numel())
-    finally:
-        text2speech.vocoder = vocoder
-    total = sum(
-        share * number for share, number in zip(shares, connections, strict=True)
-    )
-    return total / sum(connections)
+
+def mean_kept(parts: list[Kept | None]) -> float | None:
+    """Average over all connections of a text in parts; None where one is not known."""
+    if None in parts:
+        return None
+    total = sum(part.share * part.connections for part in parts)
+    return total / sum(part.connections for part in parts)
 
 
 def name_device(device: torch.device) -> str:

@@ -1,36 +1,51 @@
-"""Models by whatever names them: an experiment folder, a packed archive or a tag."""
+"""Finding a model by what names it: a shipped name, a folder, an archive or a tag."""
 
 import contextlib
 import hashlib
+import importlib.resources
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Dict, Iterator, Union
+from typing import Any
 
-import torch
 import yaml
-from espnet2.main_funcs.pack_funcs import unpack
-from espnet2.utils.pretrained import download_pretrained
 from filelock import FileLock
 
 from espnet_prune.errors import UserError
 from espnet_prune.files import replace_when_written
+from espnet_prune.loading import check_archive, first_line, load_yaml
 
 DEFAULT_WEIGHTS = "train.loss.ave.pth"
-ARCHIVES = (".zip", ".tar", ".tgz", ".gz")
+ARCHIVES = (".zip", ".tar", ".tgz", ".tbz2", ".txz", ".gz", ".bz2", ".xz")
+ADDRESSES = ("http://", "https://")
+WEIGHTS = (".pth", ".safetensors")
+
+
+def shipped_models() -> dict[str, Path]:
+    """Name the models that ship inside the package, with their folders.
+
+    Each is ``espnet_prune/models/NAME/``: ``config.yaml``, one file of weights
+    (``.pth`` or ``.safetensors``, in half precision or not), ``voices/*.voice``, and a
+    card, ``README.md``.
+    """
+    models = importlib.resources.files("espnet_prune") / "models"
+    folders = sorted(Path(str(models)).glob("*/config.yaml"))
+    return {config.parent.name: config.parent for config in folders}
 
 
 def find_model(
-    model: Union[Path, str], model_file: Union[Path, str, None] = None
-) -> Dict[str, str]:
+    model: str | Path | None = None, model_file: str | Path | None = None
+) -> dict[str, str]:
     """Find configuration and weights of a model.
 
     Args:
-        model: An experiment folder, an archive of ESPnet's packing stage, or a tag of
-            the model zoo or Hugging Face.
+        model: The name of a model that ships with the package, an experiment folder,
+            an archive of ESPnet's packing stage, its address, or a tag of the model
+            zoo or Hugging Face. None is the first model that ships.
         model_file: Weights, a file of the experiment folder or any other; by default
-            ``train.loss.ave.pth``. Archives and tags hold one.
+            ``train.loss.ave.pth``. Archives, tags and shipped models hold one.
 
     Returns:
         ``train_config`` and ``model_file``, arguments of ``Text2Speech``.
@@ -38,26 +53,32 @@ def find_model(
     Raises:
         UserError: There is no such model.
     """
+    shipped = shipped_models()
+    if model is None:
+        if not shipped:
+            raise UserError(
+                "no model ships with this installation: name an experiment folder, a "
+                "packed model or a tag (--model, or the argument of from_pretrained)"
+            )
+        model = next(iter(shipped))
+    if str(model) in shipped:
+        return _find_shipped(shipped[str(model)], model_file)
     path = Path(model).expanduser()
     if path.is_dir():
         return _find_in_folder(path, model_file)
+    address = str(model).startswith(ADDRESSES)
     if path.is_file():
         files = unpack_model(path)
-    elif path.is_absolute() or path.suffix in ARCHIVES or not _may_be_tag(str(model)):
+    elif not address and (
+        path.is_absolute() or path.suffix in ARCHIVES or str(model).count("/") != 1
+    ):
+        names = f"one that ships ({', '.join(shipped)}), " if shipped else ""
         raise UserError(
-            f"there is no model {model}: name an experiment folder, a packed model or "
-            "a tag"
+            f"there is no model {model}: name {names}an experiment folder, a packed "
+            "model or a tag"
         )
     else:
-        try:
-            files = download_pretrained(str(model))
-        except Exception as error:
-            # anything from a missing network to a name that the hub does not know
-            raise UserError(
-                f"{model} is no folder or file here, and as a tag it cannot be fetched "
-                f"({type(error).__name__}: {first_line(error)}): check the name, the "
-                "folder you are in, and the network"
-            ) from error
+        files = _fetch(str(model), address)
     if not {"train_config", "model_file"} <= files.keys():
         raise UserError(
             f"{model} is no packed TTS model: pack one by the packing stage of tts.sh"
@@ -67,12 +88,45 @@ def find_model(
     return {key: str(files[key]) for key in ("train_config", "model_file")}
 
 
-def _may_be_tag(model: str) -> bool:
-    """Tags are OWNER/NAME or addresses; paths may look the same."""
-    return model.startswith(("http://", "https://")) or model.count("/") == 1
+def _fetch(model: str, address: bool) -> dict[str, Any]:
+    """Fetch a model from the network, into ESPnet's cache.
+
+    An archive at an address is unpacked by our rules, not by those of the model zoo.
+    """
+    try:
+        if address and Path(model.partition("?")[0]).suffix in ARCHIVES:
+            from espnet_model_zoo.downloader import ModelDownloader
+
+            return unpack_model(Path(ModelDownloader().download(model)))
+        from espnet2.utils.pretrained import download_pretrained
+
+        return download_pretrained(model)
+    except UserError:
+        raise
+    except Exception as error:
+        # anything from a missing network to a name that the hub does not know
+        what = "cannot be fetched"
+        if not address:
+            what = f"is no folder or file here, and as a tag it {what}"
+        raise UserError(
+            f"{model} {what} ({type(error).__name__}: {first_line(error)}): check the "
+            "name, the folder you are in, and the network"
+        ) from error
 
 
-def _find_in_folder(folder: Path, model_file: Union[Path, str, None]) -> Dict[str, str]:
+def _find_shipped(folder: Path, model_file: str | Path | None) -> dict[str, str]:
+    weights = [file for file in sorted(folder.iterdir()) if file.suffix in WEIGHTS]
+    if model_file is not None:
+        weights = [Path(model_file)]
+    if not weights:
+        raise UserError(
+            f"the model {folder.name} has no weights in {folder}: install espnet_prune "
+            "again"
+        )
+    return dict(train_config=str(folder / "config.yaml"), model_file=str(weights[0]))
+
+
+def _find_in_folder(folder: Path, model_file: str | Path | None) -> dict[str, str]:
     config = folder / "config.yaml"
     if not config.is_file():
         raise UserError(
@@ -83,15 +137,15 @@ def _find_in_folder(folder: Path, model_file: Union[Path, str, None]) -> Dict[st
     if not weights.is_file() and model_file is not None:
         weights = Path(model_file)
     if not weights.is_file():
-        found = ", ".join(sorted(p.name for p in folder.glob("*.pth"))) or "none"
+        found = [file.name for file in folder.iterdir() if file.suffix in WEIGHTS]
         raise UserError(
             f"{folder} has no {weights.name}: name one of its weights as model_file, "
-            f"found {found}"
+            f"found {', '.join(sorted(found)) or 'none'}"
         )
     return dict(train_config=str(config), model_file=str(weights))
 
 
-def unpack_model(archive: Path) -> Dict[str, str]:
+def unpack_model(archive: Path) -> dict[str, str]:
     """Unpack an archive of ESPnet's packing stage into the user's cache, once.
 
     An archive that was packed anew is unpacked anew, and one whose unpacking was
@@ -104,7 +158,8 @@ def unpack_model(archive: Path) -> Dict[str, str]:
         ``train_config`` and ``model_file``.
 
     Raises:
-        UserError: It is no such archive, or the cache cannot be written to.
+        UserError: It is no such archive, would unpack to far more than a model, or the
+            cache cannot be written to.
     """
     archive = archive.resolve()
     cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
@@ -121,18 +176,18 @@ def unpack_model(archive: Path) -> Dict[str, str]:
     with lock:
         whole = folder / "unpacked.yaml"
         if whole.is_file():
-            # empty where the disk was full
-            kept = yaml.safe_load(whole.read_text(encoding="utf-8")) or {}
-            if kept.get("state") == state and all(
-                map(os.path.isfile, kept["files"].values())
-            ):
-                return kept["files"]
+            files = _read_unpacked(whole, state)
+            if files is not None:
+                return files
         shutil.rmtree(folder, ignore_errors=True)
         try:
-            files = unpack(archive, folder, use_cache=False)
+            check_archive(archive)
+            files = _unpack(archive, folder)
             with replace_when_written(whole) as partial:
                 content = yaml.safe_dump(dict(state=state, files=files))
                 partial.write_text(content, encoding="utf-8")
+        except UserError:
+            raise
         except Exception as error:
             # zipfile, tarfile, yaml and ESPnet each raise their own
             shutil.rmtree(folder, ignore_errors=True)
@@ -143,21 +198,30 @@ def unpack_model(archive: Path) -> Dict[str, str]:
     return files
 
 
-def read_settings(config: Path) -> Dict[str, Any]:
+def _unpack(archive: Path, folder: Path) -> dict[str, str]:
+    from espnet2.main_funcs.pack_funcs import unpack
+
+    return unpack(archive, folder, use_cache=False)
+
+
+def _read_unpacked(record: Path, state: str) -> dict[str, str] | None:
+    """Give the files of an archive that was unpacked; None unless all is there."""
+    with contextlib.suppress(UserError):  # an empty one, where the disk was full
+        kept = load_yaml(record)
+        files = kept.get("files")
+        if kept.get("state") == state and isinstance(files, dict):
+            if all(os.path.isfile(str(file)) for file in files.values()):
+                return files
+    return None
+
+
+def read_settings(config: Path) -> dict[str, Any]:
     """Read a config.yaml.
 
     Raises:
         UserError: It is no such file.
     """
-    try:
-        settings = yaml.safe_load(config.read_text(encoding="utf-8"))
-        settings.keys()
-    except (yaml.YAMLError, UnicodeDecodeError, AttributeError) as error:
-        raise UserError(
-            f"{config} is no configuration of a training ({first_line(error)}): give "
-            "the config.yaml of an experiment folder"
-        ) from error
-    return settings
+    return load_yaml(config, "configuration of a training")
 
 
 @contextlib.contextmanager
@@ -181,7 +245,7 @@ def paths_made_absolute(config: Path) -> Iterator[Path]:
         if isinstance(value, list):
             return [absolute(entry) for entry in value]
         if isinstance(value, str) and "/" in value and not os.path.isabs(value):
-            found = (str(base / value) for base in above if (base / value).is_file())
+            found = (str(base / value) for base in above if _is_file(base / value))
             return next(found, value)
         return value
 
@@ -194,35 +258,20 @@ def paths_made_absolute(config: Path) -> Iterator[Path]:
         yield copy
 
 
-def download_vocoder(tag: str) -> Dict[str, Any]:
-    """Fetch a vocoder of ParallelWaveGAN, as ESPnet's ``from_pretrained`` does."""
-    prefix = "parallel_wavegan/"
-    if not tag.startswith(prefix):
-        raise UserError(
-            f"vocoder tag {tag} should start with {prefix}: other vocoders are named "
-            "by vocoder_file"
-        )
+def _is_file(path: Path) -> bool:
     try:
-        from parallel_wavegan.utils import download_pretrained_model
-    except ImportError as error:
-        raise UserError(
-            f"vocoder tag {tag} needs a package: pip install parallel_wavegan"
-        ) from error
-    file = Path(download_pretrained_model(tag.removeprefix(prefix)))
-    return dict(vocoder_config=file.parent / "config.yml", vocoder_file=file)
+        return path.is_file()
+    except OSError:  # longer than the name of any file
+        return False
 
 
 def require_device(device: str) -> None:
     """Refuse a device that PyTorch cannot use here."""
+    import torch
+
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise UserError(
             f"device {device} cannot be used ({first_line(error)}): use cpu"
         ) from error
-
-
-def first_line(error: BaseException) -> str:
-    """Give the first line of an error's message that says something."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0][:200] if lines else type(error).__name__

@@ -79,8 +79,13 @@ def load_reference(
         UserError: The reference is missing, unreadable, empty, too short, silent,
             mostly clipped, or holds samples that are no audio.
     """
-    name, samples, rate = _read(source, fs, reference_fs, max_seconds)
-    audio.require_numbers(samples, f"reference {name}")
+    name, samples, rate = _read(source, fs, _whole(reference_fs), max_seconds)
+    if not np.isfinite(samples).all():
+        bad = int((~np.isfinite(samples)).sum())
+        raise UserError(
+            f"reference {name} has {bad} samples that are NaN or infinite: export the "
+            "recording again"
+        )
     _check_length(name, len(samples) / rate, min_seconds)
     peak = np.abs(samples).max()
     if peak > LARGEST_FLOAT:
@@ -151,6 +156,15 @@ def read_speaker(
             raise UserError(f"{spembs} has no embedding of {name}: add it")
         found["spembs"] = np.array(embeddings[name])
     return found
+
+
+def _whole(rate: Any) -> int | None:
+    """Refuse a sampling rate in Hz that is no whole number; 22050.0 is one."""
+    if rate is None:
+        return None
+    if not isinstance(rate, (int, float, np.number)) or rate != rate // 1:
+        raise UserError(f"reference_fs is {rate}: give a whole number of Hz")
+    return int(rate)
 
 
 def _read(

@@ -1,17 +1,19 @@
 """Text and a recording of a voice to speech, as one call.
 
 ESPnet's ``Text2Speech`` with what zero-shot users ask for and no change to ESPnet:
-references as files at any rate, several of them, style vectors to keep, a reference of
-its own for each text of a batch, long texts, speed, HiFi-GAN, and models given as an
-experiment folder, a packed archive or a tag.
+references as files at any rate, several of them, voices to keep, a reference of its
+own for each text of a batch, long texts, speed, HiFi-GAN, and models given as a shipped
+name, an experiment folder, a packed archive or a tag.
 """
 
+import functools
 import logging
-import pickle
+import math
 import re
 import unicodedata
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple, Union
+from typing import Any
 
 import espnet2.bin.tts_inference
 import numpy as np
@@ -20,31 +22,31 @@ from espnet2.torch_utils.set_all_random_seed import set_all_random_seed
 
 import espnet_prune  # noqa: F401  (registers the models with ESPnet)
 from espnet_prune.errors import UserError
+from espnet_prune.loading import first_line, load_weights
+from espnet_prune.speech.generators import on_every_core
 from espnet_prune.speech.pretrained import (
-    download_vocoder,
     find_model,
-    first_line,
     paths_made_absolute,
     require_device,
 )
 from espnet_prune.speech.reference import Source, load_reference
-from espnet_prune.speech.vocoder import (
-    GRIFFIN_LIM,
-    build_vocoder,
-    describe_features,
-    is_vocoder_name,
-    reproducible,
-)
+from espnet_prune.speech.vocoder import GRIFFIN_LIM, describe_features, open_vocoder
+from espnet_prune.speech.voice import SUFFIX, identify_model, load_voice, save_voice
 from espnet_prune.text.espeak import use_bundled_espeak
 
 # Texts up to this length are said in one breath: about 13 s of read English, when
 # ESPnet's recipes train on utterances up to 20 s.
 MAX_CHARACTERS = 200
+# Of few characters many tokens may come: "1e9" is said as two words. A part with more
+# than this is split again, for attention takes memory with the square of its length.
+MAX_TOKENS = 2 * MAX_CHARACTERS
 # Silence between the parts of a longer text.
 PAUSE_SECONDS = 0.2
 
-Text = Union[str, np.ndarray, torch.Tensor, Sequence[torch.Tensor]]
-References = Union[Source, Sequence[Source]]
+Text = str | np.ndarray | torch.Tensor | Sequence[torch.Tensor]
+References = Source | Sequence[Source]
+Style = torch.Tensor | np.ndarray
+Output = dict[str, torch.Tensor]
 
 
 class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
@@ -57,28 +59,37 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
 
     Args:
         train_config: ``config.yaml`` of training.
-        model_file: Weights of training.
-        vocoder_config: For ESPnet's vocoders.
-        vocoder_file: ``hifigan`` and the other choices of
-            :func:`espnet_prune.speech.vocoder.build_vocoder`, a ParallelWaveGAN ``.pkl``, or
-            None, ``griffin_lim`` or ``none`` for Griffin-Lim.
+        model_file: Weights of training, in single or half precision.
+        vocoder: ``griffin_lim``, ``hifigan`` and the other choices of
+            :func:`espnet_prune.speech.vocoder.open_vocoder`. ESPnet's name of this
+            argument, ``vocoder_file``, is understood as well.
+        vocoder_config: Further settings of ESPnet's own vocoders.
+        speed: Of speech: 2 is twice as fast.
         dtype: ``float32`` or ``float64``.
         device: For instance ``cpu``, ``cuda`` or ``cuda:1``.
-        options: Further arguments of ESPnet's ``Text2Speech``, for instance
-            ``speed_control_alpha``, or ``seed`` for other phases of Griffin-Lim.
+        options: Further arguments of ESPnet's ``Text2Speech``, for instance ``seed``
+            for other phases of Griffin-Lim.
+
+    Attributes:
+        voices: Name and file of each voice that comes with the model, in the folder
+            ``voices`` beside its configuration. Where no voice is given, the first one
+            speaks.
+        voice_from_reference: Whether the voice is that of a reference and of nothing
+            else.
 
     Raises:
-        UserError: A file is missing, the weights do not belong to the configuration,
-            the model takes no reference, the vocoder does not fit, or there is no such
-            device.
+        UserError: A file is missing, broken, or holds values that are no numbers, the
+            weights do not belong to the configuration, the model takes no reference,
+            the vocoder does not fit, or there is no such device.
     """
 
     def __init__(
         self,
-        train_config: Union[Path, str, None] = None,
-        model_file: Union[Path, str, None] = None,
-        vocoder_config: Union[Path, str, None] = None,
-        vocoder_file: Union[Path, str, None] = None,
+        train_config: Path | str | None = None,
+        model_file: Path | str | None = None,
+        vocoder: Path | str = GRIFFIN_LIM,
+        vocoder_config: Path | str | None = None,
+        speed: float | None = None,
         dtype: str = "float32",
         device: str = "cpu",
         **options: Any,
@@ -96,23 +107,47 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
                     f"the model's {what} is missing ({file}): give the experiment "
                     "folder, a packed model or a tag to from_pretrained"
                 )
-        if vocoder_file in GRIFFIN_LIM:
-            vocoder_file = None
-        named = is_vocoder_name(vocoder_file)
-        if not named and vocoder_file is not None and not Path(vocoder_file).is_file():
-            raise UserError(f"vocoder {vocoder_file} is missing: name another")
+        vocoder = options.pop("vocoder_file", None) or vocoder
+        weights = load_weights(model_file)
         use_bundled_espeak()
-        with paths_made_absolute(Path(train_config)) as config:
+        self._build(Path(train_config), dict(options, dtype=dtype, device=device))
+        self._fill(weights, train_config, model_file)
+        if not hasattr(self.tts, "encode_style"):
+            raise UserError(
+                f"{train_config} describes a {self.train_args.tts}, which takes no "
+                "reference: use Text2Speech of ESPnet"
+            )
+        self.model_file = Path(model_file)
+        files = sorted((Path(train_config).parent / "voices").glob(f"*{SUFFIX}"))
+        self.voices = {file.stem: file for file in files}
+        self.voice_from_reference = self.tts.use_gst and not (
+            self.use_sids or self.use_lids or self.use_spembs
+        )
+        # ESPnet passes its factor on the durations to the models that it knows
+        self.decode_conf.setdefault("alpha", options.get("speed_control_alpha", 1.0))
+        if speed is not None:
+            self.decode_conf["alpha"] = alpha_of(speed)
+        features = describe_features(self.feats_extract)
+        if not features:
+            raise UserError(
+                f"{train_config} describes a model of features that were computed "
+                "beforehand, which hears no reference: train with tts.sh --feats_type "
+                "raw"
+            )
+        self.reference_fs = features["fs"]
+        self.vocoder = open_vocoder(
+            vocoder, features, device, vocoder_config, self.seed
+        )
+        if isinstance(self.vocoder, torch.nn.Module):
+            self.vocoder.to(getattr(torch, dtype))
+
+    def _build(self, train_config: Path, options: dict[str, Any]) -> None:
+        """Build the model and its text front end as ESPnet does, without weights."""
+        with paths_made_absolute(train_config) as config:
             try:
-                super().__init__(
-                    config,
-                    model_file,
-                    vocoder_config=vocoder_config,
-                    vocoder_file=None if named else vocoder_file,
-                    dtype=dtype,
-                    device=device,
-                    **options,
-                )
+                super().__init__(config, None, **options)
+            except UserError:
+                raise
             except ImportError as error:
                 raise UserError(
                     f"loading {train_config} needs a package ({first_line(error)}): "
@@ -123,68 +158,72 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
                     f"{error.filename}, which {train_config} names, is missing: go to "
                     "the recipe that trained the model, or give a packed model"
                 ) from error
-            except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            except Exception as error:
+                # a setting of another type, a setting that lacks: each raises its own
                 raise UserError(
-                    f"cannot load {model_file} with {train_config} "
-                    f"({first_line(error)}): give the weights and the config.yaml of "
-                    "one training"
+                    f"no model can be built from {train_config} "
+                    f"({type(error).__name__}: {first_line(error)}): give the "
+                    "config.yaml of a TTS training with this version of ESPnet"
                 ) from error
-        self._check_weights(model_file)
-        if not hasattr(self.tts, "encode_style"):
-            raise UserError(
-                f"{train_config} describes a {self.train_args.tts}, which takes no "
-                "reference: use Text2Speech of ESPnet"
-            )
-        self.clones = self.tts.use_gst and not (
-            self.use_sids or self.use_lids or self.use_spembs
-        )
-        # ESPnet passes its speed factor to the models that it knows
-        self.decode_conf.setdefault("alpha", options.get("speed_control_alpha", 1.0))
-        parameters = describe_features(self.feats_extract)
-        self.reference_fs = parameters["fs"]
-        if named:
-            self.vocoder = build_vocoder(vocoder_file, parameters, device)
-            self.vocoder.to(getattr(torch, dtype))
-        self.vocoder = reproducible(self.vocoder, self.seed)
 
-    def _check_weights(self, model_file: Union[Path, str]) -> None:
-        """Refuse weights that lack some of the model's; ESPnet leaves those random."""
-        given = torch.load(model_file, map_location="cpu", weights_only=True)
-        missing = [name for name in self.model.state_dict() if name not in given]
+    def _fill(self, weights, train_config, model_file) -> None:
+        """Put weights into the model, all of them; ESPnet leaves some random."""
+        wanted = self.model.state_dict()
+        fault = None
+        missing = [name for name in wanted if name not in weights]
         if missing:
+            fault = f"lacks {len(missing)} weights of this model, first {missing[0]}"
+        for name in () if missing else wanted:
+            found = getattr(weights[name], "shape", None)
+            if found != wanted[name].shape:
+                fault = (
+                    f"has {name} of shape {tuple(found or ())}, which is "
+                    f"{tuple(wanted[name].shape)} in {train_config}"
+                )
+                break
+        if fault is not None:
             raise UserError(
-                f"{model_file} lacks {len(missing)} weights of this model, first "
-                f"{missing[0]}: give the weights and the config.yaml of one training"
+                f"{model_file} {fault}: give the weights and the config.yaml of one "
+                "training"
             )
+        self.model.load_state_dict(weights, strict=False)
+
+    @functools.cached_property
+    def model_id(self) -> str:
+        """What voice files of this model are marked with."""
+        return identify_model(self.model_file)
 
     @classmethod
     def from_pretrained(
         cls,
-        model_tag: Union[Path, str, None] = None,
-        vocoder_tag: Optional[str] = None,
+        model_tag: Path | str | None = None,
+        vocoder_tag: str | None = None,
         **options: Any,
     ) -> "Text2Speech":
         """Build from whatever names a model.
 
         Args:
-            model_tag: An experiment folder, an archive of ESPnet's packing stage, or
-                a tag of the model zoo or Hugging Face.
-            vocoder_tag: As ESPnet's, ``parallel_wavegan/NAME``.
+            model_tag: The name of a model that ships with the package, an experiment
+                folder, an archive of ESPnet's packing stage, or a tag of the model zoo
+                or Hugging Face. Where neither this nor ``model_file`` is given, the
+                first model that ships.
+            vocoder_tag: ESPnet's name for a ``vocoder`` that is fetched.
             options: Arguments of the constructor. ``model_file`` may name weights in
                 the experiment folder other than ``train.loss.ave.pth``.
 
         Raises:
             UserError: There is no such model, and what the constructor raises.
         """
-        if model_tag is not None:
+        files = options.get("train_config"), options.get("model_file")
+        if model_tag is not None or files == (None, None):
             options.update(find_model(model_tag, options.pop("model_file", None)))
         if vocoder_tag is not None:
-            options.update(download_vocoder(vocoder_tag))
+            options.update(vocoder=vocoder_tag)
         return cls(**options)
 
     def tokenize(
-        self, text: str, max_characters: Optional[int] = MAX_CHARACTERS
-    ) -> List[torch.Tensor]:
+        self, text: str, max_characters: int | None = MAX_CHARACTERS
+    ) -> list[torch.Tensor]:
         """Turn a text into token ids, one tensor for each part to be said on its own.
 
         Punctuation that the model does not know is left out; other tokens that it does
@@ -192,7 +231,7 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
 
         Args:
             text: What to say. Longer than ``max_characters``, it is split at the ends
-                of sentences, else of clauses, else between words.
+                of sentences, else of clauses, else between words, else anywhere.
             max_characters: None leaves texts whole.
 
         Returns:
@@ -213,32 +252,24 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
             )
         if not text.strip():
             raise UserError("the text is empty: give something to say")
-        converter = self.preprocess_fn.token_id_converter
-        parts, unknown = [], {}
-        for part in split_text(text, max_characters):
-            try:
-                ids = self.preprocess_fn("<text>", dict(text=part))["text"]
-            except (ImportError, RuntimeError) as error:
-                # cleaners and phonemizers say so when a text first reaches them
-                raise UserError(
-                    f"the text front end of this model fails on '{_shortened(part)}': "
-                    f"{first_line(error)}"
-                ) from error
-            if converter.unk_id in ids:
-                tokens = self.preprocess_fn.tokenizer.text2tokens(
-                    self.preprocess_fn.text_cleaner(part)
-                )
-                known = converter.token2id
-                new = dict.fromkeys(t for t in tokens if t not in known)
-                # marks are no sounds: a model that saw none does better without them
-                marks = {
-                    t
-                    for t in new
-                    if all(unicodedata.category(c)[0] in "PSZ" for c in t)
-                }
-                ids = np.array([i for i, t in zip(ids, tokens) if t not in marks])
-                unknown.update((t, None) for t in new if t not in marks)
-            if (ids != converter.unk_id).any():
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise UserError(
+                f"the text {text[:40]!r} has bytes that are no UTF-8: set the terminal "
+                "or the file to UTF-8"
+            ) from error
+        parts: list[torch.Tensor] = []
+        unknown: dict[str, None] = {}
+        waiting = split_text(text, max_characters)
+        while waiting:
+            part = waiting.pop(0)
+            ids, new = self._to_ids(part)
+            if max_characters is not None and len(ids) > MAX_TOKENS and len(part) > 1:
+                waiting[:0] = split_text(part, len(part) // 2)
+                continue
+            unknown.update(new)
+            if (ids != self.preprocess_fn.token_id_converter.unk_id).any():
                 parts.append(torch.from_numpy(ids))
         names = ", ".join(unknown)
         if not parts:
@@ -254,11 +285,34 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
             )
         return parts
 
+    def _to_ids(self, part: str) -> tuple[np.ndarray, dict[str, None]]:
+        """Turn a part of a text into ids (T_text,), and name its unknown tokens."""
+        converter = self.preprocess_fn.token_id_converter
+        try:
+            ids = self.preprocess_fn("<text>", dict(text=part))["text"]
+        except (ImportError, RuntimeError) as error:
+            # cleaners and phonemizers say so when a text first reaches them
+            raise UserError(
+                f"the text front end of this model fails on '{_shortened(part)}': "
+                f"{first_line(error)}"
+            ) from error
+        if converter.unk_id not in ids:
+            return ids, {}
+        tokens = self.preprocess_fn.tokenizer.text2tokens(
+            self.preprocess_fn.text_cleaner(part)
+        )
+        known = converter.token2id
+        new = dict.fromkeys(t for t in tokens if t not in known)
+        # marks are no sounds: a model that saw none does better without them
+        marks = {t for t in new if all(unicodedata.category(c)[0] in "PSZ" for c in t)}
+        ids = np.array([i for i, t in zip(ids, tokens) if t not in marks])
+        return ids, {token: None for token in new if token not in marks}
+
     @torch.no_grad()
     def style_vector(
         self,
         reference: References,
-        reference_fs: Optional[int] = None,
+        reference_fs: int | None = None,
         trim: bool = False,
     ) -> torch.Tensor:
         """Compute the style vector of a voice, to keep and to use again.
@@ -289,22 +343,61 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
             if self.normalize is not None:
                 feats, lengths = self.normalize(feats, lengths)
             styles.append(self.tts.encode_style(feats)[0].cpu())
-        return torch.stack(styles).mean(dim=0)
+        style = torch.stack(styles).mean(dim=0)
+        if not torch.isfinite(style).all():
+            raise UserError(
+                "the style vector of this reference has values that are NaN or "
+                "infinite: use another recording, or an earlier checkpoint"
+            )
+        return style
+
+    def save_voice(
+        self, path: Path | str, reference: References, note: str = "", **options: Any
+    ) -> None:
+        """Keep the voice of a reference in a file, for this model.
+
+        Args:
+            path: Where to, by custom NAME.voice.
+            reference, options: As of :meth:`style_vector`.
+            note: Kept in the file, for instance whose voice it is.
+
+        Raises:
+            UserError: A reference cannot be used, or the file cannot be written.
+        """
+        save_voice(path, self.style_vector(reference, **options), self.model_id, note)
+
+    def read_voice(self, voice: Path | str) -> torch.Tensor:
+        """Read the style vector (style_dim,) of a voice that was kept.
+
+        Args:
+            voice: The name of one of ``voices``, or a file of :meth:`save_voice`.
+
+        Raises:
+            UserError: There is no such voice, or it belongs to another model.
+        """
+        path = self.voices.get(str(voice), Path(voice))
+        if not path.is_file() and self.voices and path.suffix != SUFFIX:
+            raise UserError(
+                f"there is no voice {voice}: name a file, or one that comes with this "
+                f"model ({', '.join(self.voices)})"
+            )
+        return load_voice(path, self.model_id).style_vector
 
     def __call__(
         self,
         text: Text,
-        speech: Optional[References] = None,
-        durations: Union[torch.Tensor, np.ndarray, None] = None,
-        spembs: Union[torch.Tensor, np.ndarray, None] = None,
-        sids: Union[torch.Tensor, np.ndarray, None] = None,
-        lids: Union[torch.Tensor, np.ndarray, None] = None,
-        decode_conf: Optional[Dict[str, Any]] = None,
+        speech: References | None = None,
+        durations: torch.Tensor | np.ndarray | None = None,
+        spembs: torch.Tensor | np.ndarray | None = None,
+        sids: torch.Tensor | np.ndarray | None = None,
+        lids: torch.Tensor | np.ndarray | None = None,
+        decode_conf: dict[str, Any] | None = None,
         *,
-        style_vector: Optional[torch.Tensor] = None,
-        reference_fs: Optional[int] = None,
-        alpha: Optional[float] = None,
-    ) -> Dict[str, torch.Tensor]:
+        style_vector: Style | None = None,
+        voice: Path | str | None = None,
+        reference_fs: int | None = None,
+        speed: float | None = None,
+    ) -> Output:
         """Say one text in one voice.
 
         Args:
@@ -316,11 +409,14 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
                 with it, as are ``sids`` and ``lids``.
             sids: Number of the speaker (1,).
             lids: Number of the language (1,).
-            decode_conf: As ESPnet's; may hold ``alpha`` and ``style_vector``.
+            decode_conf: As ESPnet's; may hold its factor on the durations, ``alpha``,
+                and ``style_vector``.
             style_vector: The voice in place of ``speech`` (style_dim,).
+            voice: The voice in place of ``speech``: a file of :meth:`save_voice`, or
+                the name of a voice that comes with the model.
             reference_fs: Sampling rate of ``speech`` given as samples, in Hz.
-            alpha: Factor on the durations: 2 takes twice as long, 0.5 half as long.
-                By default ``speed_control_alpha`` of the constructor.
+            speed: 2 is twice as fast, 0.5 half as fast. By default that of the
+                constructor.
 
         Returns:
             ``feat_gen`` (T_feats, odim) normalised, ``feat_gen_denorm``, ``duration``
@@ -329,44 +425,55 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
             ``wav`` only.
 
         Raises:
-            UserError: Text or reference cannot be used.
+            UserError: Text or reference cannot be used, or what is given is not what
+                this model takes.
         """
         conf = {**self.decode_conf, **(decode_conf or {})}
+        if speed is not None:
+            conf["alpha"] = alpha_of(speed)
+        given = dict(speech=speech, spembs=spembs, sids=sids, lids=lids)
         if conf.get("use_teacher_forcing"):
-            return super().__call__(
-                text, speech, durations, spembs, sids, lids, decode_conf
+            return self._force(text, durations, given, decode_conf)
+        if durations is not None:
+            raise UserError(
+                "durations are for teacher forcing only: leave them out, or add "
+                "decode_conf=dict(use_teacher_forcing=True)"
             )
         if style_vector is None:
             style_vector = conf.get("style_vector")
-        if alpha is None:
-            alpha = conf["alpha"]
-        if not self.clones:
-            given = dict(speech=speech, spembs=spembs, sids=sids, lids=lids)
-            self._check_inputs(given, style_vector)
+        if voice is not None:
+            if style_vector is not None:
+                raise UserError("two voices: give either voice or style_vector")
+            style_vector = self.read_voice(voice)
+        self._check_inputs(given, style_vector)
+        if not self.voice_from_reference:
             if speech is not None:
                 speech = load_reference(speech, self.reference_fs, reference_fs)
-            say, conf = super().__call__, dict(conf, alpha=alpha)
-            parts = self._parts(text)
-            return self._join(
-                [say(part, speech, None, spembs, sids, lids, conf) for part in parts]
+            say = super().__call__
+            return self.join(
+                [
+                    say(part, speech, None, spembs, sids, lids, conf)
+                    for part in self._parts(text)
+                ]
             )
-        return self.batch(
+        said = self._stream(
             [text],
             None if speech is None else [speech],
             None if style_vector is None else [style_vector],
-            reference_fs=reference_fs,
-            alpha=alpha,
-        )[0]
+            reference_fs,
+            conf["alpha"],
+        )
+        return dict(said)[0]
 
     def batch(
         self,
         texts: Sequence[Text],
-        references: Optional[Sequence[References]] = None,
-        style_vectors: Optional[Sequence[torch.Tensor]] = None,
-        reference_fs: Optional[int] = None,
-        alpha: Optional[float] = None,
+        references: Sequence[References] | None = None,
+        style_vectors: Sequence[Style] | None = None,
+        reference_fs: int | None = None,
+        speed: float | None = None,
         batch_size: int = 8,
-    ) -> List[Dict[str, torch.Tensor]]:
+    ) -> list[Output]:
         """Say several texts, each in a voice of its own.
 
         Args:
@@ -375,8 +482,9 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
                 serves all texts.
             style_vectors: Voices in place of references, likewise (style_dim,).
             reference_fs: Sampling rate of references given as samples, in Hz.
-            alpha: As in ``__call__``.
-            batch_size: Texts, or parts of long texts, that the model says at once.
+            speed: As in ``__call__``.
+            batch_size: Texts, or parts of long texts, that the model says at once;
+                those of like lengths are put together.
 
         Returns:
             For each text what ``__call__`` returns.
@@ -384,58 +492,171 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
         Raises:
             UserError: A text or a reference cannot be used, or their numbers differ.
         """
+        said = dict(
+            self.stream(
+                texts, references, style_vectors, reference_fs, speed, batch_size
+            )
+        )
+        return [said[number] for number in range(len(texts))]
+
+    def stream(
+        self,
+        texts: Sequence[Text],
+        references: Sequence[References] | None = None,
+        style_vectors: Sequence[Style] | None = None,
+        reference_fs: int | None = None,
+        speed: float | None = None,
+        batch_size: int = 8,
+    ) -> Iterator[tuple[int, Output]]:
+        """Say many texts and yield each as soon as it is ready, shorter ones first.
+
+        Arguments and errors are those of :meth:`batch`.
+
+        Yields:
+            Number of a text, from 0, and what ``__call__`` returns for it.
+        """
+        alpha = self.decode_conf["alpha"] if speed is None else alpha_of(speed)
+        return self._stream(
+            texts, references, style_vectors, reference_fs, alpha, batch_size
+        )
+
+    def _stream(
+        self, texts, references, style_vectors, reference_fs, alpha, batch_size=8
+    ) -> Iterator[tuple[int, Output]]:
+        require_batch_size(batch_size)
         if isinstance(texts, str):
             raise UserError("batch() takes a list of texts, found one: put it in [ ]")
-        if not self.clones:
+        if not len(texts):
+            raise UserError("the list of texts is empty: give one or more")
+        if not self.voice_from_reference:
             raise UserError(
                 "this model does not take its voice from a reference alone: say text "
                 "by text, with what it was trained with (speech, sids, lids, spembs)"
             )
         parts = [self._parts(text) for text in texts]
         styles = self._styles(len(texts), references, style_vectors, reference_fs)
-        if alpha is None:
-            alpha = self.decode_conf["alpha"]
-        said = self._say(
-            [part for text in parts for part in text],
-            [style for text, style in zip(parts, styles) for _ in text],
-            alpha,
-            batch_size,
-        )
-        return [self._join([next(said) for _ in text]) for text in parts]
+        lengths = [sum(map(len, text)) for text in parts]
+        order = sorted(range(len(texts)), key=lambda number: lengths[number])
+        for start in range(0, len(order), batch_size):
+            chosen = order[start : start + batch_size]
+            owners = [number for number in chosen for _ in parts[number]]
+            outputs = self._generate(
+                [part for number in chosen for part in parts[number]],
+                [styles[owner] for owner in owners],
+                alpha,
+                batch_size,
+            )
+            yield from self.voice_parts(outputs, owners)
 
-    def _check_inputs(self, given: Dict[str, Any], style_vector: Any) -> None:
+    def _force(self, text, durations, given, decode_conf) -> Output:
+        """Say a text with the durations, pitch and energy of its recording."""
+        for name, value in dict(given, durations=durations).items():
+            if value is None and (name == "durations" or getattr(self, f"use_{name}")):
+                raise UserError(f"teacher forcing needs {name}: give those of the text")
+        try:
+            return super().__call__(
+                text,
+                given["speech"],
+                durations,
+                given["spembs"],
+                given["sids"],
+                given["lids"],
+                decode_conf,
+            )
+        except UserError:
+            raise
+        except (AssertionError, RuntimeError, IndexError) as error:
+            raise UserError(
+                f"teacher forcing fails ({first_line(error)}): give the samples of the "
+                "text at the model's rate, and frames of each of its tokens and of "
+                "<eos>, which add up to the frames of the samples"
+            ) from error
+
+    def _check_inputs(self, given: dict[str, Any], style_vector: Any) -> None:
         """Refuse a call without what the model needs, or with what it cannot use."""
         if style_vector is not None or given["speech"] is not None:
             self._require_reference_model()
+        if style_vector is not None and not self.voice_from_reference:
+            raise UserError(
+                "this model takes more than a voice, so it takes that from a recording "
+                "only: give it as speech in place of a style vector"
+            )
         for name, value in given.items():
-            if value is None and getattr(self, f"use_{name}"):
+            uses = getattr(self, f"use_{name}")
+            if value is None and uses and not self.voice_from_reference:
                 raise UserError(
                     f"this model needs {name}: give what it was trained with"
+                )
+            if value is not None and not uses:
+                raise UserError(f"this model does not use {name}: leave it out")
+        # ESPnet's numbers of speakers and languages begin with 1; 0 is unknown
+        for name, number in (("sids", self.tts.spks), ("lids", self.tts.langs)):
+            if given[name] is not None:
+                ids = torch.as_tensor(given[name])
+                if ids.numel() != 1 or not 0 <= int(ids) < number:
+                    raise UserError(
+                        f"{name} is {ids.tolist()}: give one number from 0 to "
+                        f"{number - 1}, as [number]"
+                    )
+        if given["spembs"] is not None:
+            embedding = torch.as_tensor(given["spembs"])
+            if embedding.shape != (self.tts.spk_embed_dim,) or not bool(
+                torch.isfinite(embedding).all()
+            ):
+                raise UserError(
+                    f"spembs has the shape {tuple(embedding.shape)}: give finite "
+                    f"numbers of the shape ({self.tts.spk_embed_dim},)"
                 )
 
     def _require_reference_model(self) -> None:
         if not self.tts.use_gst:
             raise UserError(
-                f"this {self.train_args.tts} takes no reference: leave speech and "
-                "style_vector out, or train it with use_gst"
+                f"this {self.train_args.tts} takes no reference: leave speech, voice "
+                "and style_vector out, or train it with use_gst"
             )
 
-    def _parts(self, text: Text) -> List[torch.Tensor]:
+    def _parts(self, text: Text) -> list[torch.Tensor]:
         """Bring a text in any form to a list of token ids."""
-        if isinstance(text, str) or text is None:
-            return self.tokenize(text)
-        if isinstance(text, (list, tuple)):
-            return list(text)
-        return [torch.as_tensor(text)]
+        if isinstance(text, (np.ndarray, torch.Tensor)):
+            return [self._check_ids(text)]
+        if isinstance(text, (list, tuple)) and not any(
+            isinstance(part, str) for part in text
+        ):
+            if not text:
+                raise UserError("the text is empty: give something to say")
+            return [self._check_ids(part) for part in text]
+        return self.tokenize(text)
+
+    def _check_ids(self, ids: Any) -> torch.Tensor:
+        number = len(self.train_args.token_list)
+        fault = None
+        try:
+            ids = torch.as_tensor(ids)
+        except (TypeError, ValueError, RuntimeError):
+            fault = f"found {type(ids).__name__}"
+        else:
+            whole = not (ids.is_floating_point() or ids.is_complex())
+            if ids.dim() != 1 or not whole or ids.dtype == torch.bool or not len(ids):
+                fault = f"found {ids.dtype} of shape {tuple(ids.shape)}"
+            elif ids.min() < 0 or ids.max() >= number:
+                fault = f"found {int(ids.min())} to {int(ids.max())}"
+        if fault is not None:
+            raise UserError(
+                f"token ids should be whole numbers from 0 to {number - 1} of the "
+                f"shape (T_text,), {fault}: give a text, or what tokenize() returns"
+            )
+        return ids.long()
 
     def _styles(
         self,
         number: int,
-        references: Optional[Sequence[References]],
-        style_vectors: Optional[Sequence[torch.Tensor]],
-        reference_fs: Optional[int],
-    ) -> List[torch.Tensor]:
+        references: Sequence[References] | None,
+        style_vectors: Sequence[Style] | None,
+        reference_fs: int | None,
+    ) -> list[torch.Tensor]:
         """Give each text its style vector, computing each distinct file once."""
+        if references is None and style_vectors is None and self.voices:
+            style_vectors = [self.read_voice(next(iter(self.voices)))]
         if (references is None) == (style_vectors is None):
             fault = "no voice was given" if references is None else "two voices"
             raise UserError(
@@ -450,59 +671,86 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
                 "for each text, or with one for all"
             )
         if style_vectors is not None:
-            styles = list(style_vectors)
-            for style in styles:
-                self._check_style(style)
+            styles = [self._check_style(style) for style in style_vectors]
         else:
-            cache: Dict[str, torch.Tensor] = {}
+            cache: dict[str, torch.Tensor] = {}
             styles = []
             for reference in references:
                 # arrays and lists of them have no cheap identity but their object
                 path = isinstance(reference, (str, Path))
                 key = str(reference) if path else f"object {id(reference)}"
                 if key not in cache:
-                    cache[key] = self.style_vector(reference, reference_fs)
+                    style = self.style_vector(reference, reference_fs)
+                    cache[key] = self._check_style(style)
                 styles.append(cache[key])
         return styles * number if len(styles) == 1 else styles
 
-    @torch.no_grad()
-    def _check_style(self, style: torch.Tensor) -> None:
+    @functools.cached_property
+    def _style_shape(self) -> tuple[int, ...]:
         silence = torch.zeros(1, 1, self.feats_extract.output_size())
         silence = silence.to(self.device, getattr(torch, self.dtype))
-        wanted = tuple(self.tts.encode_style(silence).shape[1:])
+        with torch.no_grad():
+            return tuple(self.tts.encode_style(silence).shape[1:])
+
+    def _check_style(self, style: Style) -> torch.Tensor:
         found = tuple(getattr(style, "shape", ()))
-        if found != wanted:
+        if found != self._style_shape:
             raise UserError(
-                f"a style vector of this model has the shape {wanted}, found {found}: "
-                "compute it by style_vector() of this model"
+                f"a style vector of this model has the shape {self._style_shape}, "
+                f"found {found}: compute it by style_vector() of this model"
             )
+        style = torch.as_tensor(style).to(getattr(torch, self.dtype))
+        if not torch.isfinite(style).all():
+            raise UserError(
+                "the style vector has values that are NaN or infinite: compute it anew "
+                "by style_vector() of this model"
+            )
+        return style
+
+    def generate(
+        self,
+        tokens: Sequence[torch.Tensor],
+        style_vectors: Sequence[torch.Tensor],
+        speed: float | None = None,
+        batch_size: int = 8,
+    ) -> list[Output]:
+        """Generate mels, without waves; those of like lengths together.
+
+        Args:
+            tokens: Token ids of each text, or of each part of a long one (T_text,).
+            style_vectors: The voice of each (style_dim,).
+            speed: As in ``__call__``.
+            batch_size: How many are generated at once.
+
+        Returns:
+            What ``__call__`` returns but for ``wav``, in the order of ``tokens``.
+
+        Raises:
+            UserError: The batch size is none, or the model generates no numbers.
+        """
+        alpha = self.decode_conf["alpha"] if speed is None else alpha_of(speed)
+        require_batch_size(batch_size)
+        return self._generate(tokens, style_vectors, alpha, batch_size)
 
     @torch.no_grad()
-    def _say(
-        self,
-        tokens: List[torch.Tensor],
-        styles: List[torch.Tensor],
-        alpha: float,
-        batch_size: int,
-    ) -> Iterator[Dict[str, torch.Tensor]]:
-        """Yield what the model says for each (T_text,) with its (style_dim,)."""
-        for start in range(0, len(tokens), batch_size):
-            chosen = slice(start, start + batch_size)
-            style = torch.stack(styles[chosen])
-            output = self.tts.batch_inference(
-                text=[part.to(self.device) for part in tokens[chosen]],
+    def _generate(self, tokens, style_vectors, alpha, batch_size) -> list[Output]:
+        order = sorted(range(len(tokens)), key=lambda number: len(tokens[number]))
+        outputs: dict[int, Output] = {}
+        for start in range(0, len(order), batch_size):
+            chosen = order[start : start + batch_size]
+            style = torch.stack([style_vectors[number] for number in chosen])
+            said = self.tts.batch_inference(
+                text=[tokens[number].to(self.device) for number in chosen],
                 style_vector=style.to(self.device, getattr(torch, self.dtype)),
                 alpha=alpha,
             )
-            for part, feat, frames in zip(
-                tokens[chosen], output["feat_gen"], output["duration"]
-            ):
-                yield self._finish(feat, frames[: len(part) + 1])
+            for number, feat, frames in zip(chosen, said["feat_gen"], said["duration"]):
+                length = len(tokens[number]) + 1
+                outputs[number] = self._denormalise(feat, frames[:length])
+        return [outputs[number] for number in range(len(tokens))]
 
-    def _finish(
-        self, feat: torch.Tensor, duration: torch.Tensor
-    ) -> Dict[str, torch.Tensor]:
-        """Denormalise one generated mel (T_feats, odim) and make its wave."""
+    def _denormalise(self, feat: torch.Tensor, duration: torch.Tensor) -> Output:
+        """Check and denormalise one generated mel (T_feats, odim)."""
         if not torch.isfinite(feat).all():
             raise UserError(
                 "the model generates values that are no numbers: its training "
@@ -512,18 +760,66 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
         if self.normalize is not None:
             # works in place
             output["feat_gen_denorm"] = self.normalize.inverse(feat.clone()[None])[0][0]
-        if self.vocoder is not None:
-            # a vocoder of ParallelWaveGAN may draw noise
-            if self.always_fix_seed:
-                set_all_random_seed(self.seed)
-            denormalised = output.get("feat_gen_denorm", feat)
-            output["wav"] = self.vocoder(
-                feat if self.prefer_normalized_feats else denormalised
-            )
         return output
 
-    def _join(self, parts: List[Dict[str, torch.Tensor]]) -> Dict[str, torch.Tensor]:
-        """Put the parts of a text together."""
+    def vocode(self, outputs: Sequence[Output]) -> Iterator[tuple[int, torch.Tensor]]:
+        """Yield the waves of generated mels, each as soon as it is ready.
+
+        On a CPU each core makes a wave of its own, which costs less than sharing each.
+
+        Args:
+            outputs: As :meth:`generate` returns them.
+
+        Yields:
+            Number of the output, and its wave (T_wav,).
+        """
+        if self.vocoder is None:
+            return
+        name = "feat_gen"
+        if self.normalize is not None and not self.prefer_normalized_feats:
+            name = "feat_gen_denorm"
+        safe = getattr(self.vocoder, "thread_safe", False)
+        if not safe or torch.device(self.device).type != "cpu":
+            for number, output in enumerate(outputs):
+                # a vocoder of ParallelWaveGAN may draw noise
+                if self.always_fix_seed:
+                    set_all_random_seed(self.seed)
+                yield number, self.vocoder(output[name])
+            return
+        # the longest one first, so that none is left to one core at the end
+        order = sorted(range(len(outputs)), key=lambda n: -len(outputs[n][name]))
+        mels = [outputs[number][name] for number in order]
+        for place, wave in on_every_core(self.vocoder, mels):
+            yield order[place], wave
+
+    def voice_parts(
+        self, outputs: Sequence[Output], owners: Sequence[int]
+    ) -> Iterator[tuple[int, Output]]:
+        """Yield texts with their waves, each as soon as all of its parts are ready.
+
+        Args:
+            outputs: Of the parts of several texts, as :meth:`generate` returns them.
+            owners: Number of the text that each part belongs to, in order.
+
+        Yields:
+            Number of a text, and what ``__call__`` returns for it.
+        """
+        parts: dict[int, list[Output]] = {}
+        for owner, output in zip(owners, outputs, strict=True):
+            parts.setdefault(owner, []).append(output)
+        if self.vocoder is None:
+            yield from ((owner, self.join(found)) for owner, found in parts.items())
+            return
+        left = {owner: len(found) for owner, found in parts.items()}
+        for number, wave in self.vocode(outputs):
+            outputs[number]["wav"] = wave
+            owner = owners[number]
+            left[owner] -= 1
+            if not left[owner]:
+                yield owner, self.join(parts.pop(owner))
+
+    def join(self, parts: Sequence[Output]) -> Output:
+        """Put the parts of a text together, with a pause between their waves."""
         if len(parts) == 1:
             return parts[0]
         joined = {
@@ -538,11 +834,30 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
         return joined
 
 
-def split_text(text: str, max_characters: Optional[int] = MAX_CHARACTERS) -> List[str]:
+def require_batch_size(number: int) -> None:
+    """Refuse what is no number of texts to be said at once."""
+    if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+        raise UserError(f"batch_size is {number}: choose a whole number above 0")
+
+
+def alpha_of(speed: float) -> float:
+    """Turn a speed into ESPnet's factor on the durations.
+
+    Raises:
+        UserError: It is no number above 0.
+    """
+    number = isinstance(speed, (int, float)) and not isinstance(speed, bool)
+    if not number or not math.isfinite(speed) or speed <= 0:
+        raise UserError(f"speed is {speed}: choose a number above 0, 1 is as trained")
+    return 1.0 / speed
+
+
+def split_text(text: str, max_characters: int | None = MAX_CHARACTERS) -> list[str]:
     """Split a text that is too long to be said in one breath.
 
     Sentences stay together while they fit. One that is too long itself is split at its
-    clauses, and these between words; a word is never split.
+    clauses, these between words, and a word that is too long, as all of a text in
+    Chinese or Thai may be, anywhere between characters.
 
     Args:
         text: Any text.
@@ -564,10 +879,22 @@ def split_text(text: str, max_characters: Optional[int] = MAX_CHARACTERS) -> Lis
         for part in parts:
             pieces.extend(_split_at(end, part, max_characters))
         parts = pieces
-    return parts
+    return [piece for part in parts for piece in _cut(part, max_characters)]
 
 
-def _split_at(end: str, part: str, max_characters: int) -> List[str]:
+def _cut(part: str, length: int) -> Iterator[str]:
+    """Cut what has no spaces, but not between a character and its accents."""
+    while len(part) > length:
+        end = length
+        while end > 1 and unicodedata.category(part[end])[0] == "M":
+            end -= 1
+        end = length if end <= 1 else end
+        yield part[:end]
+        part = part[end:]
+    yield part
+
+
+def _split_at(end: str, part: str, max_characters: int) -> list[str]:
     """Split at as few of the matches of ``end`` as will do, and leave those out."""
     if len(part) <= max_characters:
         return [part]
@@ -575,7 +902,7 @@ def _split_at(end: str, part: str, max_characters: int) -> List[str]:
     for match in re.finditer(end, part):
         ends.append(match.start())
         begins.append(match.end())
-    spans: List[Tuple[int, int]] = []
+    spans: list[tuple[int, int]] = []
     for begin, stop in zip(begins, [*ends, len(part)]):
         if spans and stop - spans[-1][0] <= max_characters:
             spans[-1] = (spans[-1][0], stop)

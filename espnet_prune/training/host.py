@@ -199,8 +199,9 @@ def _register_models(tasks) -> None:
 
 def _warn_of_untested() -> None:
     import espnet2
-    import espnet_prune
     from packaging.version import Version
+
+    import espnet_prune
 
     if Version(espnet2.__version__) >= Version(UNTESTED):
         # not by logging.warning: it would set up the logging that ESPnet sets up later

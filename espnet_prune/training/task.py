@@ -21,13 +21,7 @@ import espnet_prune
 from espnet_prune.config import VARIANCES, check_variances, choose_durations
 from espnet_prune.errors import UserError
 from espnet_prune.files import replace_when_written
-from espnet_prune.speech.vocoder import (
-    GRIFFIN_LIM,
-    build_vocoder,
-    describe_features,
-    is_vocoder_name,
-    reproducible,
-)
+from espnet_prune.speech.vocoder import GRIFFIN_LIM, describe_features, open_vocoder
 from espnet_prune.training.host import MODELS, is_ours, whole_checkpoints
 from espnet_prune.training.phases import prepare_phase2
 
@@ -188,20 +182,11 @@ class PruneTTSTask(TTSTask):
     def build_vocoder_from_file(
         cls, vocoder_config_file=None, vocoder_file=None, model=None, device="cpu"
     ):
-        """Build a vocoder; the names of ``espnet_prune.speech.vocoder`` are understood.
-
-        Griffin-Lim starts from the same phases each time.
-        """
-        if is_vocoder_name(vocoder_file):
-            parameters = describe_features(model.feats_extract)
-            return build_vocoder(vocoder_file, parameters, device)
-        if vocoder_file in GRIFFIN_LIM:
-            vocoder_file = None
-        return reproducible(
-            super().build_vocoder_from_file(
-                vocoder_config_file, vocoder_file, model, device
-            )
-        )
+        """Build a vocoder, any that ``open_vocoder`` knows; None is Griffin-Lim."""
+        if vocoder_file in (None, "none"):  # as tts.sh passes it
+            vocoder_file = GRIFFIN_LIM
+        features = describe_features(model.feats_extract)
+        return open_vocoder(vocoder_file, features, device, vocoder_config_file)
 
 
 def check_settings(args: argparse.Namespace) -> None:

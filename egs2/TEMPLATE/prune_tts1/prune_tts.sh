@@ -353,7 +353,7 @@ zipfile.ZipFile(sys.argv[1], 'a').write(sys.argv[2])" "${packed}" "${bpemodel}"
     # shellcheck disable=SC2046
     python3 -m espnet_prune check "${packed}" --said "${said}" \
         --data_dir "${dumpdir}/raw/${dset}" $(spembs "${dset}") \
-        --vocoder_file "${vocoder}" --inference_args "${inference_args}" \
+        --vocoder "${vocoder}" --inference_args "${inference_args}" \
         ${inference_config:+--config "${inference_config}"}
 fi
 

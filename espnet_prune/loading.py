@@ -1,0 +1,227 @@
+"""The one loader of each kind of file that others may have made or broken.
+
+A file that is missing, empty, cut off, damaged or something else ends in one line that
+names it. Importing this module imports neither torch nor ESPnet.
+"""
+
+import tarfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from espnet_prune.errors import UserError
+
+# A configuration with a list of 100,000 tokens takes 2 MB.
+MAX_YAML_BYTES = 16 * 2**20
+# Aliases let some hundred bytes of YAML stand for billions of entries.
+MAX_YAML_ENTRIES = 2_000_000
+# Archives of ESPnet's packing stage are stored, not compressed.
+MAX_UNPACKED_BYTES = 4 * 2**30
+MAX_UNPACKED_RATIO = 100
+# No ratio is asked of small archives: configurations and tables compress well.
+SMALL_ARCHIVE_BYTES = 64 * 2**20
+
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def load_yaml(path: str | Path, what: str = "configuration") -> dict[str, Any]:
+    """Read a YAML file of settings.
+
+    Args:
+        path: The file.
+        what: What it should be, for the message.
+
+    Returns:
+        Its settings.
+
+    Raises:
+        UserError: It cannot be read, is no YAML, holds no settings, or is far larger
+            than any such file.
+    """
+    path = Path(path)
+    try:
+        if path.stat().st_size > MAX_YAML_BYTES:
+            raise UserError(
+                f"{path} is larger than any {what} ({MAX_YAML_BYTES >> 20} MB): name "
+                "another file"
+            )
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"the {what} {path} cannot be read ({first_line(error)}): name another "
+            "file, or make it again"
+        ) from error
+    return parse_yaml(text, path, what)
+
+
+def parse_yaml(
+    text: str, name: str | Path, what: str = "configuration"
+) -> dict[str, Any]:
+    """Read settings from the text of a YAML file; see :func:`load_yaml`."""
+    try:
+        settings = yaml.load(text, Loader=_Loader)
+        if not isinstance(settings, dict):
+            found = "nothing" if settings is None else type(settings).__name__
+            raise ValueError(f"it holds {found}, not lines of NAME: VALUE")
+        if _count_entries(settings, {}) > MAX_YAML_ENTRIES:
+            raise ValueError("its aliases repeat too much")
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise UserError(
+            f"{name} is no {what} ({first_line(error)}): name another file, or make "
+            "it again"
+        ) from error
+    return settings
+
+
+def _count_entries(value: Any, known: dict[int, int | None]) -> int:
+    """Count what is left when every alias is written out.
+
+    Raises:
+        ValueError: An alias stands for something around it.
+    """
+    if not isinstance(value, (dict, list)):
+        return 1
+    if id(value) not in known:
+        known[id(value)] = None  # until all of it is counted
+        inside = value.values() if isinstance(value, dict) else value
+        known[id(value)] = 1 + sum(_count_entries(entry, known) for entry in inside)
+    count = known[id(value)]
+    if count is None:
+        raise ValueError("an alias stands for what it is part of")
+    return count
+
+
+def load_weights(path: str | Path, finite: bool = True) -> dict[str, Any]:
+    """Read weights or a checkpoint to the CPU, and check that they are whole.
+
+    Args:
+        path: What ``torch.save`` wrote, or a ``.safetensors`` file.
+        finite: Refuse values that are NaN or infinite.
+
+    Returns:
+        The dictionary in the file, for instance name and tensor of each weight.
+
+    Raises:
+        UserError: The file is missing, empty, cut off, damaged or something else, or
+            holds values that are no numbers; the first such weight is named.
+    """
+    import torch
+
+    path = Path(path)
+    try:
+        if path.stat().st_size == 0:
+            raise ValueError("it is empty")
+        if path.suffix == ".safetensors":
+            import safetensors.torch
+
+            weights = safetensors.torch.load_file(path)
+        else:
+            _check_crc(path)
+            weights = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(weights, dict):
+            raise ValueError(f"it holds a {type(weights).__name__}")
+    except Exception as error:
+        # of a broken file pickle, zipfile, torch and safetensors each raise their own
+        raise UserError(
+            f"cannot load the weights {path} ({first_line(error)}): name another "
+            "file, or copy or train it again"
+        ) from error
+    if finite:
+        require_finite(weights, path)
+    return weights
+
+
+def _check_crc(path: Path) -> None:
+    """Compare a zip with its checksums, which ``torch.load`` does not do.
+
+    Files in the older format of PyTorch are no zip and have no checksums.
+    """
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            require_archive_size(path, sum(e.file_size for e in archive.infolist()))
+            damaged = archive.testzip()
+        if damaged is not None:
+            raise ValueError(f"{damaged} in it is damaged")
+
+
+def require_finite(value: Any, path: str | Path, name: str = "") -> None:
+    """Refuse tensors of a nested dictionary or list that hold NaN or infinity.
+
+    Raises:
+        UserError: It names the file and the first such tensor.
+    """
+    import torch
+
+    if isinstance(value, dict):
+        for key, entry in value.items():
+            require_finite(entry, path, f"{name}.{key}" if name else str(key))
+    elif isinstance(value, (list, tuple)):
+        for number, entry in enumerate(value):
+            require_finite(entry, path, f"{name}.{number}")
+    elif isinstance(value, torch.Tensor) and not torch.isfinite(value).all():
+        bad = int((~torch.isfinite(value)).sum())
+        raise UserError(
+            f"{path} has {bad} of {value.numel()} values of {name} that are NaN or "
+            "infinite, its training diverged: use an earlier checkpoint"
+        )
+
+
+def check_archive(path: Path) -> None:
+    """Refuse an archive that would fill the disk or the time of whoever unpacks it.
+
+    Args:
+        path: zip or tar, compressed or not.
+
+    Raises:
+        UserError: It unpacks to too much, or holds a broken YAML file.
+        OSError, zipfile.BadZipFile, tarfile.TarError: It cannot be read.
+    """
+    total = 0
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            require_archive_size(path, sum(e.file_size for e in archive.infolist()))
+            for entry in archive.infolist():
+                if entry.filename.endswith((".yaml", ".yml")):
+                    _check_member(path, entry.filename, archive.open(entry))
+    else:
+        with tarfile.open(path) as archive:
+            for member in archive:  # what is too large is refused before it is read
+                total += member.size
+                require_archive_size(path, total)
+                if member.isfile() and member.name.endswith((".yaml", ".yml")):
+                    _check_member(path, member.name, archive.extractfile(member))
+
+
+def require_archive_size(path: Path, unpacked: int) -> None:
+    """Refuse an archive that unpacks to this number of bytes, if it is too large."""
+    packed = path.stat().st_size
+    allowed = min(
+        MAX_UNPACKED_BYTES, max(SMALL_ARCHIVE_BYTES, MAX_UNPACKED_RATIO * packed)
+    )
+    if unpacked > allowed:
+        raise UserError(
+            f"{path} has {packed >> 10} KB and would unpack to {unpacked >> 20} MB, "
+            f"more than {allowed >> 20} MB: it is no packed model, name another file"
+        )
+
+
+def _check_member(path: Path, name: str, file: Any) -> None:
+    with file:
+        content = file.read(MAX_YAML_BYTES + 1)
+    if len(content) > MAX_YAML_BYTES:
+        raise UserError(f"{name} in {path} is too large: name another archive")
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{name} in {path} is no text ({error.reason}): pack the model again"
+        ) from error
+    parse_yaml(text, f"{name} in {path}")
+
+
+def first_line(error: BaseException) -> str:
+    """Give the first line of an error's message that says something."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:200] if lines else type(error).__name__

