@@ -15,6 +15,7 @@ import torch
 from espnet_prune import masks
 from espnet_prune.config import PruningConf, parse_pruning, require_choice
 from espnet_prune.errors import UserError
+from espnet_prune.layers import Dropout
 
 # ESPnet prints that the optional flash_attn is missing, in front of every command's own
 # words; it computes no probabilities, so pruned attention has no use for it.
@@ -93,8 +94,7 @@ class PruningMixin:
     def _set_up(self, pruning, pruning_conf, attention_scale):
         """Add to an attention of ESPnet, new or trained, what pruning needs."""
         # ESPnet's fused kernels give no probabilities to prune
-        if self.use_flash_attn:  # and one of them has the dropout inside
-            self.dropout = torch.nn.Dropout(self.dropout_rate).train(self.training)
+        self.dropout = Dropout(self.dropout_rate).train(self.training)
         self.use_sdpa = self.use_flash_attn = False
         self.pruning = pruning
         self.pruning_conf = pruning_conf

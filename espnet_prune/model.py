@@ -36,13 +36,8 @@ from espnet_prune.config import (
     require_numbers,
 )
 from espnet_prune.errors import UserError
-from espnet_prune.style import (
-    ConvFeedForward,
-    FFTBlock,
-    MelStyleEncoder,
-    convolve,
-    same_conv,
-)
+from espnet_prune.layers import Dropout, convolve, same_conv
+from espnet_prune.style import ConvFeedForward, FFTBlock, MelStyleEncoder
 from espnet_prune.variance import (
     VarianceEmbedding,
     VariancePredictor,
@@ -76,7 +71,7 @@ class PhonemeEncoder(torch.nn.Module):
             same_conv(size, size, kernel_size) for _ in range(2)
         )
         self.linear = torch.nn.Linear(size, size)
-        self.dropout = torch.nn.Dropout(dropout_rate)
+        self.dropout = Dropout(dropout_rate)
         self.blocks = torch.nn.ModuleList(blocks)
         self.output = torch.nn.Linear(size, size)
 
@@ -109,7 +104,7 @@ class MelDecoder(torch.nn.Module):
         self.prenet = torch.nn.Sequential(
             torch.nn.Linear(size, prenet_units),
             torch.nn.Mish(),
-            torch.nn.Dropout(dropout_rate),
+            Dropout(dropout_rate),
             torch.nn.Linear(prenet_units, size),
         )
         self.blocks = torch.nn.ModuleList(blocks)

@@ -8,7 +8,7 @@ from typing import Tuple
 
 import torch
 
-from espnet_prune.style import convolve, same_conv
+from espnet_prune.layers import Dropout, convolve, same_conv
 
 
 class VariancePredictor(torch.nn.Module):
@@ -38,7 +38,7 @@ class VariancePredictor(torch.nn.Module):
             same_conv(in_size, units, kernel_size) for in_size in (size, units)
         )
         self.norms = torch.nn.ModuleList(torch.nn.LayerNorm(units) for _ in range(2))
-        self.dropout = torch.nn.Dropout(dropout_rate)
+        self.dropout = Dropout(dropout_rate)
         self.output = torch.nn.Linear(units, 1)
 
     def forward(self, x: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
