@@ -25,6 +25,7 @@ from espnet_prune.attention import (
     ATTENTION_SCALES,
     PrunedMultiHeadedAttention,
     PruningMixin,
+    Watch,
     pruned_attentions,
     pruning_terms,
     synthesising,
@@ -36,7 +37,7 @@ from espnet_prune.config import (
     require_numbers,
 )
 from espnet_prune.errors import UserError
-from espnet_prune.layers import Dropout, convolve, same_conv
+from espnet_prune.layers import Dropout, Mish, convolve, mish, same_conv
 from espnet_prune.style import ConvFeedForward, FFTBlock, MelStyleEncoder
 from espnet_prune.variance import (
     VarianceEmbedding,
@@ -79,7 +80,7 @@ class PhonemeEncoder(torch.nn.Module):
         """Encode tokens (B, T_text) to (B, T_text, D); style (B, S)."""
         embedded = x = self.embed(tokens) * valid
         for conv in self.convs:
-            x = self.dropout(F.mish(convolve(conv, x))) * valid
+            x = self.dropout(mish(convolve(conv, x))) * valid
         x = self.linear(x) + embedded
         x = add_positions(x, valid)
         for block in self.blocks:
@@ -103,7 +104,7 @@ class MelDecoder(torch.nn.Module):
         super().__init__()
         self.prenet = torch.nn.Sequential(
             torch.nn.Linear(size, prenet_units),
-            torch.nn.Mish(),
+            Mish(),
             Dropout(dropout_rate),
             torch.nn.Linear(prenet_units, size),
         )
@@ -321,6 +322,7 @@ class StyleSpeech(AbsTTS):
             decoder_prenet_units,
             decoder_dropout_rate,
         )
+        self.watch = Watch()
         self.aligner = DurationAligner(adim, odim) if durations == "learned" else None
 
     @property
@@ -367,6 +369,7 @@ class StyleSpeech(AbsTTS):
             UserError: durations, pitch or energy are missing or do not fit the text.
 
         """
+        self.watch(self)
         feats = feats[:, : int(feats_lengths.max())]
         tokens, token_lengths = self._append_eos(text, text_lengths)
         token_valid = _valid(token_lengths, tokens.device)
@@ -605,7 +608,7 @@ class StyleSpeech(AbsTTS):
 def add_positions(x: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
     """Add sinusoidal positions to x (B, T, D), zero at padding."""
     positions = torch.arange(x.size(1), device=x.device)
-    return (x + sinusoid(positions, x.size(2)).to(x.dtype)) * valid
+    return (x + sinusoid(positions, x.size(2)).to(x.dtype)) * valid.to(x.dtype)
 
 
 def _valid(lengths: torch.Tensor, device) -> torch.Tensor:

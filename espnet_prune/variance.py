@@ -8,7 +8,7 @@ from typing import Tuple
 
 import torch
 
-from espnet_prune.layers import Dropout, convolve, same_conv
+from espnet_prune.layers import Dropout, convolve, mish, same_conv
 
 
 class VariancePredictor(torch.nn.Module):
@@ -65,8 +65,8 @@ class VarianceEmbedding(torch.nn.Module):
 
     def forward(self, values: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
         """Map values (B, T_text, 1) to (B, T_text, D)."""
-        x = torch.nn.functional.mish(convolve(self.conv1, values * valid))
-        x = torch.nn.functional.mish(convolve(self.conv2, x * valid))
+        x = mish(convolve(self.conv1, values * valid))
+        x = mish(convolve(self.conv2, x * valid))
         return self.output(x)
 
 
@@ -120,7 +120,9 @@ def regulate_length(
     position = frames - (ends - durations).gather(1, tokens)
     repeated = x.gather(1, tokens[..., None].expand(-1, -1, x.size(2)))
     valid = (frames < lengths[:, None])[..., None]
-    return (repeated + sinusoid(position, x.size(2)).to(x.dtype)) * valid, lengths
+    places = sinusoid(frames[0], x.size(2)).to(x.dtype)  # of all that may occur
+    positions = torch.nn.functional.embedding(position, places)
+    return (repeated + positions) * valid.to(x.dtype), lengths
 
 
 def sinusoid(positions: torch.Tensor, size: int) -> torch.Tensor:
@@ -128,7 +130,6 @@ def sinusoid(positions: torch.Tensor, size: int) -> torch.Tensor:
 
     Vaswani et al., "Attention is all you need", Sec. 3.5.
     """
-    channels = torch.arange(size, device=positions.device)
-    rates = 10000.0 ** (-2.0 * (channels // 2) / size)
-    angles = positions[..., None].float() * rates
-    return torch.where(channels % 2 == 0, angles.sin(), angles.cos())
+    pairs = torch.arange(-(-size // 2), device=positions.device)
+    angles = positions[..., None].float() * 10000.0 ** (-2.0 * pairs / size)
+    return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(-2)[..., :size]

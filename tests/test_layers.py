@@ -111,3 +111,17 @@ def test_dropout_of_nothing_and_of_all(rate, share):
 def test_dropout_does_nothing_outside_training():
     x = torch.randn(3, 4)
     assert torch.equal(layers.Dropout(0.5).eval()(x), x)
+
+
+def test_mish_is_that_of_torch():
+    x = torch.cat([torch.linspace(-60, 60, 2001), torch.tensor([1e4, -1e4])]).double()
+    results = []
+    for function in (layers.mish, torch.nn.functional.mish):
+        leaf = x.clone().requires_grad_()
+        y = function(leaf)
+        y.sum().backward()
+        results.append((y, leaf.grad))
+    for mine, theirs in zip(*results):
+        torch.testing.assert_close(mine, theirs, rtol=1e-8, atol=1e-12)
+    x = x.float()
+    torch.testing.assert_close(layers.mish(x), torch.nn.functional.mish(x))
