@@ -147,10 +147,10 @@ class PruningMixin:
         if self.attention_scale == "model_width":
             scores = scores / self.h**0.5
         if self._may_be_fast(mask):
-            with torch.autocast(value.device.type, enabled=False):
+            with layers.full_precision(value.device):
                 context = self._attend(value, scores, mask)
             return self.linear_out(context.transpose(1, 2).flatten(2))
-        with torch.autocast(value.device.type, enabled=False):
+        with layers.full_precision(value.device):
             dense = layers.probabilities(scores, mask)
             if self.pruning_conf.dropout_position == "before_mask":
                 self.attn = self._prune(dense, mask, self.dropout)

@@ -120,6 +120,13 @@ class Mish(torch.nn.Module):
         return mish(x)
 
 
+def full_precision(device: torch.device):
+    """Return a context without autocast, on any device."""
+    if not torch.amp.is_autocast_available(device.type):
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, enabled=False)
+
+
 def probabilities(scores: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
     """Softmax over the valid keys in float32, zero at the others.
 

@@ -97,13 +97,14 @@ def durations_from_log(
 
 
 def regulate_length(
-    x: torch.Tensor, durations: torch.Tensor
+    x: torch.Tensor, durations: torch.Tensor, frames: int | None = None
 ) -> Tuple[torch.Tensor, torch.Tensor]:
     """Repeat every token for its frames and add its position inside the phoneme.
 
     Args:
         x: (B, T_text, D).
         durations: frames of each token (B, T_text), long, zero at padding.
+        frames: T_feats; the longest of the batch if None, for which a GPU has to wait.
 
     Returns:
         Tensor: (B, T_feats, D), zero at padding: each frame is its token plus the
@@ -113,7 +114,9 @@ def regulate_length(
     """
     ends = durations.cumsum(dim=1)
     lengths = ends[:, -1]
-    frames = torch.arange(int(lengths.max()), device=x.device)
+    frames = torch.arange(
+        int(lengths.max()) if frames is None else frames, device=x.device
+    )
     frames = frames.expand(x.size(0), -1).contiguous()
     tokens = torch.searchsorted(ends, frames, right=True)
     tokens = tokens.clamp(max=x.size(1) - 1)  # frames of padding

@@ -749,3 +749,19 @@ def test_synthesis_needs_text_and_a_voice():
         model.inference(torch.zeros(0, dtype=torch.long), feats=feats)
     with pytest.raises(UserError, match="no reference speech"):
         model.inference(texts()[0])
+
+
+# ---- devices ----
+
+
+@pytest.mark.parametrize("name", PRUNINGS)
+def test_a_training_step_needs_no_number_from_the_device(name):
+    # Tensors of the meta device have no numbers: whoever asks for one fails. A GPU
+    # would have to finish its queue first.
+    model = tiny_stylespeech(**PRUNINGS[name]).to("meta").train()
+    batch = {key: value.to("meta") for key, value in tiny_batch().items()}
+    for _ in range(2):  # watched, and not
+        loss, stats, _ = model(**batch)
+        loss.backward()
+        assert loss.is_meta and stats["mel_loss"].is_meta
+        assert model.decoder.output.weight.grad.is_meta
