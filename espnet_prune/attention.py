@@ -12,7 +12,7 @@ from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tu
 
 import torch
 
-from espnet_prune import masks
+from espnet_prune import layers, masks
 from espnet_prune.config import PruningConf, parse_pruning, require_choice
 from espnet_prune.errors import UserError
 
@@ -50,14 +50,15 @@ class PruningStatistics(NamedTuple):
     Attributes:
         soft_means: mean of SM_soft per head (H,), with gradient; None under a hard
             mask.
-        kept_share: share of connections under the hard mask, a scalar.
-        kept_mass: share of attention probability under the hard mask, a scalar.
+        kept_share: share of connections under the hard mask, a scalar; None of a pass
+            that nobody watches.
+        kept_mass: share of attention probability under the hard mask, likewise.
 
     """
 
     soft_means: Optional[torch.Tensor]
-    kept_share: torch.Tensor
-    kept_mass: torch.Tensor
+    kept_share: Optional[torch.Tensor]
+    kept_mass: Optional[torch.Tensor]
 
 
 class PruningMixin:
@@ -74,6 +75,8 @@ class PruningMixin:
     Attributes:
         theta: the parameter behind the threshold; absent unless differentiable.
         synthesising: use the mask of inference rather than that of training.
+        watched: somebody reads the map ``attn`` and all statistics of the next pass. A
+            pass that is not watched costs less time and memory.
         statistics: ``PruningStatistics`` of the last pass that was no synthesis, until
             ``pruning_terms`` takes them.
 
@@ -93,13 +96,13 @@ class PruningMixin:
     def _set_up(self, pruning, pruning_conf, attention_scale):
         """Add to an attention of ESPnet, new or trained, what pruning needs."""
         # ESPnet's fused kernels give no probabilities to prune
-        if self.use_flash_attn:  # and one of them has the dropout inside
-            self.dropout = torch.nn.Dropout(self.dropout_rate).train(self.training)
+        self.dropout = layers.Dropout(self.dropout_rate).train(self.training)
         self.use_sdpa = self.use_flash_attn = False
         self.pruning = pruning
         self.pruning_conf = pruning_conf
         self.attention_scale = attention_scale
         self.synthesising = False
+        self.watched = True
         self.statistics: Optional[PruningStatistics] = None
         self.record: Optional[List[AttentionMaps]] = None
         if pruning == "differentiable":
@@ -143,8 +146,12 @@ class PruningMixin:
         """
         if self.attention_scale == "model_width":
             scores = scores / self.h**0.5
-        with torch.autocast(value.device.type, enabled=False):
-            dense = _probabilities(scores, mask)
+        if self._may_be_fast(mask):
+            with layers.full_precision(value.device):
+                context = self._attend(value, scores, mask)
+            return self.linear_out(context.transpose(1, 2).flatten(2))
+        with layers.full_precision(value.device):
+            dense = layers.probabilities(scores, mask)
             if self.pruning_conf.dropout_position == "before_mask":
                 self.attn = self._prune(dense, mask, self.dropout)
                 dropped = self.attn
@@ -154,14 +161,63 @@ class PruningMixin:
         context = torch.matmul(dropped.to(value.dtype), value).transpose(1, 2)
         return self.linear_out(context.flatten(2))
 
+    def _mask_kind(self):
+        """Return which mask is applied: None, "hard" or "soft"."""
+        if self.synthesising:
+            return self.pruning_conf.synthesis_mask(self.pruning)
+        return self.pruning_conf.training_mask(self.pruning)
+
+    def _may_be_fast(self, mask):
+        """Tell whether ``_attend`` can do this pass."""
+        shares_soft_mask = (
+            self._mask_kind() == "soft" and self.pruning_conf.shares_mask(self.pruning)
+        )
+        return (
+            not self.watched
+            and self.record is None
+            and (mask is None or mask.size(1) == 1)
+            and not shares_soft_mask
+            and self.dropout.p < 1
+            and not torch.compiler.is_compiling()
+        )
+
+    def _attend(self, value, scores, mask):
+        """Weigh the values (B, H, T, d_k) without keeping the map or the statistics.
+
+        Of the statistics only the means that the sparsity loss needs are kept.
+        """
+        self.attn = None
+        conf, kind = self.pruning_conf, self._mask_kind()
+        rate = self.dropout.p if self.training else 0.0
+        if kind is None:
+            return layers.attend(scores, value, mask, rate)
+        if mask is None:
+            mask = scores.new_ones((len(scores), 1, scores.size(-1)), dtype=torch.bool)
+        counts = mask.sum(dim=-1)
+        if conf.frame_count == "padded":
+            counts = torch.full_like(counts, scores.size(-1))
+        if kind == "hard":
+            cutoff = masks.cutoff(self.threshold, counts)
+            share = conf.shares_mask(self.pruning)
+            context = layers.attend(scores, value, mask, rate, cutoff.detach(), share)
+            soft_means = None
+        else:
+            weights = torch.ones_like(mask) if conf.sparsity_pairs == "padded" else mask
+            pruned, soft_means = masks.weigh_softly(
+                layers.probabilities(scores, mask),
+                self.threshold,
+                counts,
+                weights,
+                conf.temperature,
+            )
+            context = self.dropout(pruned).to(value.dtype) @ value
+        if not self.synthesising:
+            self.statistics = PruningStatistics(soft_means, None, None)
+        return context
+
     def _prune(self, dense, mask, dropout=lambda attn: attn):
         """Apply the mask to the probabilities ``dense`` (B, H, T, T)."""
-        conf = self.pruning_conf
-        kind = (
-            conf.synthesis_mask(self.pruning)
-            if self.synthesising
-            else conf.training_mask(self.pruning)
-        )
+        kind = self._mask_kind()
         if kind is None:
             keep, pruned = None, dropout(dense)
         else:
@@ -214,6 +270,11 @@ class PruningMixin:
 
 class PrunedMultiHeadedAttention(PruningMixin, MultiHeadedAttention):
     """ESPnet's multi-head attention with pruned connections."""
+
+    def forward(self, query, key, value, mask, expand_kv=False):
+        """Attend as ESPnet's class does."""
+        q, k, v = self.forward_qkv(query, key, value, expand_kv)
+        return self.forward_attention(v, layers.scaled_scores(q, k), mask)
 
 
 class PrunedRelPositionMultiHeadedAttention(
@@ -326,8 +387,9 @@ def pruning_terms(
             means, share, mass = layer.statistics
             layer.statistics = None
             stats[f"{prefix}threshold_{number}"] = layer.threshold.detach()
-            stats[f"{prefix}kept_share_{number}"] = share
-            stats[f"{prefix}kept_mass_{number}"] = mass
+            if share is not None:
+                stats[f"{prefix}kept_share_{number}"] = share
+                stats[f"{prefix}kept_mass_{number}"] = mass
             if means is not None:
                 stats[f"{prefix}soft_mean_{number}"] = means.detach().mean()
                 soft_means.append(means)
@@ -341,15 +403,37 @@ def pruning_terms(
 
 @contextlib.contextmanager
 def synthesising(module: torch.nn.Module) -> Iterator[None]:
-    """Use the masks of inference within the context."""
+    """Use the masks of inference within the context; nobody watches the passes."""
     attentions = pruned_attentions(module)
+    watched = [attention.watched for attention in attentions]
     for attention in attentions:
-        attention.synthesising = True
+        attention.synthesising, attention.watched = True, False
     try:
         yield
     finally:
-        for attention in attentions:
-            attention.synthesising = False
+        for attention, before in zip(attentions, watched):
+            attention.synthesising, attention.watched = False, before
+
+
+class Watch:
+    """Let the attentions of a model be watched in every tenth step of a training.
+
+    What only reports need is averaged over an epoch: a sample of its steps will do.
+    ESPnet's reporter leaves a statistic out of the average of the steps that lack it,
+    and averages over ten steps or more. Validation is watched throughout.
+    """
+
+    EVERY = 10
+
+    def __init__(self):
+        self.steps = 0
+
+    def __call__(self, module: torch.nn.Module) -> None:
+        """Prepare the attentions of a model for its next forward pass."""
+        watched = not module.training or self.steps % self.EVERY == 0
+        self.steps += module.training
+        for attention in pruned_attentions(module):
+            attention.watched = watched
 
 
 @contextlib.contextmanager
@@ -368,20 +452,3 @@ def record_attention(module: torch.nn.Module) -> Iterator[List[AttentionMaps]]:
     finally:
         for attention in attentions:
             attention.record = None
-
-
-def _probabilities(scores, mask):
-    """Softmax over the valid keys in float32, zero at the others.
-
-    The lowest number added to a score hides a key as well as filling it in does, and
-    its gradient costs nothing: each pass over (B, H, T, T) counts.
-    """
-    scores = scores.float() if scores.dtype != torch.float64 else scores
-    if mask is not None:
-        lowest = torch.finfo(scores.dtype).min
-        bias = scores.new_zeros(mask.shape).masked_fill(mask.eq(0), lowest)
-        scores = scores + bias.unsqueeze(1)
-    attn = scores.softmax(dim=-1)
-    if mask is not None and mask.size(1) > 1:  # queries may differ: some without a key
-        attn = attn * mask.bool().any(dim=-1, keepdim=True).unsqueeze(1)
-    return attn

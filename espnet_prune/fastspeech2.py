@@ -16,6 +16,7 @@ from typeguard import TypeCheckError
 
 from espnet_prune.attention import (
     PruningMixin,
+    Watch,
     prune_self_attention,
     pruned_attentions,
     pruning_terms,
@@ -88,6 +89,7 @@ class PrunedFastSpeech2(FastSpeech2):
         encoder_pruning_conf = dataclasses.asdict(encoder_conf)
         prune_self_attention(self.encoder, encoder_pruning, encoder_pruning_conf)
         prune_self_attention(self.decoder, pruning, pruning_conf)
+        self.watch = Watch()
         if self.use_gst:
             self.gst.__class__ = _StyleEncoder
 
@@ -120,6 +122,7 @@ class PrunedFastSpeech2(FastSpeech2):
             UserError: durations do not fit text or recording.
 
         """
+        self.watch(self)
         frames = feats_lengths.div(self.reduction_factor, rounding_mode="trunc")
         lengths = text_lengths + 1
         cut = durations[:, : int(durations_lengths.max())]  # for data-parallel

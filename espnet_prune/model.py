@@ -14,7 +14,7 @@ from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import torch
 import torch.nn.functional as F
-from espnet2.legacy.nets.pytorch_backend.nets_utils import make_non_pad_mask, pad_list
+from espnet2.legacy.nets.pytorch_backend.nets_utils import pad_list
 from espnet2.torch_utils.device_funcs import force_gatherable
 from espnet2.tts.abs_tts import AbsTTS
 from packaging.version import Version
@@ -25,6 +25,7 @@ from espnet_prune.attention import (
     ATTENTION_SCALES,
     PrunedMultiHeadedAttention,
     PruningMixin,
+    Watch,
     pruned_attentions,
     pruning_terms,
     synthesising,
@@ -36,13 +37,8 @@ from espnet_prune.config import (
     require_numbers,
 )
 from espnet_prune.errors import UserError
-from espnet_prune.style import (
-    ConvFeedForward,
-    FFTBlock,
-    MelStyleEncoder,
-    convolve,
-    same_conv,
-)
+from espnet_prune.layers import Dropout, Mish, convolve, mish, same_conv
+from espnet_prune.style import ConvFeedForward, FFTBlock, MelStyleEncoder
 from espnet_prune.variance import (
     VarianceEmbedding,
     VariancePredictor,
@@ -76,7 +72,7 @@ class PhonemeEncoder(torch.nn.Module):
             same_conv(size, size, kernel_size) for _ in range(2)
         )
         self.linear = torch.nn.Linear(size, size)
-        self.dropout = torch.nn.Dropout(dropout_rate)
+        self.dropout = Dropout(dropout_rate)
         self.blocks = torch.nn.ModuleList(blocks)
         self.output = torch.nn.Linear(size, size)
 
@@ -84,7 +80,7 @@ class PhonemeEncoder(torch.nn.Module):
         """Encode tokens (B, T_text) to (B, T_text, D); style (B, S)."""
         embedded = x = self.embed(tokens) * valid
         for conv in self.convs:
-            x = self.dropout(F.mish(convolve(conv, x))) * valid
+            x = self.dropout(mish(convolve(conv, x))) * valid
         x = self.linear(x) + embedded
         x = add_positions(x, valid)
         for block in self.blocks:
@@ -108,8 +104,8 @@ class MelDecoder(torch.nn.Module):
         super().__init__()
         self.prenet = torch.nn.Sequential(
             torch.nn.Linear(size, prenet_units),
-            torch.nn.Mish(),
-            torch.nn.Dropout(dropout_rate),
+            Mish(),
+            Dropout(dropout_rate),
             torch.nn.Linear(prenet_units, size),
         )
         self.blocks = torch.nn.ModuleList(blocks)
@@ -127,6 +123,14 @@ class Variances(NamedTuple):
     """What the predictors say, each (B, T_text, 1): log(d + 1), pitch, energy."""
 
     log_duration: torch.Tensor
+    pitch: torch.Tensor
+    energy: torch.Tensor
+
+
+class Targets(NamedTuple):
+    """What the data says: durations (B, T_text), pitch and energy (B, T_text, 1)."""
+
+    durations: torch.Tensor
     pitch: torch.Tensor
     energy: torch.Tensor
 
@@ -326,6 +330,8 @@ class StyleSpeech(AbsTTS):
             decoder_prenet_units,
             decoder_dropout_rate,
         )
+        self.watch = Watch()
+        self.check_durations = DurationCheck()
         self.aligner = DurationAligner(adim, odim) if durations == "learned" else None
 
     @property
@@ -372,10 +378,10 @@ class StyleSpeech(AbsTTS):
             UserError: durations, pitch or energy are missing or do not fit the text.
 
         """
-        feats = feats[:, : int(feats_lengths.max())]
+        self.watch(self)
         tokens, token_lengths = self._append_eos(text, text_lengths)
-        token_valid = _valid(token_lengths, tokens.device)
-        frame_valid = _valid(feats_lengths, feats.device)
+        token_valid = _valid(token_lengths, tokens.size(1))
+        frame_valid = _valid(feats_lengths, feats.size(1))
 
         style = self.style_encoder(feats, frame_valid)
         encoded = self.encoder(tokens, style, token_valid)
@@ -386,15 +392,28 @@ class StyleSpeech(AbsTTS):
             losses["forwardsum"] = alignment.forward_sum
             losses["binarization"] = alignment.binarization
         target = self._target_variances(
-            durations, durations_lengths, pitch, energy, token_lengths, feats_lengths
+            durations,
+            durations_lengths,
+            pitch,
+            energy,
+            token_lengths,
+            feats_lengths,
+            tokens.size(1),
         )
         predicted = self._predict_variances(encoded, token_valid)
         mel = self._decode(
-            encoded, target.pitch, target.energy, durations, style, token_valid
+            encoded,
+            target.pitch,
+            target.energy,
+            target.durations,
+            style,
+            token_valid,
+            frames=feats.size(1),
         )
 
         losses["mel"] = _utterance_mean((mel - feats).abs(), frame_valid)
-        for name, prediction, wanted in zip(PREDICTED, predicted, target):
+        targets = (log_duration(target.durations)[..., None], target.pitch, target.energy)
+        for name, prediction, wanted in zip(PREDICTED, predicted, targets):
             squares = (prediction - wanted).square()
             losses[name] = _utterance_mean(squares, token_valid)
         loss = sum(self.loss_weights[name] * value for name, value in losses.items())
@@ -417,8 +436,7 @@ class StyleSpeech(AbsTTS):
         """
         if feats_lengths is None:
             feats_lengths = feats.new_full((len(feats),), feats.size(1)).long()
-        feats = feats[:, : int(feats_lengths.max())]
-        return self.style_encoder(feats, _valid(feats_lengths, feats.device))
+        return self.style_encoder(feats, _valid(feats_lengths, feats.size(1)))
 
     def inference(
         self,
@@ -524,7 +542,7 @@ class StyleSpeech(AbsTTS):
         style = style_vector.to(device).expand(len(text), -1)
 
         tokens, token_lengths = self._append_eos(padded, text_lengths)
-        valid = _valid(token_lengths, device)
+        valid = _valid(token_lengths, tokens.size(1))
         with synthesising(self):
             encoded = self.encoder(tokens, style, valid)
             predicted = self._predict_variances(encoded, valid)
@@ -539,8 +557,14 @@ class StyleSpeech(AbsTTS):
                 pitch, energy = predicted.pitch, predicted.energy
             else:
                 lengths = durations.sum(dim=1)
-                _, pitch, energy = self._target_variances(
-                    durations, None, pitch, energy, token_lengths, lengths
+                durations, pitch, energy = self._target_variances(
+                    durations,
+                    None,
+                    pitch,
+                    energy,
+                    token_lengths,
+                    lengths,
+                    tokens.size(1),
                 )
             mel = self._decode(encoded, pitch, energy, durations, style, valid)
         lengths = durations.sum(dim=1)
@@ -552,20 +576,33 @@ class StyleSpeech(AbsTTS):
 
     def _append_eos(self, text, text_lengths):
         """Return text with <eos> behind each utterance (B, T_text) and its lengths."""
-        tokens = F.pad(text[:, : int(text_lengths.max())], (0, 1))
+        tokens = F.pad(text, (0, 1))
         tokens = tokens.scatter(1, text_lengths[:, None], self.eos)
         return tokens, text_lengths + 1
 
     def _target_variances(
-        self, durations, durations_lengths, pitch, energy, token_lengths, feats_lengths
-    ) -> Variances:
-        """Check what the data says, and average frames over tokens if need be."""
+        self,
+        durations,
+        durations_lengths,
+        pitch,
+        energy,
+        token_lengths,
+        feats_lengths,
+        size,
+    ) -> "Targets":
+        """Check what the data says, and average frames over tokens if need be.
+
+        All that is returned has ``size`` tokens, T_text.
+        """
         if durations is None:
             raise UserError(
                 "durations are missing: give them with the data (--teacher_dumpdir), "
                 "or set tts_conf.durations to learned"
             )
-        require_durations(durations, durations_lengths, token_lengths, feats_lengths)
+        if self.durations == "given":
+            check = require_durations if not self.training else self.check_durations
+            check(durations, durations_lengths, token_lengths, feats_lengths)
+        width = durations.size(1)
         variances = {}
         for name, value in (("pitch", pitch), ("energy", energy)):
             if value is None:
@@ -583,13 +620,13 @@ class StyleSpeech(AbsTTS):
                 value = average_over_tokens(
                     value, durations, token_lengths, feats_lengths
                 )
-            elif value.size(1) != durations.size(1):
+            elif value.size(1) != width:
                 raise UserError(
-                    f"{name} has {value.size(1)} values for {durations.size(1)} tokens:"
+                    f"{name} has {value.size(1)} values for {width} tokens:"
                     f" set {averaged}: true"
                 )
-            variances[name] = value
-        return Variances(log_duration(durations)[..., None], **variances)
+            variances[name] = F.pad(value, (0, 0, 0, size - value.size(1)))
+        return Targets(F.pad(durations, (0, size - width)), **variances)
 
     def _predict_variances(self, encoded, valid) -> Variances:
         """Predict log-duration, pitch and energy of every token."""
@@ -603,24 +640,24 @@ class StyleSpeech(AbsTTS):
             )
         )
 
-    def _decode(self, encoded, pitch, energy, durations, style, valid):
+    def _decode(self, encoded, pitch, energy, durations, style, valid, frames=None):
         """Turn encoded tokens (B, T_text, D) into mel (B, T_feats, odim)."""
         x = self.encoded_norm(encoded)
         x = x + self.embeddings["pitch"](pitch, valid)
         x = x + self.embeddings["energy"](energy, valid)
-        x, lengths = regulate_length(x, durations)
-        return self.decoder(x, style, _valid(lengths, x.device))
+        x, lengths = regulate_length(x, durations, frames)
+        return self.decoder(x, style, _valid(lengths, x.size(1)))
 
 
 def add_positions(x: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
     """Add sinusoidal positions to x (B, T, D), zero at padding."""
     positions = torch.arange(x.size(1), device=x.device)
-    return (x + sinusoid(positions, x.size(2)).to(x.dtype)) * valid
+    return (x + sinusoid(positions, x.size(2)).to(x.dtype)) * valid.to(x.dtype)
 
 
-def _valid(lengths: torch.Tensor, device) -> torch.Tensor:
-    """Mark what is not padding, (B, T, 1)."""
-    return make_non_pad_mask(lengths).to(device)[..., None]
+def _valid(lengths: torch.Tensor, size: int) -> torch.Tensor:
+    """Mark what is not padding, (B, size, 1)."""
+    return (torch.arange(size, device=lengths.device) < lengths[:, None])[..., None]
 
 
 def _utterance_mean(values: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
@@ -668,6 +705,42 @@ def require_durations(
         )
     if (durations < 0).any():
         raise UserError("a duration is negative: give frames, 0 or more")
+
+
+class DurationCheck:
+    """``require_durations`` of training, which does not wait for a GPU.
+
+    There the verdict on a batch is copied in the background and read when the next
+    batch is checked.
+    """
+
+    def __init__(self):
+        self.pending = None
+
+    def __reduce__(self):
+        return DurationCheck, ()  # a copy of a model begins anew
+
+    def __call__(self, durations, durations_lengths, token_lengths, feats_lengths):
+        """Check a batch, see ``require_durations``."""
+        batch = (durations, durations_lengths, token_lengths, feats_lengths)
+        if durations.device.type == "cpu":
+            return require_durations(*batch)
+        if durations.device.type != "cuda":
+            return None
+        if self.pending is not None:
+            before, verdict, copied = self.pending
+            copied.synchronize()
+            if verdict.item():
+                require_durations(*before)
+        wrong = (durations.sum(dim=1) != feats_lengths).any() | (durations < 0).any()
+        if durations_lengths is not None:
+            wrong |= (durations_lengths != token_lengths).any()
+        verdict = torch.empty((), dtype=torch.bool, pin_memory=True)
+        verdict.copy_(wrong, non_blocking=True)
+        copied = torch.cuda.Event()
+        copied.record()
+        self.pending = batch, verdict, copied
+        return None
 
 
 def require_speakable(

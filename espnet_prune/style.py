@@ -13,6 +13,15 @@ from espnet2.legacy.nets.pytorch_backend.transformer.attention import (
 )
 from torch.nn.functional import glu
 
+from espnet_prune.layers import (
+    Dropout,
+    Mish,
+    SelfAttention,
+    convolve,
+    mish,
+    same_conv,
+)
+
 
 class StyleAdaptiveLayerNorm(torch.nn.Module):
     """Layer norm whose gain and bias are predicted from a style vector (SALN).
@@ -36,7 +45,7 @@ class StyleAdaptiveLayerNorm(torch.nn.Module):
     def forward(self, x: torch.Tensor, style: torch.Tensor) -> torch.Tensor:
         """Normalise x (B, T, D) with the gain and bias that style (B, S) asks for."""
         gain, bias = self.affine(style)[:, None].chunk(2, dim=-1)
-        return gain * self.norm(x) + bias
+        return torch.addcmul(bias, gain, self.norm(x))
 
 
 class ConvFeedForward(torch.nn.Module):
@@ -54,12 +63,15 @@ class ConvFeedForward(torch.nn.Module):
         super().__init__()
         self.conv1 = same_conv(size, units, kernel_sizes[0])
         self.conv2 = same_conv(units, size, kernel_sizes[1])
-        self.dropout = torch.nn.Dropout(dropout_rate)
+        self.dropout = Dropout(dropout_rate)
 
     def forward(self, x: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
         """Map x (B, T, D) to (B, T, D); valid (B, T, 1) is true off padding."""
-        x = torch.nn.functional.mish(convolve(self.conv1, x * valid))
-        x = self.dropout(x) * valid
+        valid = valid.to(x.dtype)  # a product with a boolean takes three times as long
+        x = mish(convolve(self.conv1, x * valid))
+        x = self.dropout(x)
+        if self.conv2.kernel_size[0] > 1:
+            x = x * valid
         return self.dropout(convolve(self.conv2, x))
 
 
@@ -89,7 +101,7 @@ class FFTBlock(torch.nn.Module):
         self.feed_forward = feed_forward
         self.norm1 = StyleAdaptiveLayerNorm(size, style_dim)
         self.norm2 = StyleAdaptiveLayerNorm(size, style_dim)
-        self.dropout = torch.nn.Dropout(dropout_rate)
+        self.dropout = Dropout(dropout_rate)
 
     def forward(
         self, x: torch.Tensor, style: torch.Tensor, valid: torch.Tensor
@@ -106,6 +118,7 @@ class FFTBlock(torch.nn.Module):
 
         """
         x = x + self.dropout(self.attention(x, x, x, valid.transpose(1, 2)))
+        valid = valid.to(x.dtype)
         x = self.norm1(x, style) * valid
         x = x + self.feed_forward(x, valid)
         return self.norm2(x, style) * valid
@@ -139,36 +152,26 @@ class MelStyleEncoder(torch.nn.Module):
         super().__init__()
         self.spectral = torch.nn.Sequential(
             torch.nn.Linear(odim, units),
-            torch.nn.Mish(),
-            torch.nn.Dropout(dropout_rate),
+            Mish(),
+            Dropout(dropout_rate),
             torch.nn.Linear(units, units),
-            torch.nn.Mish(),
-            torch.nn.Dropout(dropout_rate),
+            Mish(),
+            Dropout(dropout_rate),
         )
         self.temporal = torch.nn.ModuleList(
             same_conv(units, 2 * units, kernel_size) for _ in range(2)
         )
-        self.attention = MultiHeadedAttention(heads, units, dropout_rate)
+        self.attention = SelfAttention(heads, units, dropout_rate)
         self.output = torch.nn.Linear(units, style_dim)
-        self.dropout = torch.nn.Dropout(dropout_rate)
+        self.attention.dropout = Dropout(dropout_rate)
+        self.dropout = Dropout(dropout_rate)
 
     def forward(self, feats: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
         """Encode feats (B, T, odim), valid (B, T, 1), to style vectors (B, S)."""
+        keys, valid = valid.transpose(1, 2), valid.to(feats.dtype)
         x = self.spectral(feats) * valid
         for conv in self.temporal:
             x = (x + self.dropout(glu(convolve(conv, x), dim=-1))) * valid
-        x = x + self.dropout(self.attention(x, x, x, valid.transpose(1, 2)))
+        x = x + self.dropout(self.attention(x, x, x, keys))
         x = self.output(x) * valid
         return x.sum(dim=1) / valid.sum(dim=1)
-
-
-def same_conv(in_size: int, out_size: int, kernel_size: int) -> torch.nn.Conv1d:
-    """Return a convolution over time that keeps the length; the kernel is odd."""
-    return torch.nn.Conv1d(
-        in_size, out_size, kernel_size, padding=(kernel_size - 1) // 2
-    )
-
-
-def convolve(conv: torch.nn.Conv1d, x: torch.Tensor) -> torch.Tensor:
-    """Apply a convolution over time to x (B, T, D)."""
-    return conv(x.transpose(1, 2)).transpose(1, 2)

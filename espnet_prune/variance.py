@@ -8,7 +8,7 @@ from typing import Tuple
 
 import torch
 
-from espnet_prune.style import convolve, same_conv
+from espnet_prune.layers import Dropout, convolve, mish, same_conv
 
 
 class VariancePredictor(torch.nn.Module):
@@ -38,7 +38,7 @@ class VariancePredictor(torch.nn.Module):
             same_conv(in_size, units, kernel_size) for in_size in (size, units)
         )
         self.norms = torch.nn.ModuleList(torch.nn.LayerNorm(units) for _ in range(2))
-        self.dropout = torch.nn.Dropout(dropout_rate)
+        self.dropout = Dropout(dropout_rate)
         self.output = torch.nn.Linear(units, 1)
 
     def forward(self, x: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
@@ -65,8 +65,8 @@ class VarianceEmbedding(torch.nn.Module):
 
     def forward(self, values: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
         """Map values (B, T_text, 1) to (B, T_text, D)."""
-        x = torch.nn.functional.mish(convolve(self.conv1, values * valid))
-        x = torch.nn.functional.mish(convolve(self.conv2, x * valid))
+        x = mish(convolve(self.conv1, values * valid))
+        x = mish(convolve(self.conv2, x * valid))
         return self.output(x)
 
 
@@ -97,13 +97,14 @@ def durations_from_log(
 
 
 def regulate_length(
-    x: torch.Tensor, durations: torch.Tensor
+    x: torch.Tensor, durations: torch.Tensor, frames: int | None = None
 ) -> Tuple[torch.Tensor, torch.Tensor]:
     """Repeat every token for its frames and add its position inside the phoneme.
 
     Args:
         x: (B, T_text, D).
         durations: frames of each token (B, T_text), long, zero at padding.
+        frames: T_feats; the longest of the batch if None, for which a GPU has to wait.
 
     Returns:
         Tensor: (B, T_feats, D), zero at padding: each frame is its token plus the
@@ -113,14 +114,18 @@ def regulate_length(
     """
     ends = durations.cumsum(dim=1)
     lengths = ends[:, -1]
-    frames = torch.arange(int(lengths.max()), device=x.device)
+    frames = torch.arange(
+        int(lengths.max()) if frames is None else frames, device=x.device
+    )
     frames = frames.expand(x.size(0), -1).contiguous()
     tokens = torch.searchsorted(ends, frames, right=True)
     tokens = tokens.clamp(max=x.size(1) - 1)  # frames of padding
     position = frames - (ends - durations).gather(1, tokens)
     repeated = x.gather(1, tokens[..., None].expand(-1, -1, x.size(2)))
     valid = (frames < lengths[:, None])[..., None]
-    return (repeated + sinusoid(position, x.size(2)).to(x.dtype)) * valid, lengths
+    places = sinusoid(frames[0], x.size(2)).to(x.dtype)  # of all that may occur
+    positions = torch.nn.functional.embedding(position, places)
+    return (repeated + positions) * valid.to(x.dtype), lengths
 
 
 def sinusoid(positions: torch.Tensor, size: int) -> torch.Tensor:
@@ -128,7 +133,6 @@ def sinusoid(positions: torch.Tensor, size: int) -> torch.Tensor:
 
     Vaswani et al., "Attention is all you need", Sec. 3.5.
     """
-    channels = torch.arange(size, device=positions.device)
-    rates = 10000.0 ** (-2.0 * (channels // 2) / size)
-    angles = positions[..., None].float() * rates
-    return torch.where(channels % 2 == 0, angles.sin(), angles.cos())
+    pairs = torch.arange(-(-size // 2), device=positions.device)
+    angles = positions[..., None].float() * 10000.0 ** (-2.0 * pairs / size)
+    return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(-2)[..., :size]

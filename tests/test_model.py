@@ -83,6 +83,7 @@ def test_forward_reports_every_term(name, durations):
 def test_batch_gives_what_each_utterance_gives_alone(name, durations):
     # one head: L_sp of a batch then follows from the means of the layers
     model = tiny_stylespeech(durations=durations, aheads=1, **PRUNINGS[name]).train()
+    model.watch.EVERY = 1
     batch = tiny_batch(durations)
     together = numbers(model(**batch)[1])
     alone = [numbers(model(**one_utterance(batch, b))[1]) for b in range(3)]
@@ -249,6 +250,7 @@ def test_l_sp_alone_makes_thresholds_grow_from_zero():
         pitch_weight=0.0,
         energy_weight=0.0,
     )
+    model.watch.EVERY = 1  # all statistics of every step
     adam = torch.optim.Adam(model.parameters(), lr=0.01)
     losses = []
     for _ in range(30):
@@ -306,6 +308,7 @@ def test_a_decoder_that_prunes_everything_stays_finite():
 @pytest.mark.parametrize("name", PRUNINGS)
 def test_autocast_bfloat16(name):
     model = tiny_stylespeech(**PRUNINGS[name])
+    model.watch.EVERY = 1
     full = numbers(model(**tiny_batch())[1])
     with torch.autocast("cpu", dtype=torch.bfloat16):
         loss, stats, _ = model(**tiny_batch())
@@ -458,6 +461,7 @@ def test_teacher_forcing_obeys_the_durations(durations):
 def test_synthesis_leaves_training_alone():
     # ESPnet synthesises during training (attention plots): masks go back afterwards.
     model = tiny_stylespeech(**PRUNINGS["phase1"])
+    model.watch.EVERY = 1
     before = numbers(model(**tiny_batch())[1])
     model.inference(texts()[0], feats=references()[0][0])
     with pytest.raises(UserError):
@@ -745,3 +749,19 @@ def test_synthesis_needs_text_and_a_voice():
         model.inference(torch.zeros(0, dtype=torch.long), feats=feats)
     with pytest.raises(UserError, match="no reference speech"):
         model.inference(texts()[0])
+
+
+# ---- devices ----
+
+
+@pytest.mark.parametrize("name", PRUNINGS)
+def test_a_training_step_needs_no_number_from_the_device(name):
+    # Tensors of the meta device have no numbers: whoever asks for one fails. A GPU
+    # would have to finish its queue first.
+    model = tiny_stylespeech(**PRUNINGS[name]).to("meta").train()
+    batch = {key: value.to("meta") for key, value in tiny_batch().items()}
+    for _ in range(2):  # watched, and not
+        loss, stats, _ = model(**batch)
+        loss.backward()
+        assert loss.is_meta and stats["mel_loss"].is_meta
+        assert model.decoder.output.weight.grad.is_meta

@@ -1,191 +1,113 @@
-"""Measure what pruning costs: training steps of the mel decoder against the dense one.
-
-python -m espnet_prune.cli.benchmark
-
-A step is what training does with the decoder of the paper's size: forward, loss (in
-phase 1 with L_sp), the statistics that are reported, backward. The systems take turns
-in rounds, so that what else the machine does weighs on all of them alike, and every
-ratio is one of two steps of the same round.
-"""
+"""Measure what a training step, a sentence and a start cost, and what pruning adds."""
 
 import argparse
-import statistics
-import time
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence
+from collections.abc import Sequence
+from pathlib import Path
 
-import torch
-
-from espnet_prune.attention import pruning_terms
 from espnet_prune.errors import UserError
-from espnet_prune.evaluation import tables
-from espnet_prune.model import StyleSpeech
-from espnet_prune.speech.pretrained import require_device
-
-WARM_UP = 3  # rounds that are not counted: allocator, caches, clock of the processor
-ODIM = 80
-
-
-class System(NamedTuple):
-    """Settings of a decoder, and the ratio to the dense one it should not exceed."""
-
-    settings: Dict[str, Any]
-    target: Optional[float] = None
-
-
-SYSTEMS = {
-    "dense": System(dict(pruning="none")),
-    "vanilla": System(dict(pruning="vanilla")),
-    "soft masks (phase 1)": System(
-        dict(pruning="differentiable", pruning_conf=dict(phase=1)), 1.35
-    ),
-    "hard masks (phase 2)": System(
-        dict(pruning="differentiable", pruning_conf=dict(phase=2)), 1.10
-    ),
-}
-COLUMNS = (
-    tables.Column("decoder", "decoder"),
-    tables.Column("step_ms", "step (ms)", tables.number),
-    tables.Column("ratio", "ratio to dense", "{:.3f}".format),
-    tables.Column("lower_quartile", "lower quartile", "{:.3f}".format),
-    tables.Column("upper_quartile", "upper quartile", "{:.3f}".format),
-    tables.Column("target", "target at most", "{:.2f}".format),
-)
+from espnet_prune.evaluation import benchmark, tables
 
 
 def get_parser() -> argparse.ArgumentParser:
     """Get argument parser."""
     parser = argparse.ArgumentParser(
-        description="Measure a training step of pruned decoders against a dense one's",
+        description="Measure training steps, text to mel and start: dense against "
+        "pruned, and this checkout against another",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
-    parser.add_argument("--batch_size", type=int, default=8, help="Utterances")
     parser.add_argument(
-        "--frames", type=int, default=500, help="Mel frames of each utterance"
+        "--parts",
+        nargs="+",
+        default=["decoder"],
+        choices=[*benchmark.PARTS, "all"],
+        help="What to measure",
     )
     parser.add_argument(
-        "--repeats", type=int, default=20, help="Rounds; each runs every decoder once"
+        "--against",
+        type=Path,
+        help="Checkout of espnet_prune or of the public StyleSpeech to take turns with",
+    )
+    parser.add_argument(
+        "--config",
+        type=Path,
+        help="Training configuration with the model's size; the paper's if not given",
+    )
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
+    parser.add_argument(
+        "--precision", default="float32", choices=["float32", "bfloat16", "float16"]
+    )
+    parser.add_argument("--compile", action="store_true", help="Compile the model")
+    parser.add_argument("--threads", type=int, help="Of the CPU; PyTorch's choice")
+    parser.add_argument("--batch_size", type=int, default=8, help="Utterances")
+    parser.add_argument(
+        "--frames", type=int, default=480, help="Mel frames of each utterance"
+    )
+    parser.add_argument(
+        "--repeats", type=int, default=20, help="Rounds; each runs every system once"
+    )
+    parser.add_argument(
+        "--memory",
+        action="store_true",
+        help="Measure peak memory in fresh processes instead of time",
     )
     parser.add_argument("--json", help="File to write the numbers to as well")
     return parser
 
 
-def make_step(
-    settings: Dict[str, Any], batch_size: int, frames: int, device: str
-) -> Callable[[], None]:
-    """Build a decoder of the paper's dimensions and what training does with it.
-
-    Args:
-        settings: ``pruning`` and ``pruning_conf`` of the model.
-        batch_size: B.
-        frames: T_feats, all of them valid.
-        device: Where to run.
-
-    Returns:
-        A function that runs one step: forward, loss, statistics, backward.
-
-    """
-    torch.manual_seed(0)
-    model = StyleSpeech(idim=3, odim=ODIM, **settings)
-    decoder = model.decoder.to(device).train()
-    width = decoder.output.in_features
-    style_dim = model.style_encoder(
-        torch.zeros(1, 1, ODIM), torch.ones(1, 1, 1, dtype=torch.bool)
-    ).size(-1)
-    # Both come from trained layers and hand their gradients on.
-    x = torch.randn(batch_size, frames, width, device=device, requires_grad=True)
-    style = torch.randn(batch_size, style_dim, device=device, requires_grad=True)
-    feats = torch.randn(batch_size, frames, ODIM, device=device)
-    valid = torch.ones(batch_size, frames, 1, dtype=torch.bool, device=device)
-
-    def step() -> None:
-        for leaf in (x, style, *decoder.parameters()):
-            leaf.grad = None
-        loss = (decoder(x, style, valid) - feats).abs().mean()
-        sparsity, report = pruning_terms({"": decoder})
-        (loss + sparsity).backward()
-        for value in report.values():  # the reporter takes them off the device
-            value.item()
-
-    return step
-
-
-def measure(
-    steps: Dict[str, Callable[[], None]], repeats: int, device: str
-) -> Dict[str, List[float]]:
-    """Time every step once a round, in an order that rotates from round to round.
-
-    Returns:
-        Seconds of each step, one a round.
-
-    """
-    names = list(steps)
-    seconds: Dict[str, List[float]] = {name: [] for name in names}
-    for round_ in range(WARM_UP + repeats):
-        first = round_ % len(names)
-        for name in names[first:] + names[:first]:
-            _synchronise(device)
-            start = time.perf_counter()
-            steps[name]()
-            _synchronise(device)
-            if round_ >= WARM_UP:
-                seconds[name].append(time.perf_counter() - start)
-    return seconds
-
-
-def summarise(seconds: Dict[str, List[float]]) -> List[Dict[str, Any]]:
-    """Make a row for each system: median time, median and quartiles of its ratios."""
-    rows = []
-    for name, times in seconds.items():
-        ratios = [mine / dense for mine, dense in zip(times, seconds["dense"])]
-        lower, median, upper = statistics.quantiles(ratios, n=4, method="inclusive")
-        rows.append(
-            {
-                "decoder": name,
-                "step_ms": 1000 * statistics.median(times),
-                "ratio": median,
-                "lower_quartile": lower,
-                "upper_quartile": upper,
-                "target": SYSTEMS[name].target,
-            }
-        )
-    return rows
-
-
-def main(cmd: Optional[Sequence[str]] = None) -> None:
-    """Measure, print the table and write the JSON."""
+def main(cmd: Sequence[str] | None = None) -> None:
+    """Measure, print the tables and write the JSON."""
     args = get_parser().parse_args(cmd)
-    for name, least in (("batch_size", 1), ("frames", 1), ("repeats", 2)):
-        if getattr(args, name) < least:
-            raise UserError(
-                f"--{name} is {getattr(args, name)}; choose {least} or more"
-            )
+    for name, least in (
+        ("batch_size", 1),
+        ("frames", benchmark.FRAMES_A_TOKEN * 2),
+        ("repeats", 2),
+        ("threads", 1),
+    ):
+        value = getattr(args, name)
+        if value is not None and value < least:
+            raise UserError(f"--{name} is {value}; choose {least} or more")
+    from espnet_prune.speech.pretrained import require_device
+
     require_device(args.device)
-    steps = {
-        name: make_step(system.settings, args.batch_size, args.frames, args.device)
-        for name, system in SYSTEMS.items()
-    }
-    rows = summarise(measure(steps, args.repeats, args.device))
-    device = args.device
-    if device == "cpu":
-        device = f"cpu, {torch.get_num_threads()} threads"
-    print(
-        f"Decoder of 4 blocks, forward and backward, {args.batch_size} x {args.frames} "
-        f"frames, {device}, median of {args.repeats} rounds\n"
-    )
-    print(tables.markdown(rows, COLUMNS))
+    parts = benchmark.PARTS if "all" in args.parts else args.parts
+    if args.against is not None and benchmark.is_public(args.against):
+        lacking = [part for part in parts if part not in benchmark.PUBLIC_PARTS]
+        if lacking and "all" not in args.parts:
+            raise UserError(
+                f"the public StyleSpeech has no {' or '.join(lacking)} to measure: "
+                f"choose --parts {' '.join(benchmark.PUBLIC_PARTS)}"
+            )
+        parts = [part for part in parts if part not in lacking]
+    model = {} if args.config is None else read_model_settings(args.config)
+    machine = benchmark.describe_machine(args.against)
+    print("\n".join(f"{name}: {value}" for name, value in machine.items()))
+    rows = []
+    for part in parts:
+        work = benchmark.Work(
+            part,
+            model=model,
+            batch_size=args.batch_size,
+            frames=args.frames,
+            device=args.device,
+            precision=args.precision,
+            compile=args.compile,
+        )
+        if args.memory:
+            new = benchmark.peak_memory(work, args.against, args.threads)
+            columns = benchmark.MEMORY_COLUMNS
+        else:
+            new = benchmark.measure(work, args.against, args.repeats, args.threads)
+            columns = benchmark.TIME_COLUMNS
+            if args.against is not None:
+                columns += benchmark.AGAINST_COLUMNS
+        print(f"\n{describe(work, args)}\n\n{tables.markdown(new, columns)}", flush=True)
+        rows += new
     if args.json is not None:
-        content = {
-            "batch_size": args.batch_size,
-            "frames": args.frames,
-            "repeats": args.repeats,
-            "device": args.device,
-            "threads": torch.get_num_threads(),
-            "torch": torch.__version__,
-            "decoders": rows,
-        }
+        settings = {name: str(value) for name, value in vars(args).items() if value}
         try:
-            tables.write_json(args.json, content)
+            tables.write_json(
+                args.json, dict(machine=machine, settings=settings, rows=rows)
+            )
         except OSError as error:
             raise UserError(
                 f"cannot write --json {args.json} ({error.strerror}); choose another"
@@ -193,7 +115,38 @@ def main(cmd: Optional[Sequence[str]] = None) -> None:
         print(f"Written: {args.json}")
 
 
-def _synchronise(device: str) -> None:
-    """Wait for a GPU, which works off its queue on its own time."""
-    if device.startswith("cuda"):
-        torch.cuda.synchronize(device)
+def describe(work: benchmark.Work, args: argparse.Namespace) -> str:
+    """Say in one line what a table holds."""
+    size = f"{work.batch_size} x {work.frames} frames"
+    if work.part == "synthesis":
+        size = f"1 x {work.frames} frames"
+    what = benchmark.WHAT[work.part]
+    if work.part != "start":
+        what += f", {size}, {work.device}, {work.precision}"
+        what += ", compiled" if work.compile else ""
+    if args.memory:
+        return f"{what}: peak memory of a fresh process after two steps"
+    return f"{what}: medians of {args.repeats} rounds"
+
+
+def read_model_settings(config: Path) -> dict:
+    """Read ``tts_conf`` of a training configuration.
+
+    Raises:
+        UserError: the file cannot be read, or trains another model.
+
+    """
+    import yaml
+
+    try:
+        content = yaml.safe_load(config.read_text()) or {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(
+            f"--config {config} cannot be read ({error}); give a training configuration"
+        ) from None
+    if not isinstance(content, dict) or content.get("tts") != "stylespeech":
+        raise UserError(
+            f"--config {config} does not say tts: stylespeech; give a configuration "
+            "that does"
+        )
+    return content.get("tts_conf") or {}

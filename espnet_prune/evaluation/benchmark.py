@@ -1,0 +1,278 @@
+"""Measure training steps, synthesis and start, side by side with another checkout.
+
+Every checkout runs in a process of its own (``benchmark_worker``), which does one step
+whenever it is told to. The systems take turns in rounds, so that what else the machine
+does weighs on all of them alike, and every ratio is one of two steps of the same round.
+"""
+
+import contextlib
+import dataclasses
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from espnet_prune.errors import UserError
+from espnet_prune.evaluation import benchmark_worker, tables
+
+WARM_UP = 2  # rounds that are not counted: allocator, caches, clock of the processor
+HERE = Path(__file__).resolve().parents[2]
+PARTS = tuple(benchmark_worker.PARTS)
+WHAT = dict(
+    decoder="mel decoder, forward and backward",
+    training="whole training step",
+    durations="whole training step",
+    synthesis="text to mel",
+    start="start of Python",
+)
+FRAMES_A_TOKEN = benchmark_worker.FRAMES_A_TOKEN
+PUBLIC_PARTS = ("training", "synthesis", "start")  # those the public model has too
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """What to measure.
+
+    Attributes:
+        part: one of ``PARTS``.
+        systems: names of the systems to measure; None for all.
+        model: arguments of our model; empty for the paper's size.
+        batch_size: B.
+        frames: mel frames of each utterance, and of the sentence that is said.
+        device: where to run.
+        precision: float32, or bfloat16 or float16 by autocast.
+        compile: compile our model.
+
+    """
+
+    part: str
+    systems: tuple[str, ...] | None = None
+    model: dict[str, Any] = dataclasses.field(default_factory=dict)
+    batch_size: int = 8
+    frames: int = 480
+    device: str = "cpu"
+    precision: str = "float32"
+    compile: bool = False
+
+
+class Worker:
+    """A process that runs steps of one checkout.
+
+    Args:
+        checkout: folder of espnet_prune's source, or of the public StyleSpeech.
+        work: what to measure.
+        threads: of the CPU; PyTorch's choice if None.
+
+    Attributes:
+        systems: names of what it can run.
+
+    Raises:
+        UserError: the checkout cannot do the work.
+
+    """
+
+    def __init__(self, checkout: Path, work: Work, threads: int | None = None):
+        environment = dict(os.environ, PYTHONPATH=str(checkout))
+        if threads is not None:
+            environment["OMP_NUM_THREADS"] = str(threads)
+        # -P: the folder of the worker's file is no place to import from
+        self.checkout = checkout
+        self.process = subprocess.Popen(
+            [sys.executable, "-P", benchmark_worker.__file__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=checkout,
+            env=environment,
+        )
+        settings = dataclasses.asdict(work)
+        self.systems = self._ask(json.dumps(dict(settings, public=is_public(checkout))))
+
+    def run(self, system: str) -> dict[str, float]:
+        """Run one step; return seconds of wall and CPU time, and the peak memory."""
+        return self._ask(system)
+
+    def close(self) -> None:
+        """End the process."""
+        self.process.stdin.close()
+        self.process.stdout.close()
+        self.process.wait()
+
+    def _ask(self, line):
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.write(line + "\n")
+            self.process.stdin.flush()
+        answer = self.process.stdout.readline()
+        if not answer:
+            self.process.wait()
+            raise UserError(
+                f"{self.checkout} cannot be measured: see the error above, and give "
+                "--against a checkout of espnet_prune or of the public StyleSpeech"
+            )
+        return json.loads(answer)
+
+
+def is_public(checkout: Path) -> bool:
+    """Tell whether a folder holds the public StyleSpeech; refuse what is neither."""
+    if (checkout / "espnet_prune" / "model.py").is_file():
+        return False
+    if (checkout / "models" / "StyleSpeech.py").is_file():
+        return True
+    raise UserError(
+        f"{checkout} is no checkout of espnet_prune or of the public StyleSpeech: give "
+        "the folder that holds espnet_prune or models"
+    )
+
+
+def measure(
+    work: Work,
+    against: Path | None = None,
+    repeats: int = 20,
+    threads: int | None = None,
+) -> list[dict[str, Any]]:
+    """Measure every system of a part, here and in another checkout.
+
+    Returns:
+        A row a system and checkout: medians of wall time, CPU time and their ratios
+        with quartiles, to the first system of the same checkout and to that of the
+        same name in the other (its first, if it has none of that name).
+
+    """
+    checkouts = [HERE] if against is None else [HERE, against.resolve()]
+    with contextlib.ExitStack() as stack:
+        workers = [
+            stack.enter_context(contextlib.closing(Worker(folder, work, threads)))
+            for folder in checkouts
+        ]
+        return summarise(work.part, take_turns(workers, repeats))
+
+
+def take_turns(
+    workers: Sequence[Worker], repeats: int
+) -> list[dict[str, list[dict[str, float]]]]:
+    """Run every system once a round, in an order that rotates from round to round.
+
+    Returns:
+        For each worker the answers of each system, one a round.
+
+    """
+    turns = [(number, name) for number, w in enumerate(workers) for name in w.systems]
+    answers: list[dict[str, list]] = [{n: [] for n in w.systems} for w in workers]
+    for round_ in range(WARM_UP + repeats):
+        first = round_ % len(turns)
+        for number, name in turns[first:] + turns[:first]:
+            answer = workers[number].run(name)
+            if round_ >= WARM_UP:
+                answers[number][name].append(answer)
+    return answers
+
+
+def summarise(
+    part: str, answers: list[dict[str, list[dict[str, float]]]]
+) -> list[dict[str, Any]]:
+    """Make the rows of ``measure`` from what ``take_turns`` returned."""
+    rows = []
+    for number, systems in enumerate(answers):
+        base = next(iter(systems.values()))
+        other = answers[1] if number == 0 and len(answers) > 1 else None
+        for name, mine in systems.items():
+            row = dict(
+                part=WHAT[part],
+                system=name,
+                checkout=("here", "other")[number],
+                memory_mib=max(answer["memory"] for answer in mine) / 2**20,
+            )
+            for kind in ("wall", "cpu"):
+                row[f"{kind}_ms"] = 1000 * statistics.median(a[kind] for a in mine)
+                row[f"{kind}_ratio"] = _ratios(mine, base, kind)
+                theirs = other and other.get(name, next(iter(other.values())))
+                row[f"{kind}_against"] = theirs and _ratios(mine, theirs, kind)
+            rows.append(row)
+    return rows
+
+
+def peak_memory(
+    work: Work, against: Path | None = None, threads: int | None = None
+) -> list[dict[str, Any]]:
+    """Measure the peak memory of each system in fresh processes, after two steps.
+
+    Returns:
+        A row a system and checkout.
+
+    """
+    rows = []
+    for number, folder in enumerate([HERE] if against is None else [HERE, against]):
+        with contextlib.closing(Worker(folder, work, threads)) as worker:
+            names = worker.systems
+        for name in names:
+            alone = dataclasses.replace(work, systems=(name,))
+            with contextlib.closing(Worker(folder, alone, threads)) as worker:
+                worker.run(name)
+                memory = worker.run(name)["memory"]
+            checkout = ("here", "other")[number]
+            row = dict(part=WHAT[work.part], system=name, checkout=checkout)
+            rows.append(dict(row, memory_mib=memory / 2**20))
+    return rows
+
+
+def describe_machine(against: Path | None = None) -> dict[str, Any]:
+    """Return what a reader of the numbers needs to know: machine, commits, versions."""
+    import torch
+
+    return dict(
+        processor=_processor(),
+        cores=os.cpu_count(),
+        gpu=torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        torch=torch.__version__,
+        commit=_commit(HERE),
+        against=None if against is None else _commit(against),
+    )
+
+
+def _ratios(mine, theirs, kind):
+    """Compare step by step; return the lower quartile, the median, the upper one."""
+    ratios = [a[kind] / b[kind] for a, b in zip(mine, theirs) if b[kind] > 0]
+    if len(ratios) < 2:
+        return None
+    return statistics.quantiles(ratios, n=4, method="inclusive")
+
+
+def _processor():
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _commit(folder):
+    child = subprocess.run(
+        ["git", "-C", str(folder), "rev-parse", "--short", "HEAD"],
+        capture_output=True,
+        text=True,
+    )
+    return child.stdout.strip() or folder.name
+
+
+TIME_COLUMNS = (
+    tables.Column("part", "part"),
+    tables.Column("system", "system"),
+    tables.Column("checkout", "checkout"),
+    tables.Column("wall_ms", "wall (ms)", tables.number),
+    tables.Column("cpu_ms", "CPU (ms)", tables.number),
+    tables.Column("wall_ratio", "to first, wall", lambda ratios: f"{ratios[1]:.3f}"),
+    tables.Column("cpu_ratio", "to first, CPU", lambda ratios: f"{ratios[1]:.3f}"),
+)
+AGAINST_COLUMNS = (
+    tables.Column("wall_against", "to other, wall", lambda ratios: f"{ratios[1]:.3f}"),
+    tables.Column("cpu_against", "to other, CPU", lambda ratios: f"{ratios[1]:.3f}"),
+)
+MEMORY_COLUMNS = (
+    *TIME_COLUMNS[:3],
+    tables.Column("memory_mib", "peak (MiB)", "{:.0f}".format),
+)
