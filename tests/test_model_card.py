@@ -16,9 +16,7 @@ from tiny_experiment import pack_experiment, voice, write_recipe
 from espnet_prune import UserError, __version__
 from espnet_prune.cli.card import main
 from espnet_prune.evaluation import documents
-from espnet_prune.evaluation.card import NO_VOCODER, PUBLIC_VOCODERS
 from espnet_prune.evaluation.documents import Document
-from espnet_prune.speech.vocoder import GRIFFIN_LIM, WEIGHTS
 
 # Runs in a fresh process: the registering of the model is what the card is about.
 STRANGER = """
@@ -276,7 +274,3 @@ def test_results_of_an_older_version_are_not_left_out_in_silence(recipe):
     (experiment / "scores" / "test" / "scores.md").write_text("# Scores\n")
     with pytest.raises(UserError, match="test holds no tables .* run these again"):
         main([str(experiment)])
-
-
-def test_vocoders_with_public_weights_are_those_of_the_package():
-    assert set(WEIGHTS) <= set(PUBLIC_VOCODERS) and set(GRIFFIN_LIM) == set(NO_VOCODER)
