@@ -24,7 +24,7 @@ def module_files():
 
 FILES = module_files()
 # What else stands at the top, beside the method.
-BESIDE = ("config", "errors", "experiment", "files", "processes")
+BESIDE = ("config", "errors", "experiment", "files", "keys", "loading", "processes")
 METHOD = sorted(
     path.stem
     for path in (ROOT / PACKAGE).glob("*.py")
