@@ -141,5 +141,5 @@ def test_what_is_missing_is_named(tmp_path, data_dir):
     (data_dir / "wav.scp").write_text("")
     refused("wav.scp is empty")
     (data_dir / "wav.scp").write_text("spk/utt1 ref.wav\n" * 2)
-    refused("wav.scp .*duplicated")
+    refused("wav.scp, line 2 .duplicate id")
     assert not output_dir.exists()

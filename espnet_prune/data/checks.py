@@ -137,7 +137,8 @@ class Checker:
                 return faulty("too long", f"{header.seconds:.1f} s")
             samples = audio.read(path).samples
         except audio.AudioError as error:
-            return faulty(error.reason, error.detail)
+            fault = Finding(utterance.name, error.reason, f"{path} {error.detail}")
+            return Checked(utterance, fault=fault)
         peak = float(np.abs(samples).max())
         if peak > audio.LARGEST_FLOAT:
             return faulty("samples far above full scale", f"up to {peak:.0f}")
@@ -219,7 +220,8 @@ def check(
 
     """
     Checker(settings)  # says what is wrong before any process is started
-    checked, seen = [], {}
+    checked: list[Checked] = []
+    seen: dict[bytes, Utterance] = {}
     for one in in_parallel(_check_one, utterances, nj, label, _start_worker, settings):
         if one.fault is None:
             first = seen.setdefault(one.digest, one.utterance)

@@ -195,7 +195,7 @@ def spread(tokens, starts, ends, length: float) -> list[float]:
         and the pause goes to the first token that stands between the words.
 
     """
-    result: list[float] = []
+    result: list[float | None] = []  # None for a mark
     following = length
     for i in reversed(range(len(tokens))):
         following = starts.get(i, following)
@@ -204,9 +204,8 @@ def spread(tokens, starts, ends, length: float) -> list[float]:
         elif phones_of(tokens[i]) is None or i == 0:
             result.append(following)
         else:
-            result.append(None)  # a mark: where the token before it ends
-    result.reverse()
-    for i, end in enumerate(result):
-        if end is None:
-            result[i] = result[i - 1]
-    return [*(min(end, length) for end in result), length]
+            result.append(None)
+    ends_in_order: list[float] = []
+    for end in reversed(result):  # a mark ends where the token before it does
+        ends_in_order.append(ends_in_order[-1] if end is None else min(end, length))
+    return [*ends_in_order, length]

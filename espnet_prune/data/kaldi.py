@@ -62,15 +62,15 @@ def read_columns(path: Path, faults: list[Finding] | None = None) -> dict[str, s
         if not words:
             continue
         fault = _fault_of_line(line, words[0], table)
-        if fault and faults is None:
+        if not fault:
+            table[words[0]] = words[1].strip() if len(words) == 2 else ""
+        elif faults is not None:
+            faults.append(Finding(words[0], fault, f"line {number} of {path}"))
+        else:
             raise UserError(
                 f"cannot read {path}, line {number} ({fault}: {words[0][:40]!r}); "
                 "write `ID VALUE`, one a line"
             )
-        if fault:
-            faults.append(Finding(words[0], fault, f"line {number} of {path}"))
-        else:
-            table[words[0]] = words[1].strip() if len(words) == 2 else ""
     if not table and faults is None:
         raise UserError(f"{path} is empty; write `ID VALUE`, one a line")
     return table

@@ -60,15 +60,15 @@ def frame_durations(
             one in front of it.
 
     """
-    ends = np.asarray(ends, dtype=np.float64)
-    if ends.ndim != 1 or len(ends) == 0:
+    times = np.asarray(ends, dtype=np.float64)
+    if times.ndim != 1 or len(times) == 0:
         raise UserError("the labels hold no interval: remove the utterance")
-    if not np.isfinite(ends).all() or ends[0] < 0 or (np.diff(ends) < 0).any():
+    if not np.isfinite(times).all() or times[0] < 0 or (np.diff(times) < 0).any():
         raise UserError(
             "the labels' times are not in order: align the utterance anew or remove it"
         )
     # Whole samples first: 0.48 s at 16 kHz is not exactly 7680.0 in floating point.
-    samples = np.rint(ends * fs).astype(np.int64)
+    samples = np.rint(times * fs).astype(np.int64)
     boundaries = np.minimum(-(-samples // hop_length), num_frames)
     boundaries[-1] = num_frames
     return np.diff(boundaries, prepend=0)

@@ -186,10 +186,10 @@ def _find_samples(path: str | Path) -> tuple[int, int, int]:
 
     """
     with open(path, "rb") as file:
-        order = {b"RIFF": "little", b"FORM": "big"}.get(file.read(12)[:4])
+        kind = file.read(12)[:4]
         total = os.fstat(file.fileno()).st_size
-        while order is not None and len(chunk := file.read(8)) == 8:
-            size = int.from_bytes(chunk[4:], order)
+        while kind in (b"RIFF", b"FORM") and len(chunk := file.read(8)) == 8:
+            size = int.from_bytes(chunk[4:], "big" if kind == b"FORM" else "little")
             if chunk[:4] in (b"data", b"SSND"):
                 return size, total - file.tell(), file.tell()
             file.seek(size + size % 2, os.SEEK_CUR)
