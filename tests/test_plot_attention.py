@@ -112,8 +112,8 @@ def test_maps_of_two_models_in_one_figure(tmp_path, data_dir, capsys, monkeypatc
     assert imread(file).std() > 0.05
     screen = capsys.readouterr().out
     assert (
-        f"exp_phase2: phase 2, hard mask, N = {frames} frames, thresholds of the layers: "
-        "1.25 1.25 1.25" in screen
+        f"exp_phase2: phase 2, hard mask, N = {frames} frames, thresholds of the "
+        "layers: 1.25 1.25 1.25" in screen
     )
     assert f"Written: {file}" in screen
 
@@ -141,5 +141,5 @@ def test_what_is_missing_is_named(tmp_path, data_dir):
     (data_dir / "wav.scp").write_text("")
     refused("wav.scp is empty")
     (data_dir / "wav.scp").write_text("spk/utt1 ref.wav\n" * 2)
-    refused("wav.scp .*duplicated")
+    refused("wav.scp.*duplicate id")
     assert not output_dir.exists()
