@@ -274,7 +274,7 @@ def test_csv_and_json_keep_full_precision_and_gaps(tmp_path):
 
 def test_a_failed_write_leaves_the_old_file_alone(tmp_path):
     tables.write_text(tmp_path / "t.csv", "old")
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="more"):
         tables.write_csv(tmp_path / "t.csv", [dict(layer=1), dict(layer=2, more=3)])
     with pytest.raises(UnicodeEncodeError):
         tables.write_text(tmp_path / "t.csv", "half \ud800")
@@ -323,8 +323,8 @@ def test_kept_figure_shows_share_and_mass_apart(tmp_path):
     rows = join(read_experiments(two_phases(tmp_path)))
     share, mass = plots.plot_kept(rows).axes
     assert "share" in share.get_ylabel() and "mass" in mass.get_ylabel()
-    assert list(lines_of(share).values())[0][0][0][1] == pytest.approx(0.25)
-    assert list(lines_of(mass).values())[0][0][0][1] == pytest.approx(0.75)
+    assert next(iter(lines_of(share).values()))[0][0][1] == pytest.approx(0.25)
+    assert next(iter(lines_of(mass).values()))[0][0][1] == pytest.approx(0.75)
 
 
 def test_soft_mean_figure_shows_its_target(tmp_path):
@@ -357,7 +357,7 @@ def test_loss_figure_has_a_panel_for_each_term(tmp_path):
     rows = join(read_experiments(two_phases(tmp_path)))
     panels = {ax.get_title(): ax for ax in plots.plot_losses(rows).axes}
     assert list(panels) == ["total loss", "mel loss", "sparsity loss"]
-    train, valid, _ = lines_of(panels["mel loss"]).values()
+    _train, valid, _ = lines_of(panels["mel loss"]).values()
     assert np.allclose(valid[0], [(3, 2.5), (6, 1.25)])
     assert np.allclose(valid[1], [(9, 2.5), (12, 1.25), (15, 2.5 / 3)])
     assert len(lines_of(panels["sparsity loss"])["#D55E00"]) == 1  # phase 1 only

@@ -98,7 +98,7 @@ def slow_p(first, second, names):
     count = 0
     observed = None
     for swaps in itertools.product([False, True], repeat=len(speakers)):
-        swapped = dict(zip(speakers, swaps))
+        swapped = dict(zip(speakers, swaps, strict=True))
         sums = np.zeros((2, 2))
         for i, name in enumerate(names):
             pair = (second, first) if swapped[name] else (first, second)

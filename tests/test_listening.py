@@ -277,7 +277,7 @@ def test_the_same_input_makes_the_same_page(sounds, made, tmp_path, capsys):
     assert again.read_bytes() == page.read_bytes() and same == key
     shown = capsys.readouterr().out
     assert "18 ratings of 3 utterances by 3 systems (MOS, SMOS)" in shown
-    other, changed = make(sounds, tmp_path / "b", "--utterances", "3", "--seed", "1")
+    _other, changed = make(sounds, tmp_path / "b", "--utterances", "3", "--seed", "1")
     assert changed["test"] != key["test"]
     assert not set(changed["clips"]) & set(key["clips"])
     _, alone = make(sounds, tmp_path / "c", "--utterances", "6", "--parts", "SMOS")
@@ -325,7 +325,7 @@ def test_rounds_are_a_latin_square():
     assert len(pairs) == len(set(pairs)) == 12
     for each in rounds:
         assert sorted(u for u, _ in each) == ["u1", "u2", "u3", "u4"]
-        assert set(system for _, system in each) == {"a", "b", "c"}
+        assert {system for _, system in each} == {"a", "b", "c"}
 
 
 def test_loudness_is_that_of_what_is_said():
@@ -381,7 +381,7 @@ def by_hand(mos, smos):
     return [
         (part, clip, rating)
         for part, ratings in (("MOS", mos), ("SMOS", smos))
-        for clip, rating in zip(sorted(CLIPS), ratings)
+        for clip, rating in zip(sorted(CLIPS), ratings, strict=True)
     ]
 
 
@@ -404,7 +404,7 @@ def test_collect_gives_the_numbers_worked_by_hand(key, tmp_path, capsys):
         rows = {(row["part"], row["system"]): row for row in csv.DictReader(file)}
     assert list(rows) == [("MOS", "a"), ("MOS", "b"), ("SMOS", "a"), ("SMOS", "b")]
 
-    a = {name: value for name, value in rows["MOS", "a"].items()}
+    a = dict(rows["MOS", "a"].items())
     assert float(a["value"]) == 4.0
     # deviations 0, 0, 1, -1: variance 2/3, t of three degrees of freedom 3.182446
     assert float(a["plus_minus"]) == pytest.approx(3.182446 * (2 / 3 / 4) ** 0.5)

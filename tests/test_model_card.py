@@ -102,8 +102,12 @@ def test_card_is_packed_and_its_code_runs_by_the_tag_of_the_zoo(recipe, tmp_path
     (work / "card.py").write_text(code_of(card))
     soundfile.write(work / "reference.wav", voice(2.0, fs=44100), 44100)
     done = subprocess.run(
-        [sys.executable, "-c", STRANGER]
-        + [json.dumps(["me/tiny", str(archive), str(snapshot)])],
+        [
+            sys.executable,
+            "-c",
+            STRANGER,
+            json.dumps(["me/tiny", str(archive), str(snapshot)]),
+        ],
         capture_output=True,
         text=True,
         cwd=work,
@@ -263,7 +267,7 @@ def test_nothing_that_a_configuration_says_becomes_part_of_a_command(tmp_path):
     card = (tmp_path / "README.md").read_text()
     html = markdown.markdown(card.split("---\n", 2)[2], extensions=["fenced_code"])
     titles = re.findall(r"<h1>(.*?)</h1>", html)
-    assert titles == ["me/&lt;b>x"] and "<script>" not in html
+    assert titles == ["me/&lt;b&gt;x"] and "<script>" not in html
     (said,) = [line for line in code_of(card).splitlines() if "import os" in line]
     assert said.startswith('wav = text2speech("Hi\\"); import os; (\\""')
 

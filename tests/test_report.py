@@ -197,7 +197,7 @@ def test_page_of_several_models_in_a_browser(several, tmp_path, capsys):
     assert "cer: <script>alert(1)</script> of" in text
     assert "**In brackets**: intervals.\n<img src=x onerror=alert(1)>" in text
     lines = [line.split("\t") for line in text.splitlines()]
-    assert [line[:5] for line in lines if line[0] == "base<line>"][0] == [
+    assert next(line[:5] for line in lines if line[0] == "base<line>") == [
         "base<line>",
         "none",
         "-",

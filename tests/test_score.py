@@ -434,8 +434,11 @@ def test_bad_input_is_refused_before_anything_is_written(data, metrics, fault):
 
 def test_the_command_ends_in_one_line(data):
     done = subprocess.run(
-        [sys.executable, "-m", "espnet_prune", "score", "--output_dir", "/dev/null/x"]
-        + ["--data_dir", str(data), "--system", f"a={data.parent / 'a'}"],
+        [
+            *(sys.executable, "-m", "espnet_prune", "score"),
+            *("--output_dir", "/dev/null/x", "--data_dir", str(data)),
+            *("--system", f"a={data.parent / 'a'}"),
+        ],
         capture_output=True,
         text=True,
         cwd=ROOT,
@@ -448,7 +451,8 @@ def test_the_command_ends_in_one_line(data):
 
 @pytest.mark.slow  # every process imports ESPnet
 def test_processes_do_all_the_work_and_a_killed_one_ends_in_one_line():
-    with pytest.raises(UserError, match="smaller --nj"), scoring.workers(2) as run:
+    killed = pytest.raises(UserError, match="smaller --nj")
+    with killed, scoring.workers(2) as run:
         assert dict(run(str, range(20))) == {n: str(n) for n in range(20)}
         list(run(os._exit, [1]))
 

@@ -167,15 +167,18 @@ def test_speechbrain_is_handed_batches_of_one(monkeypatch):
     """Its weights come from the network, so only the calls can be checked here."""
 
     class Asr:
+        @staticmethod
         def from_hparams(source):
             assert source == "speechbrain/asr-crdnn-rnnlm-librispeech"
             return SimpleNamespace(transcribe_batch=Asr.transcribe_batch)
 
+        @staticmethod
         def transcribe_batch(waves, lengths):
             assert waves.shape == (1, 16000) and lengths.tolist() == [1.0]
             return ["HELLO"], [[1]]
 
     class Ecapa:
+        @staticmethod
         def from_hparams(source):
             assert source == "speechbrain/spkrec-ecapa-voxceleb"
             return SimpleNamespace(
@@ -275,7 +278,7 @@ def test_recognisers_understand_speech(recordings, name):
     metric = installed(name)
     said = {key: utterance(text) for key, (_, text) in recordings.items()}
     once = [metric.score(recordings[key][0], said[key]) for key in said]
-    edits, characters = map(sum, zip(*map(metric.ratio, once)))
+    edits, characters = map(sum, zip(*map(metric.ratio, once), strict=True))
     assert edits / characters < 0.35, once  # names are spelled out there
     wrong = metric.score(recordings["an251-fash-b"][0], utterance("not what was said"))
     assert wrong["value"] > 0.5

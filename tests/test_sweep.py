@@ -77,7 +77,7 @@ GRID += ("--seeds", "0 7", "--ngpu", "2")
 
 
 def test_every_combination_is_run_once(recipe):
-    ended, trained, reported = sweep(recipe, *GRID, "--train_args", "--max_epoch 60")
+    _ended, trained, reported = sweep(recipe, *GRID, "--train_args", "--max_epoch 60")
     names = [line.split("--tts_exp exp/sweep/")[1].split()[0] for line in trained]
     assert names == [
         f"{point}_s{seed}"
@@ -254,7 +254,7 @@ def test_only_in_a_recipe(tmp_path):
 
 def write_point(folder, name, thetas, ratio, seed, lengths=(2, 3), loss=1.0):
     """Write a model of two phases, of which only the thresholds are worth reading."""
-    for phase, epochs in zip((1, 2), lengths):
+    for phase, epochs in zip((1, 2), lengths, strict=True):
         path = write_experiment(
             folder / f"{name}_phase{phase}",
             [thetas] * epochs,
