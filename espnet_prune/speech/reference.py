@@ -8,6 +8,7 @@ of range) is refused, and what merely hurts is warned about.
 
 import logging
 import math
+import os
 from pathlib import Path
 from typing import Any, Dict, Optional, Tuple, Union
 
@@ -176,8 +177,9 @@ def _read(
     """Return the reference's name, its float32 samples (T, channels) and rate."""
     if isinstance(source, (str, Path)):
         name = str(source)
-        if not Path(source).is_file():
-            fault = "no file" if Path(source).exists() else "missing"
+        # not Path.is_file, which raises for a name that is too long
+        if not os.path.isfile(source):
+            fault = "no file" if os.path.exists(source) else "missing"
             raise UserError(f"reference {name} is {fault}: name a recording")
         try:
             with soundfile.SoundFile(name) as file:
