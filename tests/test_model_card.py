@@ -267,7 +267,7 @@ def test_nothing_that_a_configuration_says_becomes_part_of_a_command(tmp_path):
     card = (tmp_path / "README.md").read_text()
     html = markdown.markdown(card.split("---\n", 2)[2], extensions=["fenced_code"])
     titles = re.findall(r"<h1>(.*?)</h1>", html)
-    assert titles == ["me/&lt;b&gt;x"] and "<script>" not in html
+    assert [t.replace("&gt;", ">") for t in titles] == ["me/&lt;b>x"] and "<script>" not in html
     (said,) = [line for line in code_of(card).splitlines() if "import os" in line]
     assert said.startswith('wav = text2speech("Hi\\"); import os; (\\""')
 

@@ -576,6 +576,22 @@ def test_batch_sizes_that_are_none(text2speech, size):
     assert f"batch_size is {size}: choose a whole number above 0" in message
 
 
+def test_names_of_any_length_and_type(text2speech, experiment):
+    load, long = Text2Speech.from_pretrained, "x" * 5000
+    assert "is missing" in refused(text2speech, "hello", speech=long)
+    assert "is missing" in refused(text2speech, "hello", voice=long)
+    assert "found int" in refused(text2speech, "hello", voice=3)
+    assert "there is no model" in refused(load, long)
+    assert "name one of its weights" in refused(load, experiment, model_file=long)
+    for vocoder in (long, 3, None, ""):
+        assert "choose griffin_lim" in refused(load, experiment, vocoder=vocoder)
+    for texts in ("hello", 3, None, iter(["hello"]), {"hello": 1}):
+        assert "a list of texts" in refused(text2speech.batch, texts, [LOW])
+    assert "1 texts and 1 voices" in refused(text2speech.batch, ["hello"], 3)
+    styles = torch.stack([text2speech.style_vector(LOW)] * 2)
+    assert len(text2speech.batch(["hello", "so"], style_vectors=styles)) == 2
+
+
 def test_batch_of_no_texts(text2speech):
     assert "list of texts is empty" in refused(text2speech.batch, [], [LOW])
 

@@ -64,10 +64,11 @@ def find_model(
     if str(model) in shipped:
         return _find_shipped(shipped[str(model)], model_file)
     path = Path(model).expanduser()
-    if path.is_dir():
+    # not path.is_file(), which raises for a name that is too long
+    if os.path.isdir(path):
         return _find_in_folder(path, model_file)
     address = str(model).startswith(ADDRESSES)
-    if path.is_file():
+    if os.path.isfile(path):
         files = unpack_model(path)
     elif not address and (
         path.is_absolute() or path.suffix in ARCHIVES or str(model).count("/") != 1
@@ -128,15 +129,15 @@ def _find_shipped(folder: Path, model_file: str | Path | None) -> dict[str, str]
 
 def _find_in_folder(folder: Path, model_file: str | Path | None) -> dict[str, str]:
     config = folder / "config.yaml"
-    if not config.is_file():
+    if not os.path.isfile(config):
         raise UserError(
             f"{folder} has no config.yaml: name an experiment folder "
             "(exp/tts_...) or a packed model"
         )
     weights = folder / (DEFAULT_WEIGHTS if model_file is None else model_file)
-    if not weights.is_file() and model_file is not None:
+    if not os.path.isfile(weights) and model_file is not None:
         weights = Path(model_file)
-    if not weights.is_file():
+    if not os.path.isfile(weights):
         found = [file.name for file in folder.iterdir() if file.suffix in WEIGHTS]
         raise UserError(
             f"{folder} has no {weights.name}: name one of its weights as model_file, "
@@ -245,7 +246,9 @@ def paths_made_absolute(config: Path) -> Iterator[Path]:
         if isinstance(value, list):
             return [absolute(entry) for entry in value]
         if isinstance(value, str) and "/" in value and not os.path.isabs(value):
-            found = (str(base / value) for base in above if _is_file(base / value))
+            found = (
+                str(base / value) for base in above if os.path.isfile(base / value)
+            )
             return next(found, value)
         return value
 
@@ -256,13 +259,6 @@ def paths_made_absolute(config: Path) -> Iterator[Path]:
         copy = Path(folder) / "config.yaml"
         copy.write_text(yaml.safe_dump(settings), encoding="utf-8")
         yield copy
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:  # longer than the name of any file
-        return False
 
 
 def require_device(device: str) -> None:

@@ -9,6 +9,7 @@ name, an experiment folder, a packed archive or a tag.
 import functools
 import logging
 import math
+import os
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
@@ -102,7 +103,7 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
         if train_config is None and model_file is not None:
             train_config = Path(model_file).parent / "config.yaml"
         for file, what in ((train_config, "configuration"), (model_file, "weights")):
-            if file is None or not Path(file).is_file():
+            if file is None or not os.path.isfile(file):
                 raise UserError(
                     f"the model's {what} is missing ({file}): give the experiment "
                     "folder, a packed model or a tag to from_pretrained"
@@ -375,8 +376,13 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
         Raises:
             UserError: There is no such voice, or it belongs to another model.
         """
+        if not isinstance(voice, (str, Path)):
+            raise UserError(
+                f"a voice is a file or a name, found {type(voice).__name__}: pass what "
+                "style_vector() returns as style_vector"
+            )
         path = self.voices.get(str(voice), Path(voice))
-        if not path.is_file() and self.voices and path.suffix != SUFFIX:
+        if not os.path.isfile(path) and self.voices and path.suffix != SUFFIX:
             raise UserError(
                 f"there is no voice {voice}: name a file, or one that comes with this "
                 f"model ({', '.join(self.voices)})"
@@ -524,8 +530,11 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
         self, texts, references, style_vectors, reference_fs, alpha, batch_size=8
     ) -> Iterator[tuple[int, Output]]:
         require_batch_size(batch_size)
-        if isinstance(texts, str):
-            raise UserError("batch() takes a list of texts, found one: put it in [ ]")
+        if not isinstance(texts, (list, tuple)):
+            raise UserError(
+                f"batch() takes a list of texts, found {type(texts).__name__}: put one "
+                "text in [ ]"
+            )
         if not len(texts):
             raise UserError("the list of texts is empty: give one or more")
         if not self.voice_from_reference:
@@ -664,8 +673,9 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
                 "style_vector"
             )
         voices = references if style_vectors is None else style_vectors
-        if isinstance(voices, (str, Path)) or len(voices) not in (1, number):
-            found = 1 if isinstance(voices, (str, Path)) else len(voices)
+        one = isinstance(voices, (str, Path)) or not hasattr(voices, "__len__")
+        if one or len(voices) not in (1, number):
+            found = 1 if one else len(voices)
             raise UserError(
                 f"there are {number} texts and {found} voices: give a list with one "
                 "for each text, or with one for all"

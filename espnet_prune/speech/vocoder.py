@@ -13,6 +13,7 @@ ESPnet. The vocoders themselves are in ``generators``.
 import importlib.util
 import json
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -117,10 +118,12 @@ def require_vocoder(name: str | Path, features: dict[str, Any]) -> None:
     Raises:
         UserError: See above.
     """
+    if not isinstance(name, (str, Path)):
+        raise UserError(f"a vocoder is a name, found {name!r}: choose {CHOICES}")
     if str(name) == GRIFFIN_LIM:
         return
     if _is_parallel_wavegan(name):
-        if not str(name).startswith(TAG_PREFIX) and not Path(name).is_file():
+        if not str(name).startswith(TAG_PREFIX) and not os.path.isfile(name):
             raise UserError(f"vocoder {name} is missing: name another")
         return
     check_features(name, trained_features(name), features)
@@ -129,7 +132,7 @@ def require_vocoder(name: str | Path, features: dict[str, Any]) -> None:
 
 
 def _is_parallel_wavegan(name: str | Path) -> bool:
-    tag = str(name).startswith(TAG_PREFIX) and not Path(name).exists()
+    tag = str(name).startswith(TAG_PREFIX) and not os.path.exists(name)
     return tag or str(name).endswith(".pkl")
 
 
@@ -195,7 +198,7 @@ def trained_features(name: str | Path) -> dict[str, Any]:
             f"vocoder {name} says nothing of its features: name the model whose "
             "features it was trained on, by --model"
         )
-    if not Path(name).exists():
+    if not os.path.exists(name):
         raise UserError(
             f"vocoder '{name}' is neither known nor there as a file: choose {CHOICES}"
         )

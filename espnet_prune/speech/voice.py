@@ -5,6 +5,7 @@ the model it belongs to, a note, and the version of this plugin.
 """
 
 import hashlib
+import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -71,10 +72,10 @@ def save_voice(
     try:
         with replace_when_written(Path(path)) as partial:
             partial.write_bytes(content)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise UserError(
-            f"the voice cannot be written to {path} ({error.strerror}): name another "
-            "file"
+            f"the voice cannot be written to {path} ({first_line(error)}): name "
+            "another file"
         ) from error
 
 
@@ -93,7 +94,7 @@ def load_voice(path: str | Path, model: str | None = None) -> Voice:
     import safetensors
 
     path = Path(path)
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise UserError(
             f"the voice {path} is missing: make it by espnet-prune voice, or name "
             "another"
