@@ -247,7 +247,8 @@ class PruningMixin:
         soft = None
         if kind == "soft":
             soft = masks.soft_mask(dense, self.threshold, counts, conf.temperature)
-        if kind == "hard" or not self.synthesising:
+        counted = self.watched and not self.synthesising
+        if kind == "hard" or counted:
             with torch.no_grad():
                 hard = combine(masks.hard_mask(dense, self.threshold, counts))
         if not self.synthesising:
@@ -259,12 +260,12 @@ class PruningMixin:
                 padded = conf.sparsity_pairs == "padded"
                 everything = pairs.new_ones(()).expand(dense[:, :1].shape)
                 soft_means = masks.mean_soft_mask(soft, everything if padded else pairs)
-            with torch.no_grad():
-                self.statistics = PruningStatistics(
-                    soft_means,
-                    masks.kept_share(hard, pairs),
-                    masks.kept_mass(dense, hard, pairs),
-                )
+            share = mass = None
+            if counted:
+                with torch.no_grad():
+                    share = masks.kept_share(hard, pairs)
+                    mass = masks.kept_mass(dense, hard, pairs)
+            self.statistics = PruningStatistics(soft_means, share, mass)
         return hard if kind == "hard" else combine(soft)
 
 

@@ -121,8 +121,8 @@ class Mish(torch.nn.Module):
 
 
 def full_precision(device: torch.device):
-    """Return a context without autocast, on any device."""
-    if not torch.amp.is_autocast_available(device.type):
+    """Return a context without autocast; the meta device has none to begin with."""
+    if device.type == "meta":
         return contextlib.nullcontext()
     return torch.autocast(device.type, enabled=False)
 
@@ -213,20 +213,20 @@ class _Attend(torch.autograd.Function):
         context = kept.to(value.dtype) @ value
         context = context if factor == 1 else context.mul_(factor)
         ctx.factor = factor
-        ctx.save_for_backward(signed, value, context)
+        ctx.save_for_backward(signed, value)
         return context
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad):
-        signed, value, context = ctx.saved_tensors
-        # sum over keys of (probability that was used) * (its gradient)
-        means = (grad * context).sum(dim=-1, keepdim=True, dtype=signed.dtype)
+        signed, value = ctx.saved_tensors
         grad = grad if ctx.factor == 1 else grad * ctx.factor
         kept = signed if ctx.dense else signed.clamp(min=0)
         grad_value = kept.to(grad.dtype).transpose(-2, -1) @ grad
         grad_scores = (grad @ value.transpose(-2, -1)).to(signed.dtype).mul_(kept)
-        grad_scores.addcmul_(signed if ctx.dense else signed.abs(), means, value=-1)
+        # the gradient of softmax: a row's share in what its probabilities gain
+        gains = grad_scores.sum(dim=-1, keepdim=True)
+        grad_scores.addcmul_(signed if ctx.dense else signed.abs(), gains, value=-1)
         return grad_scores, grad_value, None, None, None, None
 
 

@@ -167,6 +167,8 @@ class StyleSpeech(AbsTTS):
         mel_weight, duration_weight, pitch_weight, energy_weight: weights of the losses.
         forwardsum_weight, binarization_weight: weights of the alignment losses, of
             learned durations only.
+        compile_model: train encoder, predictors and decoder compiled by torch.compile.
+            The first steps then take minutes; synthesis is never compiled.
         plugin_version: version of espnet_prune that trained the model; written by it.
 
     Raises:
@@ -219,6 +221,7 @@ class StyleSpeech(AbsTTS):
         energy_weight: float = 1.0,
         forwardsum_weight: float = 2.0,
         binarization_weight: float = 2.0,
+        compile_model: bool = False,
         plugin_version: Optional[str] = None,
         **unknown,
     ):
@@ -330,6 +333,10 @@ class StyleSpeech(AbsTTS):
             decoder_prenet_units,
             decoder_dropout_rate,
         )
+        self.compile_model = compile_model
+        if compile_model:
+            for part in (self.encoder, self.decoder, *self.predictors.values()):
+                part.compile(dynamic=True)
         self.watch = Watch()
         self.check_durations = DurationCheck()
         self.aligner = DurationAligner(adim, odim) if durations == "learned" else None
@@ -543,7 +550,8 @@ class StyleSpeech(AbsTTS):
 
         tokens, token_lengths = self._append_eos(padded, text_lengths)
         valid = _valid(token_lengths, tokens.size(1))
-        with synthesising(self):
+        stance = "force_eager" if self.compile_model else "default"
+        with synthesising(self), torch.compiler.set_stance(stance):
             encoded = self.encoder(tokens, style, valid)
             predicted = self._predict_variances(encoded, valid)
             if durations is None:

@@ -20,6 +20,7 @@ from espnet2.legacy.nets.pytorch_backend.transformer.embedding import (
     LegacyRelPositionalEncoding,
     RelPositionalEncoding,
 )
+from espnet2.train.reporter import SubReporter, aggregate
 from espnet2.tts.transformer import Transformer
 
 from espnet_prune import UserError, prune_self_attention
@@ -27,6 +28,7 @@ from espnet_prune.attention import (
     PrunedLegacyRelPositionMultiHeadedAttention,
     PrunedMultiHeadedAttention,
     PrunedRelPositionMultiHeadedAttention,
+    Watch,
     pruned_attentions,
     pruning_terms,
     record_attention,
@@ -694,3 +696,108 @@ def test_what_cannot_be_pruned_is_left_as_it_was(arguments, message):
     prune_self_attention(encoder, "vanilla")
     with pytest.raises(UserError, match="is pruned already"):
         prune_self_attention(encoder, "vanilla")
+
+
+# ---- passes that nobody watches ----
+
+FAST = [
+    ("none", {}),
+    ("vanilla", {}),
+    ("vanilla", dict(combine_heads="none")),
+    ("differentiable", dict(phase=1)),
+    ("differentiable", dict(phase=1, sparsity_pairs="padded")),
+    ("differentiable", dict(phase=1, frame_count="padded")),
+    ("differentiable", dict(phase=1, combine_heads="or")),
+    ("differentiable", dict(phase=2)),
+    ("differentiable", dict(phase=2, combine_heads="or", dropout_position="before_mask")),
+]
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+@pytest.mark.parametrize("lengths", [(1,), (11, 6, 1), (0, 3)])
+@pytest.mark.parametrize("pruning, conf", FAST)
+def test_unwatched_pass_has_the_same_values_and_gradients(
+    pruning, conf, lengths, dropout
+):
+    start = {"threshold_init": 1.1} if pruning == "differentiable" else {}
+    attention = build(pruning, dropout, **start, **conf).double().train()
+    lengths = torch.tensor(lengths)
+    size = max(int(lengths.max()), 5)
+    mask = torch.arange(size) < lengths[:, None, None]
+    frames = torch.randn(len(lengths), size, WIDTH, dtype=torch.float64)
+    results = []
+    for watched in (True, False):
+        attention.watched = watched
+        attention.zero_grad()
+        torch.manual_seed(1)  # dropout draws the same
+        x = frames.clone().requires_grad_()
+        y = attention(x, x, x, mask)
+        loss, stats = pruning_terms({"": attention})
+        (y.square().sum() + loss).backward()
+        assert ("kept_share_1" in stats) == (watched and pruning != "none")
+        gradients = {n: p.grad for n, p in attention.named_parameters()}
+        results.append({**gradients, "x": x.grad, "y": y, "loss": loss})
+    plain, fast = results
+    for name, value in plain.items():
+        if value is None:
+            assert fast[name] is None, name
+        else:
+            torch.testing.assert_close(fast[name], value, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("pruning, conf", FAST)
+def test_unwatched_pass_in_bfloat16(pruning, conf):
+    attention = build(pruning, **conf)
+    frames, mask = padded_batch()
+    results = []
+    for watched in (True, False):
+        attention.watched = watched
+        attention.zero_grad()
+        x = frames.clone().requires_grad_()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            y = attention(x, x, x, mask)
+        assert y.dtype == torch.bfloat16
+        y.float().square().sum().backward()
+        results.append((y.float(), x.grad, attention.linear_q.weight.grad))
+    for plain, fast in zip(*results):
+        assert (plain - fast).norm() < 0.02 * plain.norm()
+
+
+def test_synthesis_keeps_no_map_and_leaves_watching_as_it_was():
+    attention = build(phase=2)
+    frames, mask = padded_batch()
+    with synthesising(attention):
+        attention(frames, frames, frames, mask)
+        assert attention.attn is None and attention.statistics is None
+    attention(frames, frames, frames, mask)
+    assert attention.attn is not None and attention.statistics is not None
+
+
+def test_training_is_watched_every_tenth_step_and_validation_always():
+    attention, watch = build(), Watch()
+    assert [step for step in range(25) if watch(attention) or attention.watched] == [
+        0,
+        10,
+        20,
+    ]
+    attention.eval()
+    for _ in range(3):
+        watch(attention)
+        assert attention.watched
+
+
+def test_reporter_averages_the_steps_that_were_watched():
+    reporter = SubReporter("train", 1, 0)
+    attention, watch = build(), Watch()
+    frames, mask = padded_batch()
+    for step in range(20):
+        watch(attention)
+        attention(frames, frames, frames, mask)
+        stats = pruning_terms({"": attention})[1]
+        reporter.register({k: v.detach() for k, v in stats.items()}, weight=4)
+        reporter.next()
+        if step % 10 == 0:
+            expected = stats["kept_share_1"].item()
+    assert f"kept_share_1={expected:.3f}" in reporter.log_message(-10)
+    values = reporter.stats["kept_share_1"]
+    assert len(values) == 20 and aggregate(values) == pytest.approx(expected)

@@ -231,8 +231,8 @@ def _our_model(work, settings):
         given = settings.get("pruning_conf", {})
         settings["pruning_conf"] = {**work["model"]["pruning_conf"], **given}
     known = inspect.signature(StyleSpeech).parameters
-    if work["compile"] and "compile" in known:
-        settings["compile"] = True
+    if work["compile"] and "compile_model" in known:
+        settings["compile_model"] = True
     torch.manual_seed(0)
     return StyleSpeech(VOCABULARY, ODIM, **settings).to(work["device"])
 
