@@ -8,7 +8,6 @@ of range) is refused, and what merely hurts is warned about.
 
 import logging
 import math
-import os
 from pathlib import Path
 from typing import Any, Dict, Optional, Tuple, Union
 
