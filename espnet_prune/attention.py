@@ -8,7 +8,8 @@ them: probabilities in, masked probabilities out. The arithmetic is in ``masks``
 
 import contextlib
 import io
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import torch
 
@@ -56,9 +57,9 @@ class PruningStatistics(NamedTuple):
 
     """
 
-    soft_means: Optional[torch.Tensor]
-    kept_share: Optional[torch.Tensor]
-    kept_mass: Optional[torch.Tensor]
+    soft_means: torch.Tensor | None
+    kept_share: torch.Tensor | None
+    kept_mass: torch.Tensor | None
 
 
 class PruningMixin:
@@ -103,8 +104,8 @@ class PruningMixin:
         self.attention_scale = attention_scale
         self.synthesising = False
         self.watched = True
-        self.statistics: Optional[PruningStatistics] = None
-        self.record: Optional[List[AttentionMaps]] = None
+        self.statistics: PruningStatistics | None = None
+        self.record: list[AttentionMaps] | None = None
         if pruning == "differentiable":
             initial = pruning_conf.threshold_init / pruning_conf.threshold_scale
             self.theta = torch.nn.Parameter(
@@ -126,7 +127,7 @@ class PruningMixin:
         self,
         value: torch.Tensor,
         scores: torch.Tensor,
-        mask: Optional[torch.Tensor],
+        mask: torch.Tensor | None,
     ) -> torch.Tensor:
         """Weigh the values by pruned attention.
 
@@ -300,10 +301,10 @@ _PRUNED = {
 def prune_self_attention(
     module: torch.nn.Module,
     pruning: str,
-    pruning_conf: Optional[Dict[str, Any]] = None,
+    pruning_conf: dict[str, Any] | None = None,
     names: Sequence[str] = ("self_attn",),
     attention_scale: str = "head_width",
-) -> List[PruningMixin]:
+) -> list[PruningMixin]:
     """Prune the self-attention of any ESPnet model, in place; weights stay.
 
     Which attention is self-attention is told by the attribute that its layer holds it
@@ -356,14 +357,14 @@ def prune_self_attention(
     return list(found)
 
 
-def pruned_attentions(module: torch.nn.Module) -> List[PruningMixin]:
+def pruned_attentions(module: torch.nn.Module) -> list[PruningMixin]:
     """List the attention modules of a model that can prune, in order of layers."""
     return [m for m in module.modules() if isinstance(m, PruningMixin)]
 
 
 def pruning_terms(
-    parts: Dict[str, torch.nn.Module],
-) -> Tuple[torch.Tensor, Dict[str, torch.Tensor]]:
+    parts: dict[str, torch.nn.Module],
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """Sum up what pruning adds to a loss and to its report, after a forward pass.
 
     The statistics are taken off the layers: one that the next pass leaves out, as
@@ -438,14 +439,14 @@ class Watch:
 
 
 @contextlib.contextmanager
-def record_attention(module: torch.nn.Module) -> Iterator[List[AttentionMaps]]:
+def record_attention(module: torch.nn.Module) -> Iterator[list[AttentionMaps]]:
     """Collect the ``AttentionMaps`` of every layer that runs within the context.
 
     They come in the order in which layers run; pass ``model.tts.decoder`` for the
     decoder's alone.
     """
     attentions = pruned_attentions(module)
-    record: List[AttentionMaps] = []
+    record: list[AttentionMaps] = []
     for attention in attentions:
         attention.record = record
     try:

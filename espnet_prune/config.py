@@ -4,8 +4,8 @@ import dataclasses
 import difflib
 import inspect
 import math
-from collections.abc import Mapping
-from typing import Any, Callable, Dict, Optional, Tuple
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from espnet_prune.errors import UserError
 
@@ -50,7 +50,7 @@ class PruningConf:
     sparsity_ratio: float = 0.45
     temperature: float = 0.01
     sparsity_weight: float = 1.0
-    combine_heads: Optional[str] = None
+    combine_heads: str | None = None
     phase: int = 1
     inference_mask: str = "hard"
     threshold_init: float = 0.0
@@ -94,13 +94,13 @@ class PruningConf:
         ):
             require_choice(f"pruning_conf.{name}", getattr(self, name), choices)
 
-    def training_mask(self, pruning: str) -> Optional[str]:
+    def training_mask(self, pruning: str) -> str | None:
         """Kind of mask, "hard" or "soft", under which losses are computed."""
         if pruning == "none":
             return None
         return "soft" if pruning == "differentiable" and self.phase == 1 else "hard"
 
-    def synthesis_mask(self, pruning: str) -> Optional[str]:
+    def synthesis_mask(self, pruning: str) -> str | None:
         """Kind of mask, "hard" or "soft", under which speech is synthesised."""
         if pruning == "none":
             return None
@@ -118,7 +118,7 @@ class PruningConf:
 
 
 def parse_pruning(
-    pruning: str, conf: Optional[Dict[str, Any]], option: str = "pruning"
+    pruning: str, conf: dict[str, Any] | None, option: str = "pruning"
 ) -> PruningConf:
     """Check a ``pruning`` name and its settings.
 
@@ -149,10 +149,10 @@ def parse_pruning(
 
 def parse_encoder_pruning(
     pruning: str,
-    pruning_conf: Optional[Dict[str, Any]],
+    pruning_conf: dict[str, Any] | None,
     encoder_pruning: str,
-    encoder_pruning_conf: Optional[Dict[str, Any]],
-) -> Tuple[PruningConf, PruningConf]:
+    encoder_pruning_conf: dict[str, Any] | None,
+) -> tuple[PruningConf, PruningConf]:
     """Check the pruning of a model's decoder and encoder together.
 
     Args:
@@ -238,7 +238,7 @@ def check_variances(
             )
 
 
-def require_numbers(model: Callable[..., Any], settings: Dict[str, Any]) -> None:
+def require_numbers(model: Callable[..., Any], settings: dict[str, Any]) -> None:
     """Refuse values that are not numbers of the kind that a model asks for.
 
     Args:

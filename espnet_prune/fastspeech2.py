@@ -6,7 +6,7 @@ is ESPnet's, its arguments and its statistics included.
 
 import dataclasses
 import inspect
-from typing import Any, Dict, List, Optional
+from typing import Any
 
 import torch
 from espnet2.torch_utils.device_funcs import force_gatherable
@@ -54,10 +54,10 @@ class PrunedFastSpeech2(FastSpeech2):
         idim: int,
         odim: int,
         pruning: str = "none",
-        pruning_conf: Optional[Dict[str, Any]] = None,
+        pruning_conf: dict[str, Any] | None = None,
         encoder_pruning: str = "none",
-        encoder_pruning_conf: Optional[Dict[str, Any]] = None,
-        plugin_version: Optional[str] = None,
+        encoder_pruning_conf: dict[str, Any] | None = None,
+        plugin_version: str | None = None,
         **fastspeech2_conf,
     ):
         require_plugin(plugin_version)
@@ -94,7 +94,7 @@ class PrunedFastSpeech2(FastSpeech2):
             self.gst.__class__ = _StyleEncoder
 
     @property
-    def decoder_attentions(self) -> List[PruningMixin]:
+    def decoder_attentions(self) -> list[PruningMixin]:
         """Attention modules of the decoder, first layer first."""
         return pruned_attentions(self.decoder)
 
@@ -142,7 +142,7 @@ class PrunedFastSpeech2(FastSpeech2):
         return force_gatherable((loss, stats, weight), loss.device)
 
     def encode_style(
-        self, feats: torch.Tensor, feats_lengths: Optional[torch.Tensor] = None
+        self, feats: torch.Tensor, feats_lengths: torch.Tensor | None = None
     ) -> torch.Tensor:
         """Return the style vectors (B, adim) of references; only with ``use_gst``.
 

@@ -241,7 +241,7 @@ class SelfAttention(MultiHeadedAttention):
         q, k, v = self.forward_qkv(query, key, value, expand_kv)
         scores = scaled_scores(q, k)
         rate = self.dropout.p if self.training else 0.0
-        if 0 < rate < 1 and torch.compiler.is_compiling() or rate == 1:
+        if (0 < rate < 1 and torch.compiler.is_compiling()) or rate == 1:
             attn = self.dropout(probabilities(scores, mask))
             context = attn.to(v.dtype) @ v
         else:

@@ -10,7 +10,8 @@ padding, (B, T, 1).
 
 import inspect
 import logging
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -50,7 +51,7 @@ from espnet_prune.variance import (
 
 PREDICTED = ("duration", "pitch", "energy")
 MAX_FRAMES_A_TOKEN = 200  # on average over a text: two seconds, and no speech
-_AVERAGED = dict(pitch="f0", energy="energy")  # as ESPnet's extractors name it
+_AVERAGED = {"pitch": "f0", "energy": "energy"}  # as ESPnet's extractors name it
 
 
 class PhonemeEncoder(torch.nn.Module):
@@ -188,9 +189,9 @@ class StyleSpeech(AbsTTS):
         idim: int,
         odim: int,
         pruning: str = "none",
-        pruning_conf: Optional[Dict[str, Any]] = None,
+        pruning_conf: dict[str, Any] | None = None,
         encoder_pruning: str = "none",
-        encoder_pruning_conf: Optional[Dict[str, Any]] = None,
+        encoder_pruning_conf: dict[str, Any] | None = None,
         durations: str = "given",
         adim: int = 256,
         aheads: int = 2,
@@ -222,7 +223,7 @@ class StyleSpeech(AbsTTS):
         forwardsum_weight: float = 2.0,
         binarization_weight: float = 2.0,
         compile_model: bool = False,
-        plugin_version: Optional[str] = None,
+        plugin_version: str | None = None,
         **unknown,
     ):
         settings = dict(locals())
@@ -266,14 +267,14 @@ class StyleSpeech(AbsTTS):
         self.eos = idim - 1
         self.durations = durations
         self.stop_gradient_from = tuple(stop_gradient_from)
-        self.loss_weights = dict(
-            mel=mel_weight,
-            duration=duration_weight,
-            pitch=pitch_weight,
-            energy=energy_weight,
-            forwardsum=forwardsum_weight,
-            binarization=binarization_weight,
-        )
+        self.loss_weights = {
+            "mel": mel_weight,
+            "duration": duration_weight,
+            "pitch": pitch_weight,
+            "energy": energy_weight,
+            "forwardsum": forwardsum_weight,
+            "binarization": binarization_weight,
+        }
 
         def make_blocks(layers, units, dropout_rate, pruning, conf):
             return [
@@ -342,7 +343,7 @@ class StyleSpeech(AbsTTS):
         self.aligner = DurationAligner(adim, odim) if durations == "learned" else None
 
     @property
-    def decoder_attentions(self) -> List[PruningMixin]:
+    def decoder_attentions(self) -> list[PruningMixin]:
         """Attention modules of the decoder, first layer first."""
         return pruned_attentions(self.decoder)
 
@@ -352,14 +353,14 @@ class StyleSpeech(AbsTTS):
         text_lengths: torch.Tensor,
         feats: torch.Tensor,
         feats_lengths: torch.Tensor,
-        durations: Optional[torch.Tensor] = None,
-        durations_lengths: Optional[torch.Tensor] = None,
-        pitch: Optional[torch.Tensor] = None,
-        pitch_lengths: Optional[torch.Tensor] = None,
-        energy: Optional[torch.Tensor] = None,
-        energy_lengths: Optional[torch.Tensor] = None,
+        durations: torch.Tensor | None = None,
+        durations_lengths: torch.Tensor | None = None,
+        pitch: torch.Tensor | None = None,
+        pitch_lengths: torch.Tensor | None = None,
+        energy: torch.Tensor | None = None,
+        energy_lengths: torch.Tensor | None = None,
         **kwargs,
-    ) -> Tuple[torch.Tensor, Dict[str, torch.Tensor], torch.Tensor]:
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor], torch.Tensor]:
         """Compute the losses of a batch; the reference is the target utterance.
 
         Args:
@@ -419,7 +420,11 @@ class StyleSpeech(AbsTTS):
         )
 
         losses["mel"] = _utterance_mean((mel - feats).abs(), frame_valid)
-        targets = (log_duration(target.durations)[..., None], target.pitch, target.energy)
+        targets = (
+            log_duration(target.durations)[..., None],
+            target.pitch,
+            target.energy,
+        )
         for name, prediction, wanted in zip(PREDICTED, predicted, targets):
             squares = (prediction - wanted).square()
             losses[name] = _utterance_mean(squares, token_valid)
@@ -432,7 +437,7 @@ class StyleSpeech(AbsTTS):
         return force_gatherable((loss, stats, text.size(0)), loss.device)
 
     def encode_style(
-        self, feats: torch.Tensor, feats_lengths: Optional[torch.Tensor] = None
+        self, feats: torch.Tensor, feats_lengths: torch.Tensor | None = None
     ) -> torch.Tensor:
         """Return the style vectors (B, S) of references.
 
@@ -448,15 +453,15 @@ class StyleSpeech(AbsTTS):
     def inference(
         self,
         text: torch.Tensor,
-        feats: Optional[torch.Tensor] = None,
-        durations: Optional[torch.Tensor] = None,
-        pitch: Optional[torch.Tensor] = None,
-        energy: Optional[torch.Tensor] = None,
-        style_vector: Optional[torch.Tensor] = None,
+        feats: torch.Tensor | None = None,
+        durations: torch.Tensor | None = None,
+        pitch: torch.Tensor | None = None,
+        energy: torch.Tensor | None = None,
+        style_vector: torch.Tensor | None = None,
         alpha: float = 1.0,
         use_teacher_forcing: bool = False,
         **kwargs,
-    ) -> Dict[str, torch.Tensor]:
+    ) -> dict[str, torch.Tensor]:
         """Say one text in the voice of a reference.
 
         Args:
@@ -482,11 +487,11 @@ class StyleSpeech(AbsTTS):
             return None if value is None else value[None]
 
         given = (
-            dict(
-                durations=batched(durations),
-                pitch=batched(pitch),
-                energy=batched(energy),
-            )
+            {
+                "durations": batched(durations),
+                "pitch": batched(pitch),
+                "energy": batched(energy),
+            }
             if use_teacher_forcing
             else {}
         )
@@ -497,20 +502,20 @@ class StyleSpeech(AbsTTS):
             alpha=alpha,
             **given,
         )
-        return dict(feat_gen=output["feat_gen"][0], duration=output["duration"][0])
+        return {"feat_gen": output["feat_gen"][0], "duration": output["duration"][0]}
 
     def batch_inference(
         self,
-        text: List[torch.Tensor],
-        feats: Optional[torch.Tensor] = None,
-        feats_lengths: Optional[torch.Tensor] = None,
-        durations: Optional[torch.Tensor] = None,
-        pitch: Optional[torch.Tensor] = None,
-        energy: Optional[torch.Tensor] = None,
-        style_vector: Optional[torch.Tensor] = None,
+        text: list[torch.Tensor],
+        feats: torch.Tensor | None = None,
+        feats_lengths: torch.Tensor | None = None,
+        durations: torch.Tensor | None = None,
+        pitch: torch.Tensor | None = None,
+        energy: torch.Tensor | None = None,
+        style_vector: torch.Tensor | None = None,
         alpha: float = 1.0,
         **kwargs,
-    ) -> Dict[str, Any]:
+    ) -> dict[str, Any]:
         """Say several texts, each in the voice of a reference of its own.
 
         Args:
@@ -576,11 +581,11 @@ class StyleSpeech(AbsTTS):
                 )
             mel = self._decode(encoded, pitch, energy, durations, style, valid)
         lengths = durations.sum(dim=1)
-        return dict(
-            feat_gen=[feat[:length] for feat, length in zip(mel, lengths)],
-            feat_gen_lengths=lengths,
-            duration=durations,
-        )
+        return {
+            "feat_gen": [feat[:length] for feat, length in zip(mel, lengths)],
+            "feat_gen_lengths": lengths,
+            "duration": durations,
+        }
 
     def _append_eos(self, text, text_lengths):
         """Return text with <eos> behind each utterance (B, T_text) and its lengths."""
@@ -676,7 +681,7 @@ def _utterance_mean(values: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
 
 def require_durations(
     durations: torch.Tensor,
-    durations_lengths: Optional[torch.Tensor],
+    durations_lengths: torch.Tensor | None,
     token_lengths: torch.Tensor,
     feats_lengths: torch.Tensor,
 ) -> None:
@@ -764,7 +769,7 @@ def require_speakable(
         )
 
 
-def require_plugin(version: Optional[str]) -> None:
+def require_plugin(version: str | None) -> None:
     """Refuse a model of a newer plugin, whose settings this one may not know."""
     if version is not None and Version(str(version)) > Version(__version__):
         raise UserError(

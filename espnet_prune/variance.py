@@ -4,8 +4,6 @@ Letters: B utterances, T_text tokens, T_feats mel frames, D model width. ``valid
 true off padding, (B, T, 1).
 """
 
-from typing import Tuple
-
 import torch
 
 from espnet_prune.layers import Dropout, convolve, mish, same_conv
@@ -98,7 +96,7 @@ def durations_from_log(
 
 def regulate_length(
     x: torch.Tensor, durations: torch.Tensor, frames: int | None = None
-) -> Tuple[torch.Tensor, torch.Tensor]:
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Repeat every token for its frames and add its position inside the phoneme.
 
     Args:

@@ -43,11 +43,11 @@ def write_experiment(
 
     """
     folder.mkdir(parents=True, exist_ok=True)
-    config = dict(
-        tts="stylespeech",
-        accum_grad=accum_grad,
-        tts_conf=dict(pruning=pruning, pruning_conf=pruning_conf),
-    )
+    config = {
+        "tts": "stylespeech",
+        "accum_grad": accum_grad,
+        "tts_conf": {"pruning": pruning, "pruning_conf": pruning_conf},
+    }
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     soft = pruning == "differentiable" and pruning_conf.get("phase", 1) == 1
     reporter = Reporter()
@@ -74,11 +74,11 @@ def register(sub_reporter, thresholds: list[float], soft: bool, loss: float) -> 
 
 def write_checkpoint(folder: Path, reporter: Reporter) -> None:
     """Write checkpoint.pth with the keys that ESPnet's trainer gives it."""
-    states = dict(
-        model={"tts.weight": torch.zeros(3)},
-        reporter=reporter.state_dict(),
-        optimizers=[],
-        schedulers=[None],
-        scaler=None,
-    )
+    states = {
+        "model": {"tts.weight": torch.zeros(3)},
+        "reporter": reporter.state_dict(),
+        "optimizers": [],
+        "schedulers": [None],
+        "scaler": None,
+    }
     torch.save(states, folder / "checkpoint.pth")

@@ -20,27 +20,27 @@ def tiny_stylespeech(**overrides) -> StyleSpeech:
         overrides: arguments of ``StyleSpeech`` other than the tiny ones.
 
     """
-    arguments = dict(
-        idim=IDIM,
-        odim=ODIM,
-        adim=8,
-        aheads=2,
-        elayers=1,
-        eunits=12,
-        dlayers=2,
-        dunits=12,
-        ffn_kernel_sizes=(3, 1),
-        decoder_prenet_units=8,
-        style_units=8,
-        style_dim=STYLE_DIM,
-        style_kernel_size=3,
-        predictor_units=8,
-        encoder_dropout_rate=0.0,
-        decoder_dropout_rate=0.0,
-        attention_dropout_rate=0.0,
-        style_dropout_rate=0.0,
-        predictor_dropout_rate=0.0,
-    )
+    arguments = {
+        "idim": IDIM,
+        "odim": ODIM,
+        "adim": 8,
+        "aheads": 2,
+        "elayers": 1,
+        "eunits": 12,
+        "dlayers": 2,
+        "dunits": 12,
+        "ffn_kernel_sizes": (3, 1),
+        "decoder_prenet_units": 8,
+        "style_units": 8,
+        "style_dim": STYLE_DIM,
+        "style_kernel_size": 3,
+        "predictor_units": 8,
+        "encoder_dropout_rate": 0.0,
+        "decoder_dropout_rate": 0.0,
+        "attention_dropout_rate": 0.0,
+        "style_dropout_rate": 0.0,
+        "predictor_dropout_rate": 0.0,
+    }
     arguments.update(overrides)
     torch.manual_seed(0)
     return StyleSpeech(**arguments)
@@ -58,12 +58,12 @@ def tiny_batch(durations: str = "given", seed: int = 0) -> dict:
     generator = torch.Generator().manual_seed(seed)
     frames = torch.tensor([sum(numbers) for numbers in DURATIONS])
     tokens = torch.tensor(TEXT_LENGTHS)
-    batch = dict(
-        text=torch.randint(1, IDIM - 1, (3, max(TEXT_LENGTHS)), generator=generator),
-        text_lengths=tokens,
-        feats=torch.randn(3, int(frames.max()), ODIM, generator=generator),
-        feats_lengths=frames,
-    )
+    batch = {
+        "text": torch.randint(1, IDIM - 1, (3, max(TEXT_LENGTHS)), generator=generator),
+        "text_lengths": tokens,
+        "feats": torch.randn(3, int(frames.max()), ODIM, generator=generator),
+        "feats_lengths": frames,
+    }
     lengths = tokens + 1
     if durations == "given":
         padded = torch.zeros(3, int(lengths.max()), dtype=torch.long)

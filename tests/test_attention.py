@@ -106,8 +106,8 @@ def dense_twin(attention, cls=MultiHeadedAttention):
     "pruning, conf",
     [
         ("none", {}),
-        ("differentiable", dict(phase=2)),  # hard mask at theta = 0
-        ("differentiable", dict(phase=2, combine_heads="or")),
+        ("differentiable", {"phase": 2}),  # hard mask at theta = 0
+        ("differentiable", {"phase": 2, "combine_heads": "or"}),
     ],
 )
 def test_equals_espnet_where_nothing_is_pruned(pruning, conf):
@@ -126,20 +126,25 @@ def test_equals_espnet_where_nothing_is_pruned(pruning, conf):
     "pruning, conf, theta, kind, union",
     [
         ("vanilla", {}, 1.0, "hard", True),
-        ("vanilla", dict(combine_heads="none"), 1.0, "hard", False),
-        ("differentiable", dict(phase=2, threshold_init=0.8), 0.8, "hard", False),
-        ("differentiable", dict(phase=1, threshold_init=0.8), 0.8, "soft", False),
-        ("differentiable", dict(phase=1), 0.0, "soft", False),
+        ("vanilla", {"combine_heads": "none"}, 1.0, "hard", False),
+        ("differentiable", {"phase": 2, "threshold_init": 0.8}, 0.8, "hard", False),
+        ("differentiable", {"phase": 1, "threshold_init": 0.8}, 0.8, "soft", False),
+        ("differentiable", {"phase": 1}, 0.0, "soft", False),
         (
             "differentiable",
-            dict(phase=2, threshold_init=1.5, combine_heads="or"),
+            {"phase": 2, "threshold_init": 1.5, "combine_heads": "or"},
             1.5,
             "hard",
             True,
         ),
         (
             "differentiable",
-            dict(phase=1, threshold_init=1.5, combine_heads="or", temperature=0.1),
+            {
+                "phase": 1,
+                "threshold_init": 1.5,
+                "combine_heads": "or",
+                "temperature": 0.1,
+            },
             1.5,
             "soft",
             True,
@@ -200,8 +205,8 @@ def test_rows_that_lose_everything_give_the_output_bias():
     "pruning, conf",
     [
         ("vanilla", {}),
-        ("differentiable", dict(phase=1, threshold_init=1.2)),
-        ("differentiable", dict(phase=2, threshold_init=1.2)),
+        ("differentiable", {"phase": 1, "threshold_init": 1.2}),
+        ("differentiable", {"phase": 2, "threshold_init": 1.2}),
     ],
 )
 def test_padding_changes_nothing(pruning, conf):
@@ -439,7 +444,7 @@ def test_autocast_keeps_probabilities_and_masks_in_float32(dtype, phase):
 
 @pytest.mark.parametrize("setting", ["frame_count", "sparsity_pairs"])
 def test_padded_length_can_be_counted_as_the_public_codes_do(setting):
-    conf = dict(phase=1, threshold_init=1.2)
+    conf = {"phase": 1, "threshold_init": 1.2}
     usual, padded = build(**conf), build(**conf, **{setting: "padded"})
     x, mask = padded_batch()
     for attention in (usual, padded):
@@ -465,29 +470,29 @@ def test_record_stops_with_its_context():
 
 # ---- any ESPnet model ----
 
-SMALL_TRANSFORMER = dict(
-    idim=12,
-    odim=4,
-    embed_dim=8,
-    eprenet_conv_layers=0,
-    dprenet_layers=1,
-    dprenet_dropout_rate=0.0,  # it drops out in synthesis too
-    dprenet_units=8,
-    elayers=2,
-    eunits=8,
-    adim=WIDTH,
-    aheads=HEADS,
-    dlayers=2,
-    dunits=8,
-    postnet_layers=0,
-)
-SMALL_ENCODER = dict(
-    input_size=WIDTH,
-    output_size=WIDTH,
-    attention_heads=HEADS,
-    num_blocks=3,
-    input_layer="linear",
-)
+SMALL_TRANSFORMER = {
+    "idim": 12,
+    "odim": 4,
+    "embed_dim": 8,
+    "eprenet_conv_layers": 0,
+    "dprenet_layers": 1,
+    "dprenet_dropout_rate": 0.0,  # it drops out in synthesis too
+    "dprenet_units": 8,
+    "elayers": 2,
+    "eunits": 8,
+    "adim": WIDTH,
+    "aheads": HEADS,
+    "dlayers": 2,
+    "dunits": 8,
+    "postnet_layers": 0,
+}
+SMALL_ENCODER = {
+    "input_size": WIDTH,
+    "output_size": WIDTH,
+    "attention_heads": HEADS,
+    "num_blocks": 3,
+    "input_layer": "linear",
+}
 
 
 def transformer_encoder():
@@ -533,7 +538,7 @@ def test_a_pruned_model_at_threshold_0_is_the_one_it_was(make, kind, names, prun
     expected = model(*inputs)[0]
     attentions = [m for m in model.modules() if isinstance(m, kind)]
     weights = {k: v.clone() for k, v in model.state_dict().items()}
-    pruned = prune_self_attention(model, pruning, dict(phase=2), names)
+    pruned = prune_self_attention(model, pruning, {"phase": 2}, names)
     assert pruned == attentions == pruned_attentions(model)  # the same, in their order
     assert len(pruned) > 1
     torch.testing.assert_close(model(*inputs)[0], expected, atol=1e-6, rtol=1e-6)
@@ -548,9 +553,7 @@ def test_a_pruned_model_prunes_every_layer_and_trains(make, kind, names):
     torch.manual_seed(0)
     model, inputs = make()
     expected = model.eval()(*inputs)[0]
-    pruned = prune_self_attention(
-        model, "differentiable", dict(threshold_init=1), names
-    )
+    pruned = prune_self_attention(model, "differentiable", {"threshold_init": 1}, names)
     for attention in pruned:
         attention.linear_q.weight.data *= 3
     with synthesising(model), record_attention(model) as record:
@@ -636,7 +639,7 @@ def test_decoders_are_pruned_in_self_attention_alone():
 
 def test_step_by_step_decoding_gives_the_same_frames():
     _, decoder, (mels, _, memory, _) = autoregressive()
-    prune_self_attention(decoder, "differentiable", dict(phase=2, threshold_init=1))
+    prune_self_attention(decoder, "differentiable", {"phase": 2, "threshold_init": 1})
     causal = torch.ones(1, 7, 7, dtype=torch.bool).tril()
     whole = decoder(mels[:1], causal, memory[:1], None)[0]
     cache = None
@@ -652,7 +655,7 @@ def test_step_by_step_decoding_gives_the_same_frames():
 def test_layers_that_share_an_attention_share_its_threshold():
     encoder, inputs = transformer_encoder()
     encoder.encoders[1].self_attn = encoder.encoders[0].self_attn
-    (attention,) = prune_self_attention(encoder, "differentiable", dict(phase=2))
+    (attention,) = prune_self_attention(encoder, "differentiable", {"phase": 2})
     assert [name for name in encoder.state_dict() if "theta" in name] == [
         "encoders.0.self_attn.theta",
         "encoders.1.self_attn.theta",
@@ -676,10 +679,13 @@ def test_fused_kernels_are_left_and_their_dropout_kept():
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (dict(pruning="dense"), "pruning is 'dense'"),
-        (dict(pruning="vanilla", pruning_conf=dict(phases=1)), "did you mean phase"),
-        (dict(pruning="vanilla", names=("attn",)), "Encoder has no layer with attn"),
-        (dict(pruning="vanilla", attention_scale="none"), "attention_scale is 'none'"),
+        ({"pruning": "dense"}, "pruning is 'dense'"),
+        ({"pruning": "vanilla", "pruning_conf": {"phases": 1}}, "did you mean phase"),
+        ({"pruning": "vanilla", "names": ("attn",)}, "Encoder has no layer with attn"),
+        (
+            {"pruning": "vanilla", "attention_scale": "none"},
+            "attention_scale is 'none'",
+        ),
     ],
 )
 def test_what_cannot_be_pruned_is_left_as_it_was(arguments, message):
@@ -703,13 +709,16 @@ def test_what_cannot_be_pruned_is_left_as_it_was(arguments, message):
 FAST = [
     ("none", {}),
     ("vanilla", {}),
-    ("vanilla", dict(combine_heads="none")),
-    ("differentiable", dict(phase=1)),
-    ("differentiable", dict(phase=1, sparsity_pairs="padded")),
-    ("differentiable", dict(phase=1, frame_count="padded")),
-    ("differentiable", dict(phase=1, combine_heads="or")),
-    ("differentiable", dict(phase=2)),
-    ("differentiable", dict(phase=2, combine_heads="or", dropout_position="before_mask")),
+    ("vanilla", {"combine_heads": "none"}),
+    ("differentiable", {"phase": 1}),
+    ("differentiable", {"phase": 1, "sparsity_pairs": "padded"}),
+    ("differentiable", {"phase": 1, "frame_count": "padded"}),
+    ("differentiable", {"phase": 1, "combine_heads": "or"}),
+    ("differentiable", {"phase": 2}),
+    (
+        "differentiable",
+        {"phase": 2, "combine_heads": "or", "dropout_position": "before_mask"},
+    ),
 ]
 
 

@@ -40,7 +40,7 @@ def run(data, tmp_path):
 
 
 def mel(wave, fs):
-    settings = dict(fs=fs, fmin=0, fmax=8000)
+    settings = {"fs": fs, "fmin": 0, "fmax": 8000}
     return LogMelFbank(**settings)(torch.as_tensor(wave).float()[None])[0][0]
 
 

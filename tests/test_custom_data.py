@@ -329,9 +329,11 @@ def test_kaldi_folder_is_the_same_as_the_tree(
     def path_of(path):
         if relative_to == "nothing":
             return path
-        base = dict(
-            folder=tmp_path / "lists" / "all", parent=tmp_path / "lists", caller=caller
-        )[relative_to]
+        base = {
+            "folder": tmp_path / "lists" / "all",
+            "parent": tmp_path / "lists",
+            "caller": caller,
+        }[relative_to]
         return os.path.relpath(path, base)
 
     caller = tmp_path / "deep" / "est"
@@ -752,10 +754,10 @@ def test_run_sh_takes_paths_from_where_it_is_called(recipe, tmp_path):
     assert "--train_data" not in pipeline
 
 
-PRESETS = dict(
-    small=["conf/train_small.yaml"],
-    full=["conf/train.yaml", "conf/learned.yaml", "conf/amp.yaml"],
-)
+PRESETS = {
+    "small": ["conf/train_small.yaml"],
+    "full": ["conf/train.yaml", "conf/learned.yaml", "conf/amp.yaml"],
+}
 
 
 @pytest.mark.parametrize("preset, ngpu", [("small", "0"), ("full", "1")])

@@ -26,7 +26,10 @@ DOCUMENTS = [
 TEXTS = ("good morning", "see you soon", "it rains", "come in, please", "that is all")
 SPEAKERS = {"ann": 240.0, "bob": 110.0, "cyd": 170.0}  # pitch in Hz
 LAYERS = 4
-PRUNED = dict(pruning="differentiable", pruning_conf=dict(phase=2, threshold_init=1.0))
+PRUNED = {
+    "pruning": "differentiable",
+    "pruning_conf": {"phase": 2, "threshold_init": 1.0},
+}
 SETUP = """#!/usr/bin/env bash
 # The environment of the tests stands in for the one that this would make.
 case "${{1:-}}" in -h | --help) exec '{setup}' --help ;; esac
@@ -121,7 +124,7 @@ def checkout(prepared, tmp_path):
 
 def build(settings, folder):
     """Build the model of a training configuration, or refuse it."""
-    above = dict(tts="stylespeech", token_type="char", token_list=TOKENS)
+    above = {"tts": "stylespeech", "token_type": "char", "token_list": TOKENS}
     # What normalises reads statistics, which stage 6 of a recipe makes.
     below = dict.fromkeys(("normalize", "pitch_normalize", "energy_normalize"))
     file = folder / "of_a_document.yaml"

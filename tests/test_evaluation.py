@@ -37,7 +37,12 @@ def two_phases(folder, **phase2):
     second = write_experiment(
         folder / "two",
         **dict(
-            dict(epochs=PHASE2, phase=2, sparsity_ratio=0.4, threshold_scale=30.0),
+            {
+                "epochs": PHASE2,
+                "phase": 2,
+                "sparsity_ratio": 0.4,
+                "threshold_scale": 30.0,
+            },
             **phase2,
         ),
     )
@@ -125,8 +130,8 @@ def no_yaml(folder):
 
 
 def unknown_setting(folder):
-    settings = dict(pruning="differentiable", pruning_conf=dict(sparsity_ration=0.5))
-    (folder / "config.yaml").write_text(yaml.safe_dump(dict(tts_conf=settings)))
+    settings = {"pruning": "differentiable", "pruning_conf": {"sparsity_ration": 0.5}}
+    (folder / "config.yaml").write_text(yaml.safe_dump({"tts_conf": settings}))
 
 
 @pytest.mark.parametrize(
@@ -192,12 +197,12 @@ def test_a_training_ends_when_espnet_ends_it(mode):
         reporter = Reporter()
         reporter.load_state_dict(progress)
         for patience in (0, 1, 2, 3):
-            config = dict(max_epoch=9, patience=patience)
+            config = {"max_epoch": 9, "patience": patience}
             config["early_stopping_criterion"] = ["valid", "loss", mode]
             ended = reporter.check_early_stopping(patience, "valid", "loss", mode)
             assert is_finished(config, progress) == ended
-    assert is_finished(dict(max_epoch=1), progress)
-    assert not is_finished(dict(max_epoch=2), progress)
+    assert is_finished({"max_epoch": 1}, progress)
+    assert not is_finished({"max_epoch": 2}, progress)
     other = dict(config, early_stopping_criterion=["train", "loss", "min"], patience=0)
     assert not is_finished(other, progress)
 
@@ -212,8 +217,8 @@ def test_markdown_table_is_aligned_and_shows_gaps():
         tables.Column("threshold", "threshold", tables.number),
     )
     rows = [
-        dict(layer=1, kept=0.1234, threshold=4.184),
-        dict(layer=2, kept=0, threshold=None),
+        {"layer": 1, "kept": 0.1234, "threshold": 4.184},
+        {"layer": 2, "kept": 0, "threshold": None},
     ]
     table = tables.markdown(rows, columns).splitlines()
     assert [[cell.strip() for cell in line.split("|")[1:-1]] for line in table] == [
@@ -262,9 +267,12 @@ def test_numbers_have_three_digits(value, text):
 
 
 def test_csv_and_json_keep_full_precision_and_gaps(tmp_path):
-    rows = [dict(layer=1, theta=1 / 3, soft=None), dict(layer=2, theta=2.5, soft=0.5)]
+    rows = [
+        {"layer": 1, "theta": 1 / 3, "soft": None},
+        {"layer": 2, "theta": 2.5, "soft": 0.5},
+    ]
     tables.write_csv(tmp_path / "t.csv", rows)
-    tables.write_json(tmp_path / "t.json", dict(layers=rows))
+    tables.write_json(tmp_path / "t.json", {"layers": rows})
     with open(tmp_path / "t.csv", newline="") as file:
         read = list(csv.DictReader(file))
     assert float(read[0]["theta"]) == 1 / 3
@@ -275,7 +283,7 @@ def test_csv_and_json_keep_full_precision_and_gaps(tmp_path):
 def test_a_failed_write_leaves_the_old_file_alone(tmp_path):
     tables.write_text(tmp_path / "t.csv", "old")
     with pytest.raises(ValueError, match="more"):
-        tables.write_csv(tmp_path / "t.csv", [dict(layer=1), dict(layer=2, more=3)])
+        tables.write_csv(tmp_path / "t.csv", [{"layer": 1}, {"layer": 2, "more": 3}])
     with pytest.raises(UnicodeEncodeError):
         tables.write_text(tmp_path / "t.csv", "half \ud800")
     assert [path.name for path in tmp_path.iterdir()] == ["t.csv"]

@@ -28,40 +28,42 @@ from espnet_prune.cli import check as check_packed
 from espnet_prune.cli.plan import plan
 from espnet_prune.evaluation.history import read_experiments, threshold_rows
 
-SMALL = dict(
-    adim=8,
-    aheads=2,
-    elayers=1,
-    eunits=8,
-    dlayers=2,
-    dunits=8,
-    postnet_layers=1,
-    postnet_chans=4,
-    duration_predictor_chans=4,
-    pitch_predictor_chans=4,
-    energy_predictor_chans=4,
-    use_masking=True,
-)
-DECODERS = dict(
-    transformer=dict(decoder_type="transformer"),
-    conformer=dict(decoder_type="conformer", conformer_rel_pos_type="latest"),
-    legacy_conformer=dict(decoder_type="conformer", encoder_type="conformer"),
-)
-PRUNINGS = dict(
-    vanilla=dict(pruning="vanilla"),
-    soft=dict(pruning="differentiable", pruning_conf=dict(threshold_init=1.0)),
-    hard=dict(pruning="differentiable", pruning_conf=dict(phase=2, threshold_init=1.0)),
-)
-GST = dict(
-    use_gst=True,
-    gst_heads=2,
-    gst_conv_layers=2,
-    gst_conv_chans_list=[2, 2],
-    gst_gru_units=4,
-)
-NO_DROPOUT = {
-    name: 0.0
-    for name in (
+SMALL = {
+    "adim": 8,
+    "aheads": 2,
+    "elayers": 1,
+    "eunits": 8,
+    "dlayers": 2,
+    "dunits": 8,
+    "postnet_layers": 1,
+    "postnet_chans": 4,
+    "duration_predictor_chans": 4,
+    "pitch_predictor_chans": 4,
+    "energy_predictor_chans": 4,
+    "use_masking": True,
+}
+DECODERS = {
+    "transformer": {"decoder_type": "transformer"},
+    "conformer": {"decoder_type": "conformer", "conformer_rel_pos_type": "latest"},
+    "legacy_conformer": {"decoder_type": "conformer", "encoder_type": "conformer"},
+}
+PRUNINGS = {
+    "vanilla": {"pruning": "vanilla"},
+    "soft": {"pruning": "differentiable", "pruning_conf": {"threshold_init": 1.0}},
+    "hard": {
+        "pruning": "differentiable",
+        "pruning_conf": {"phase": 2, "threshold_init": 1.0},
+    },
+}
+GST = {
+    "use_gst": True,
+    "gst_heads": 2,
+    "gst_conv_layers": 2,
+    "gst_conv_chans_list": [2, 2],
+    "gst_gru_units": 4,
+}
+NO_DROPOUT = dict.fromkeys(
+    (
         "postnet_dropout_rate",
         "transformer_enc_dropout_rate",
         "transformer_enc_positional_dropout_rate",
@@ -74,8 +76,9 @@ NO_DROPOUT = {
         "pitch_embed_dropout",
         "energy_predictor_dropout",
         "energy_embed_dropout",
-    )
-}
+    ),
+    0.0,
+)
 
 
 def build(cls=PrunedFastSpeech2, **conf):
@@ -108,7 +111,7 @@ def frames_of(model, batch):
 @pytest.mark.parametrize("decoder", DECODERS)
 @pytest.mark.parametrize(
     "pruning",
-    [dict(pruning="none"), dict(pruning="differentiable", pruning_conf=dict(phase=2))],
+    [{"pruning": "none"}, {"pruning": "differentiable", "pruning_conf": {"phase": 2}}],
 )
 def test_at_threshold_0_it_is_fastspeech2(decoder, pruning):
     theirs = build(FastSpeech2, **DECODERS[decoder]).eval()
@@ -134,8 +137,9 @@ def test_at_threshold_0_it_is_fastspeech2(decoder, pruning):
 @pytest.mark.parametrize("pruning", PRUNINGS)
 def test_pruning_changes_what_the_decoder_does(decoder, pruning):
     batch = tiny_batch()
-    dense, pruned = build(**DECODERS[decoder]), build(
-        **DECODERS[decoder], **PRUNINGS[pruning]
+    dense, pruned = (
+        build(**DECODERS[decoder]),
+        build(**DECODERS[decoder], **PRUNINGS[pruning]),
     )
     for before, after in zip(frames_of(dense, batch), frames_of(pruned, batch)):
         assert (before - after).abs().max() > 1e-4
@@ -235,7 +239,7 @@ def test_synthesis_masks_are_hard_in_phase_1_too():
 @pytest.mark.parametrize("decoder", DECODERS)
 @pytest.mark.parametrize("phase", [1, 2])
 def test_a_step_moves_thresholds_in_phase_1_only(decoder, phase):
-    conf = dict(phase=phase, threshold_init=1.0)
+    conf = {"phase": phase, "threshold_init": 1.0}
     model = build(**DECODERS[decoder], pruning="differentiable", pruning_conf=conf)
     optimiser = torch.optim.Adam(model.parameters(), lr=1e-2)
     before = {k: v.clone() for k, v in model.state_dict().items()}
@@ -256,7 +260,7 @@ def corpus(tmp_path_factory):
 
 
 def setting(decoder):
-    return dict(tts="pruned_fastspeech2", tiny={**SMALL, **DECODERS[decoder]})
+    return {"tts": "pruned_fastspeech2", "tiny": {**SMALL, **DECODERS[decoder]}}
 
 
 @pytest.fixture(scope="module", params=["transformer", "legacy_conformer"])
@@ -316,9 +320,11 @@ def test_phase_2_is_of_the_same_model(corpus, runs, tmp_path):
 
 def test_plan_has_two_phases(corpus, tmp_path):
     options(corpus, tmp_path / "exp", epochs=30, **setting("conformer"))
-    assert plan(tmp_path / "exp.yaml", teacher_dumpdir="x") == dict(
-        pruning="differentiable", phase1_epochs=4, phase2_epochs=26
-    )
+    assert plan(tmp_path / "exp.yaml", teacher_dumpdir="x") == {
+        "pruning": "differentiable",
+        "phase1_epochs": 4,
+        "phase2_epochs": 26,
+    }
     with pytest.raises(UserError, match="pruned_fastspeech2 needs durations"):
         plan(tmp_path / "exp.yaml")
 
@@ -336,15 +342,15 @@ def test_name_is_registered_and_print_config_shows_every_setting():
 @pytest.mark.parametrize(
     "conf, message",
     [
-        (dict(adims=8), "adims of pruned_fastspeech2; did you mean adim"),
-        (dict(adim=9), "adim / aheads is 9 / 2"),
-        (dict(pruning="dense"), "pruning is 'dense': choose one of none"),
-        (dict(encoder_pruning="dense"), "encoder_pruning is 'dense'"),
-        (dict(pruning_conf=dict(sparsity=1)), "did you mean sparsity_ratio"),
-        (dict(decoder_type="lstm"), "lstm is not supported"),
-        (dict(dlayers="two"), "dlayers.*is not an instance of int"),
-        (dict(dlayers=0), "no layer with self_attn"),
-        (dict(plugin_version="999.0"), "trained by espnet_prune 999.0"),
+        ({"adims": 8}, "adims of pruned_fastspeech2; did you mean adim"),
+        ({"adim": 9}, "adim / aheads is 9 / 2"),
+        ({"pruning": "dense"}, "pruning is 'dense': choose one of none"),
+        ({"encoder_pruning": "dense"}, "encoder_pruning is 'dense'"),
+        ({"pruning_conf": {"sparsity": 1}}, "did you mean sparsity_ratio"),
+        ({"decoder_type": "lstm"}, "lstm is not supported"),
+        ({"dlayers": "two"}, "dlayers.*is not an instance of int"),
+        ({"dlayers": 0}, "no layer with self_attn"),
+        ({"plugin_version": "999.0"}, "trained by espnet_prune 999.0"),
     ],
 )
 def test_bad_settings_end_in_one_line(conf, message):
@@ -356,8 +362,8 @@ def test_bad_settings_end_in_one_line(conf, message):
 @pytest.mark.parametrize(
     "change, message",
     [
-        (dict(durations=torch.ones(3, 7, dtype=torch.long)), "do not add up"),
-        (dict(durations=torch.ones(3, 5, dtype=torch.long)), "5 numbers for a text"),
+        ({"durations": torch.ones(3, 7, dtype=torch.long)}, "do not add up"),
+        ({"durations": torch.ones(3, 5, dtype=torch.long)}, "5 numbers for a text"),
     ],
 )
 def test_durations_of_other_data_are_refused(change, message):
@@ -426,14 +432,14 @@ def test_models_without_references_speak_as_in_espnet(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     experiment = experiment_of(tmp_path, spks=3, spk_embed_dim=4)
     text2speech = Text2Speech.from_pretrained(experiment)
-    given = dict(sids=torch.tensor([2]), spembs=torch.ones(4))
+    given = {"sids": torch.tensor([2]), "spembs": torch.ones(4)}
     said = text2speech("hello there", **given, speed=0.5)
     assert said["feat_gen"].shape == (120, 80) and torch.isfinite(said["wav"]).all()
     theirs = ESPnetText2Speech(
         experiment / "config.yaml", experiment / "train.loss.ave.pth"
     )
     theirs.vocoder = None
-    expected = theirs("hello there", **given, decode_conf=dict(alpha=2.0))
+    expected = theirs("hello there", **given, decode_conf={"alpha": 2.0})
     torch.testing.assert_close(said["feat_gen"], expected["feat_gen"])
     other = text2speech("hello there", **{**given, "sids": torch.tensor([1])})
     assert not torch.allclose(other["feat_gen"], said["feat_gen"][:60], atol=1e-4)
@@ -441,7 +447,7 @@ def test_models_without_references_speak_as_in_espnet(tmp_path, monkeypatch):
     long = text2speech("hello there. " * 30, **given)
     assert len(long["duration"]) > 380
     for wrong, message in (
-        (dict(sids=given["sids"]), "needs spembs"),
+        ({"sids": given["sids"]}, "needs spembs"),
         (dict(given, speech=voice()), "takes no reference"),
         (dict(given, style_vector=torch.ones(8)), "takes no reference"),
     ):
@@ -453,7 +459,7 @@ def test_models_without_references_speak_as_in_espnet(tmp_path, monkeypatch):
         text2speech.style_vector(voice())
 
 
-@pytest.mark.parametrize("voices", [GST, dict(spks=3, langs=2, spk_embed_dim=4)])
+@pytest.mark.parametrize("voices", [GST, {"spks": 3, "langs": 2, "spk_embed_dim": 4}])
 def test_attention_and_packing_find_the_voice(tmp_path, monkeypatch, capsys, voices):
     monkeypatch.chdir(tmp_path)
     experiment = experiment_of(tmp_path, **voices)
@@ -474,8 +480,12 @@ def test_attention_and_packing_find_the_voice(tmp_path, monkeypatch, capsys, voi
 
     text2speech = Text2Speech.from_pretrained(experiment)
     speech, _ = soundfile.read("ref.wav", dtype="float32")
-    given = dict(sids=np.array([2]), lids=np.array([1]), spembs=np.ones(4, "float32"))
-    given = dict(speech=speech) if voices is GST else given
+    given = {
+        "sids": np.array([2]),
+        "lids": np.array([1]),
+        "spembs": np.ones(4, "float32"),
+    }
+    given = {"speech": speech} if voices is GST else given
     wav = text2speech("hello", **given)["wav"].numpy()
     soundfile.write("a.wav", wav, 16000, "PCM_16")
     packed = pack_experiment(tmp_path, experiment)

@@ -24,10 +24,33 @@ YES = list("jˈɛs")
 NUMBERS = [
     "<space>" if token == " " else token for token in "ᵻlˈɛvən sˈɛvəntˌiːn fˈɪfti wˌʌn"
 ]
-ARPABET = (
-    "IH0 L EH1 V AH0 N <space> S EH1 V AH0 N T IY1 N <space> F IH1 F T IY0 <space> "
-    "W AH1 N".split()
-)
+ARPABET = [
+    "IH0",
+    "L",
+    "EH1",
+    "V",
+    "AH0",
+    "N",
+    "<space>",
+    "S",
+    "EH1",
+    "V",
+    "AH0",
+    "N",
+    "T",
+    "IY1",
+    "N",
+    "<space>",
+    "F",
+    "IH1",
+    "F",
+    "T",
+    "IY0",
+    "<space>",
+    "W",
+    "AH1",
+    "N",
+]
 
 
 @pytest.fixture(scope="module")
@@ -135,8 +158,8 @@ def data(tmp_path):
     pytest.importorskip("pocketsphinx")
     folder = tmp_path / "data" / "train"
     folder.mkdir(parents=True)
-    texts = dict(a="yes", b="eleven seventeen fifty one", c="eleven " * 20)
-    waves = dict(a=wave("an251-fash-b"), b=wave("cen8-mwhw-b"), c=silence(0.3))
+    texts = {"a": "yes", "b": "eleven seventeen fifty one", "c": "eleven " * 20}
+    waves = {"a": wave("an251-fash-b"), "b": wave("cen8-mwhw-b"), "c": silence(0.3)}
     for name, samples in waves.items():
         # stereo at another rate: what users have
         twice = np.repeat(samples, 3)[:, None].repeat(2, axis=1)

@@ -21,7 +21,7 @@ from espnet_prune import StyleSpeech
 
 pytestmark = pytest.mark.slow
 
-FRAMES = dict(fs=16000, n_fft=1024, hop_length=256)
+FRAMES = {"fs": 16000, "n_fft": 1024, "hop_length": 256}
 LR = 2e-3
 WARMUP = 20
 SCALE = 10.0  # theta = 10 x parameter
@@ -68,9 +68,12 @@ def an4(tmp_path_factory):
     speech, speech_lengths = pad(waves)
     mel = LogMelFbank(**FRAMES, n_mels=80, fmin=0, fmax=8000)
     feats, feats_lengths = normalise(*mel(speech, speech_lengths))
-    batch = dict(
-        text=text, text_lengths=text_lengths, feats=feats, feats_lengths=feats_lengths
-    )
+    batch = {
+        "text": text,
+        "text_lengths": text_lengths,
+        "feats": feats,
+        "feats_lengths": feats_lengths,
+    }
     for name, extract in (
         ("pitch", Dio(**FRAMES, use_token_averaged_f0=False)),
         ("energy", Energy(**FRAMES, use_token_averaged_energy=False)),

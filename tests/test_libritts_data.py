@@ -271,7 +271,7 @@ RECORDING_FAULTS = {
 
 @pytest.mark.parametrize("reason", RECORDING_FAULTS)
 def test_recordings_that_cannot_be_used(prepare, tree, tmp_path, reason):
-    part, reader, chapter, stem = list(utterances("dev-clean"))[0]
+    part, reader, chapter, stem = next(iter(utterances("dev-clean")))
     RECORDING_FAULTS[reason](tree[0] / part / reader / chapter / f"{stem}.wav")
     out = prepare("--durations", "learned")
     assert list(left_out(tmp_path / "data").values()) == [reason]

@@ -251,7 +251,7 @@ def test_orders_differ_by_seed_and_spread_texts_and_systems(made, browser):
 
 def test_controls_have_names_and_fit_a_phone(made, browser):
     page, _ = made
-    browser.page.set_viewport_size(dict(width=360, height=640))
+    browser.page.set_viewport_size({"width": 360, "height": 640})
     browser.open(page)
     for screen in ("welcome", "item", "finished"):
         if screen == "item":

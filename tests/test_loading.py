@@ -39,7 +39,11 @@ def test_whole_weights_come_back(weights, tmp_path):
     assert same(load_weights(str(tmp_path / "weights.safetensors")))
     torch.save(STATE, weights, _use_new_zipfile_serialization=False)
     assert same(load_weights(weights))
-    nested = dict(model=STATE, optimizers=[dict(state={0: dict(step=1)})], scaler=None)
+    nested = {
+        "model": STATE,
+        "optimizers": [{"state": {0: {"step": 1}}}],
+        "scaler": None,
+    }
     torch.save(nested, weights)
     assert same(load_weights(weights)["model"])
 
@@ -79,7 +83,7 @@ def test_a_pickle_that_runs_a_command_is_refused(tmp_path):
         def __reduce__(self):
             return print, ("ran",)
 
-    torch.save(dict(a=Command()), tmp_path / "weights.pth")
+    torch.save({"a": Command()}, tmp_path / "weights.pth")
     assert "cannot load the weights" in refused(load_weights, tmp_path / "weights.pth")
 
 
@@ -96,7 +100,7 @@ def test_weights_that_are_something_else(weights):
 def test_values_that_are_no_numbers(weights, value, dtype):
     bad = torch.zeros(2, 3, dtype=dtype)
     bad[1, 2] = value
-    torch.save(dict(model={"a": torch.zeros(1), "b.theta": bad}), weights)
+    torch.save({"model": {"a": torch.zeros(1), "b.theta": bad}}, weights)
     message = refused(load_weights, weights)
     assert "has 1 of 6 values of model.b.theta that are NaN or infinite" in message
     found = load_weights(weights, finite=False)
@@ -107,7 +111,7 @@ def test_settings_come_back(tmp_path):
     path = tmp_path / "config.yaml"
     path.write_text("a: &x [1, 2]\nb: {c: *x, d: 1.0e-3}\ne: yes\n")
     settings = load_yaml(path)
-    assert settings == dict(a=[1, 2], b=dict(c=[1, 2], d=1e-3), e=True)
+    assert settings == {"a": [1, 2], "b": {"c": [1, 2], "d": 1e-3}, "e": True}
 
 
 def alias_bomb(levels):

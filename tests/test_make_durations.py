@@ -63,8 +63,8 @@ def test_times_that_are_out_of_order_name_the_utterance(tmp_path):
 @pytest.mark.parametrize(
     "tables",
     [
-        dict(token_ends="a 0.1 O.2\n", utt2num_samples="a 9600\n"),
-        dict(token_ends="a 0.1 0.2\n", utt2num_samples="a 0.6s\n"),
+        {"token_ends": "a 0.1 O.2\n", "utt2num_samples": "a 9600\n"},
+        {"token_ends": "a 0.1 0.2\n", "utt2num_samples": "a 0.6s\n"},
     ],
 )
 def test_what_is_no_number_ends_in_one_line(tmp_path, tables):

@@ -87,20 +87,24 @@ def test_a_file_without_settings_ends_in_one_line(tmp_path, text):
         write(file, text)
     ended = merge(tmp_path, file)
     assert ended.returncode == 2 and ended.stderr.count("\n") == 1
-    assert ended.stderr.startswith("espnet_prune: error: ") and "bad.yaml" in ended.stderr
+    assert (
+        ended.stderr.startswith("espnet_prune: error: ") and "bad.yaml" in ended.stderr
+    )
 
 
 # what the paper says of each system: pruning, R, mask of synthesis, L_sp, both phases
 SYSTEMS = {
-    "baseline": dict(pruning="none", epochs=300),
-    "vp": dict(pruning="vanilla", epochs=300),
-    "dp_r0.50": dict(phase1_epochs=40, phase2_epochs=260, sparsity_ratio=0.5),
-    "dp_r0.45": dict(phase1_epochs=40, phase2_epochs=260, sparsity_ratio=0.45),
-    "dp_r0.40": dict(phase1_epochs=40, phase2_epochs=260, sparsity_ratio=0.4),
-    "dp_r0.45_wo_hard": dict(phase1_epochs=300, phase2_epochs=0),
-    "dp_r0.45_wo_sparsity": dict(
-        phase1_epochs=40, phase2_epochs=260, sparsity_weight=0
-    ),
+    "baseline": {"pruning": "none", "epochs": 300},
+    "vp": {"pruning": "vanilla", "epochs": 300},
+    "dp_r0.50": {"phase1_epochs": 40, "phase2_epochs": 260, "sparsity_ratio": 0.5},
+    "dp_r0.45": {"phase1_epochs": 40, "phase2_epochs": 260, "sparsity_ratio": 0.45},
+    "dp_r0.40": {"phase1_epochs": 40, "phase2_epochs": 260, "sparsity_ratio": 0.4},
+    "dp_r0.45_wo_hard": {"phase1_epochs": 300, "phase2_epochs": 0},
+    "dp_r0.45_wo_sparsity": {
+        "phase1_epochs": 40,
+        "phase2_epochs": 260,
+        "sparsity_weight": 0,
+    },
 }
 
 

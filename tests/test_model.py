@@ -22,20 +22,21 @@ from espnet_prune.variance import sinusoid
 
 # Thresholds near one, where random attention loses some connections and keeps others.
 PRUNINGS = {
-    "none": dict(pruning="none"),
-    "vanilla": dict(pruning="vanilla"),
-    "phase1": dict(
-        pruning="differentiable",
-        pruning_conf=dict(phase=1, threshold_init=1.0, temperature=0.05),
-    ),
-    "phase2": dict(
-        pruning="differentiable", pruning_conf=dict(phase=2, threshold_init=1.0)
-    ),
-    "encoder": dict(
-        pruning="differentiable",
-        encoder_pruning="vanilla",
-        pruning_conf=dict(phase=1, threshold_init=1.0),
-    ),
+    "none": {"pruning": "none"},
+    "vanilla": {"pruning": "vanilla"},
+    "phase1": {
+        "pruning": "differentiable",
+        "pruning_conf": {"phase": 1, "threshold_init": 1.0, "temperature": 0.05},
+    },
+    "phase2": {
+        "pruning": "differentiable",
+        "pruning_conf": {"phase": 2, "threshold_init": 1.0},
+    },
+    "encoder": {
+        "pruning": "differentiable",
+        "encoder_pruning": "vanilla",
+        "pruning_conf": {"phase": 1, "threshold_init": 1.0},
+    },
 }
 TTS_LOSSES = {"mel_loss", "duration_loss", "pitch_loss", "energy_loss"}
 
@@ -172,7 +173,12 @@ def test_mel_loss_is_l1_of_what_synthesis_says(name):
 
 def test_without_hard_masks_synthesis_uses_the_soft_ones():
     # ablation "w/o SM_hard": soft masks to the end and in inference
-    conf = dict(phase=1, threshold_init=1.0, temperature=0.05, inference_mask="soft")
+    conf = {
+        "phase": 1,
+        "threshold_init": 1.0,
+        "temperature": 0.05,
+        "inference_mask": "soft",
+    }
     model = tiny_stylespeech(pruning="differentiable", pruning_conf=conf)
     batch = tiny_batch()
     trained = float(model(**batch)[1]["mel_loss"])
@@ -182,7 +188,7 @@ def test_without_hard_masks_synthesis_uses_the_soft_ones():
 def test_without_sparsity_loss():
     # ablation "w/o L_sp": phase 1 without the sparsity loss, which is still reported
     def run(weight):
-        conf = dict(phase=1, threshold_init=1.0, sparsity_weight=weight)
+        conf = {"phase": 1, "threshold_init": 1.0, "sparsity_weight": weight}
         model = tiny_stylespeech(pruning="differentiable", pruning_conf=conf)
         loss, stats, _ = model(**tiny_batch())
         loss.backward()
@@ -241,7 +247,7 @@ def test_one_training_step_moves_every_trainable_parameter(name, durations):
 
 
 def test_l_sp_alone_makes_thresholds_grow_from_zero():
-    conf = dict(sparsity_ratio=0.45, threshold_scale=10.0)
+    conf = {"sparsity_ratio": 0.45, "threshold_scale": 10.0}
     model = tiny_stylespeech(
         pruning="differentiable",
         pruning_conf=conf,
@@ -294,7 +300,7 @@ def test_every_parameter_is_trained_by_every_step(name, durations):
 
 def test_a_decoder_that_prunes_everything_stays_finite():
     model = tiny_stylespeech(
-        pruning="differentiable", pruning_conf=dict(phase=2, threshold_init=1e3)
+        pruning="differentiable", pruning_conf={"phase": 2, "threshold_init": 1e3}
     )
     loss, stats, _ = model(**tiny_batch())
     loss.backward()
@@ -539,28 +545,28 @@ def test_stop_gradient_from_a_predictor():
 def test_defaults_are_those_of_the_paper():
     # method section 4, table of dimensions
     parameters = inspect.signature(StyleSpeech).parameters
-    expected = dict(
-        pruning="none",
-        encoder_pruning="none",
-        adim=256,
-        aheads=2,
-        elayers=4,
-        eunits=1024,
-        dlayers=4,
-        dunits=1024,
-        ffn_kernel_sizes=(9, 1),
-        encoder_prenet_kernel_size=3,
-        decoder_prenet_units=128,
-        attention_scale="head_width",
-        style_units=128,
-        style_dim=128,
-        style_heads=2,
-        style_kernel_size=5,
-        predictor_units=256,
-        predictor_kernel_size=3,
-        predictor_dropout_rate=0.5,
-        embedding_kernel_size=3,
-    )
+    expected = {
+        "pruning": "none",
+        "encoder_pruning": "none",
+        "adim": 256,
+        "aheads": 2,
+        "elayers": 4,
+        "eunits": 1024,
+        "dlayers": 4,
+        "dunits": 1024,
+        "ffn_kernel_sizes": (9, 1),
+        "encoder_prenet_kernel_size": 3,
+        "decoder_prenet_units": 128,
+        "attention_scale": "head_width",
+        "style_units": 128,
+        "style_dim": 128,
+        "style_heads": 2,
+        "style_kernel_size": 5,
+        "predictor_units": 256,
+        "predictor_kernel_size": 3,
+        "predictor_dropout_rate": 0.5,
+        "embedding_kernel_size": 3,
+    }
     assert {name: parameters[name].default for name in expected} == expected
     with torch.device("meta"):
         model = StyleSpeech(idim=80, odim=80, pruning="differentiable")
@@ -586,9 +592,9 @@ def test_thresholds_start_at_zero():
 def test_vanilla_shares_its_mask_and_differentiable_does_not_by_default():
     for name, conf, heads in (
         ("vanilla", {}, 1),
-        ("vanilla", dict(combine_heads="none"), 2),
-        ("differentiable", dict(phase=2), 2),
-        ("differentiable", dict(phase=2, combine_heads="or"), 1),
+        ("vanilla", {"combine_heads": "none"}, 2),
+        ("differentiable", {"phase": 2}, 2),
+        ("differentiable", {"phase": 2, "combine_heads": "or"}, 1),
     ):
         model = tiny_stylespeech(pruning=name, pruning_conf=conf)
         with record_attention(model.decoder) as record:
@@ -599,61 +605,61 @@ def test_vanilla_shares_its_mask_and_differentiable_does_not_by_default():
 @pytest.mark.parametrize(
     "setting, message",
     [
-        (dict(pruning="diferentiable"), "diferentiable.*did you mean differentiable"),
-        (dict(pruning="magic"), "none, vanilla, differentiable"),
-        (dict(encoder_pruning="magic"), "encoder_pruning.*none, vanilla"),
-        (dict(pruning_conf=[1]), "pruning_conf is .1.: write its settings"),
-        (dict(aheads=0), "aheads is 0: choose a whole number from 1"),
-        (dict(adim="256"), "adim is '256': choose a whole number from 1"),
-        (dict(encoder_dropout_rate=1.5), "encoder_dropout_rate is 1.5: choose a share"),
-        (dict(mel_weight="a"), "mel_weight is 'a': choose a number"),
-        (dict(ffn_kernel_sizes=[9]), "ffn_kernel_sizes is .9.: choose two odd numbers"),
+        ({"pruning": "diferentiable"}, "diferentiable.*did you mean differentiable"),
+        ({"pruning": "magic"}, "none, vanilla, differentiable"),
+        ({"encoder_pruning": "magic"}, "encoder_pruning.*none, vanilla"),
+        ({"pruning_conf": [1]}, "pruning_conf is .1.: write its settings"),
+        ({"aheads": 0}, "aheads is 0: choose a whole number from 1"),
+        ({"adim": "256"}, "adim is '256': choose a whole number from 1"),
+        ({"encoder_dropout_rate": 1.5}, "encoder_dropout_rate is 1.5: choose a share"),
+        ({"mel_weight": "a"}, "mel_weight is 'a': choose a number"),
+        ({"ffn_kernel_sizes": [9]}, "ffn_kernel_sizes is .9.: choose two odd numbers"),
         (
-            dict(pruning="vanilla", encoder_pruning="differentiable"),
+            {"pruning": "vanilla", "encoder_pruning": "differentiable"},
             "phases of training, is vanilla: set pruning: differentiable too",
         ),
         (
-            dict(
-                pruning="differentiable",
-                encoder_pruning="differentiable",
-                encoder_pruning_conf=dict(phase=2),
-            ),
+            {
+                "pruning": "differentiable",
+                "encoder_pruning": "differentiable",
+                "encoder_pruning_conf": {"phase": 2},
+            },
             "encoder_pruning_conf.phase is 2, but pruning_conf.phase is 1",
         ),
-        (dict(pruning_conf=dict(sparsity_ratio=0.0)), "sparsity_ratio is 0.0"),
-        (dict(pruning_conf=dict(sparsity_ratio=1)), "sparsity_ratio is 1"),
-        (dict(pruning_conf=dict(sparsity_ratio=-0.4)), "sparsity_ratio is -0.4"),
-        (dict(pruning_conf=dict(sparsity_ratio="high")), "sparsity_ratio.*number"),
-        (dict(pruning_conf=dict(sparsity_ratio=float("nan"))), "sparsity_ratio"),
-        (dict(pruning_conf=dict(temperature=0)), "temperature is 0"),
-        (dict(pruning_conf=dict(temperature=-0.01)), "temperature is -0.01"),
-        (dict(pruning_conf=dict(temperature=float("nan"))), "temperature"),
-        (dict(pruning_conf=dict(sparsity_weight=-1)), "sparsity_weight is -1"),
-        (dict(pruning_conf=dict(threshold_scale=0)), "threshold_scale is 0"),
-        (dict(pruning_conf=dict(phase=3)), "phase is 3.*1, 2"),
-        (dict(pruning_conf=dict(phase="one")), "phase is 'one'"),
-        (dict(pruning_conf=dict(combine_heads="and")), "combine_heads is 'and'"),
-        (dict(pruning_conf=dict(inference_mask="sharp")), "inference_mask.*hard, soft"),
-        (dict(pruning_conf=dict(dropout_position="never")), "dropout_position"),
-        (dict(pruning_conf=dict(frame_count="all")), "frame_count.*valid, padded"),
-        (dict(pruning_conf=dict(sparsity_pairs="all")), "sparsity_pairs"),
+        ({"pruning_conf": {"sparsity_ratio": 0.0}}, "sparsity_ratio is 0.0"),
+        ({"pruning_conf": {"sparsity_ratio": 1}}, "sparsity_ratio is 1"),
+        ({"pruning_conf": {"sparsity_ratio": -0.4}}, "sparsity_ratio is -0.4"),
+        ({"pruning_conf": {"sparsity_ratio": "high"}}, "sparsity_ratio.*number"),
+        ({"pruning_conf": {"sparsity_ratio": float("nan")}}, "sparsity_ratio"),
+        ({"pruning_conf": {"temperature": 0}}, "temperature is 0"),
+        ({"pruning_conf": {"temperature": -0.01}}, "temperature is -0.01"),
+        ({"pruning_conf": {"temperature": float("nan")}}, "temperature"),
+        ({"pruning_conf": {"sparsity_weight": -1}}, "sparsity_weight is -1"),
+        ({"pruning_conf": {"threshold_scale": 0}}, "threshold_scale is 0"),
+        ({"pruning_conf": {"phase": 3}}, "phase is 3.*1, 2"),
+        ({"pruning_conf": {"phase": "one"}}, "phase is 'one'"),
+        ({"pruning_conf": {"combine_heads": "and"}}, "combine_heads is 'and'"),
+        ({"pruning_conf": {"inference_mask": "sharp"}}, "inference_mask.*hard, soft"),
+        ({"pruning_conf": {"dropout_position": "never"}}, "dropout_position"),
+        ({"pruning_conf": {"frame_count": "all"}}, "frame_count.*valid, padded"),
+        ({"pruning_conf": {"sparsity_pairs": "all"}}, "sparsity_pairs"),
         (
-            dict(pruning_conf=dict(sparsity_ration=0.4)),
+            {"pruning_conf": {"sparsity_ration": 0.4}},
             "sparsity_ration.*did you mean sparsity_ratio",
         ),
         (
-            dict(encoder_pruning_conf=dict(temprature=0.1)),
+            {"encoder_pruning_conf": {"temprature": 0.1}},
             "temprature.*did you mean temperature",
         ),
-        (dict(adims=16), "adims.*did you mean adim"),
-        (dict(xyz=16), "unknown setting tts_conf.xyz"),
-        (dict(durations="guessed"), "durations.*given, learned"),
-        (dict(attention_scale="none"), "attention_scale.*head_width, model_width"),
-        (dict(stop_gradient_from=["mel"]), "stop_gradient_from.*duration"),
-        (dict(adim=8, aheads=3), "adim / aheads is 8 / 3"),
-        (dict(style_units=7, style_heads=2), "style_units / style_heads"),
-        (dict(ffn_kernel_sizes=(4, 1)), "ffn_kernel_sizes.*odd"),
-        (dict(plugin_version="999.0"), "999.0.*update the plugin"),
+        ({"adims": 16}, "adims.*did you mean adim"),
+        ({"xyz": 16}, "unknown setting tts_conf.xyz"),
+        ({"durations": "guessed"}, "durations.*given, learned"),
+        ({"attention_scale": "none"}, "attention_scale.*head_width, model_width"),
+        ({"stop_gradient_from": ["mel"]}, "stop_gradient_from.*duration"),
+        ({"adim": 8, "aheads": 3}, "adim / aheads is 8 / 3"),
+        ({"style_units": 7, "style_heads": 2}, "style_units / style_heads"),
+        ({"ffn_kernel_sizes": (4, 1)}, "ffn_kernel_sizes.*odd"),
+        ({"plugin_version": "999.0"}, "999.0.*update the plugin"),
     ],
 )
 def test_bad_settings_name_the_fault_in_one_line(setting, message):
@@ -670,11 +676,11 @@ def test_models_of_this_and_older_plugins_are_read():
 @pytest.mark.parametrize(
     "choice",
     [
-        dict(sparsity_weight=0.1),
-        dict(combine_heads="or"),
-        dict(frame_count="padded"),
-        dict(sparsity_pairs="padded"),
-        dict(temperature=0.1),
+        {"sparsity_weight": 0.1},
+        {"combine_heads": "or"},
+        {"frame_count": "padded"},
+        {"sparsity_pairs": "padded"},
+        {"temperature": 0.1},
     ],
 )
 def test_choices_that_the_paper_leaves_open_are_settings(choice):
@@ -700,9 +706,9 @@ def test_yaml_no_means_none():
 @pytest.mark.parametrize(
     "change, message",
     [
-        (dict(durations=None), "durations are missing"),
-        (dict(pitch=None), "pitch is missing"),
-        (dict(energy=None), "energy is missing"),
+        ({"durations": None}, "durations are missing"),
+        ({"pitch": None}, "pitch is missing"),
+        ({"energy": None}, "energy is missing"),
     ],
 )
 def test_missing_data_is_named(change, message):

@@ -86,7 +86,7 @@ def code_of(card):
 
 
 def test_card_is_packed_and_its_code_runs_by_the_tag_of_the_zoo(recipe, tmp_path):
-    pruning = dict(pruning="differentiable", pruning_conf=dict(phase=2))
+    pruning = {"pruning": "differentiable", "pruning_conf": {"phase": 2}}
     experiment = write_model(recipe, tts_conf={**pruning, "plugin_version": "0.1.0"})
     archive = pack_experiment(recipe, experiment)
     main([str(experiment), "--archive", str(archive), "--tag", "me/tiny"])
@@ -124,7 +124,7 @@ def test_card_is_packed_and_its_code_runs_by_the_tag_of_the_zoo(recipe, tmp_path
 
 
 def test_card_says_what_a_user_has_to_know(recipe, capsys):
-    pruning = dict(pruning="differentiable", pruning_conf=dict(sparsity_ratio=0.4))
+    pruning = {"pruning": "differentiable", "pruning_conf": {"sparsity_ratio": 0.4}}
     experiment = write_model(
         recipe, tts_conf={**pruning, "plugin_version": "0.0.9"}, cleaner="tacotron"
     )
@@ -132,12 +132,18 @@ def test_card_says_what_a_user_has_to_know(recipe, capsys):
     scores.mkdir(parents=True)
     blocks = [{"heading": "women"}, {"table": [["system"], ["a"]]}]
     document = Document("Scores on VCTK", blocks)
-    documents.write(scores, documents.SCORES, document, [dict(system="a")])
+    documents.write(scores, documents.SCORES, document, [{"system": "a"}])
     report = experiment / "report"
     report.mkdir()
-    layer = dict(phase=1, epoch=3, layer=1, threshold=1.23, mean_soft_mask=0.4)
-    content = dict(layers=[dict(layer, kept_share=0.5, kept_mass=None)])
-    content["experiments"] = [dict(folder="/home/me/exp")]
+    layer = {
+        "phase": 1,
+        "epoch": 3,
+        "layer": 1,
+        "threshold": 1.23,
+        "mean_soft_mask": 0.4,
+    }
+    content = {"layers": [dict(layer, kept_share=0.5, kept_mass=None)]}
+    content["experiments"] = [{"folder": "/home/me/exp"}]
     (report / "thresholds.json").write_text(json.dumps(content))
     options = ["--vocoder", "hifigan", "--license", "cc-by-4.0", "--text", 'Say "é"']
     main([str(experiment), *options, "--corpus", "LibriTTS", "--language", "de"])
@@ -171,7 +177,7 @@ def test_card_says_what_a_user_has_to_know(recipe, capsys):
 
 
 def test_what_nobody_said_is_to_be_filled_in(recipe):
-    experiment = write_model(recipe, tts_conf=dict(pruning="vanilla"))
+    experiment = write_model(recipe, tts_conf={"pruning": "vanilla"})
     (recipe / "dump" / "raw" / "train" / "text").unlink()
     options = ["--vocoder", "/home/me/my_hifigan"]
     main([str(experiment), *options, "--output", str(recipe / "new" / "card.md")])
@@ -193,18 +199,18 @@ def test_what_nobody_said_is_to_be_filled_in(recipe):
 @pytest.mark.parametrize(
     "conf, arguments",
     [
-        (dict(use_gst=True), 'speech="reference.wav"'),
-        (dict(spks=3, langs=2), "sids=torch.tensor([1]), lids=torch.tensor([1])"),
-        (dict(spk_embed_dim=8), 'spembs=torch.load("speaker_embedding.pt")'),
+        ({"use_gst": True}, 'speech="reference.wav"'),
+        ({"spks": 3, "langs": 2}, "sids=torch.tensor([1]), lids=torch.tensor([1])"),
+        ({"spk_embed_dim": 8}, 'spembs=torch.load("speaker_embedding.pt")'),
     ],
 )
 def test_example_of_other_models_gives_what_they_take(tmp_path, conf, arguments):
-    config = dict(
-        tts="pruned_fastspeech2",
-        tts_conf=conf,
-        train_data_path_and_name_and_type=[],
-        train_shape_file=[],
-    )
+    config = {
+        "tts": "pruned_fastspeech2",
+        "tts_conf": conf,
+        "train_data_path_and_name_and_type": [],
+        "train_shape_file": [],
+    }
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
     main([str(tmp_path), "--text", "Hi"])
     card = (tmp_path / "README.md").read_text()
@@ -258,7 +264,7 @@ def test_nothing_that_a_configuration_says_becomes_part_of_a_command(tmp_path):
         (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
 
     for version in ('0.1.0"; touch F; "', "0.1.0\ntouch F", "$(touch F)", ["0.1.0"]):
-        write(tts_conf=dict(plugin_version=version))
+        write(tts_conf={"plugin_version": version})
         with pytest.raises(UserError, match="plugin_version .* is not a version; put"):
             main([str(tmp_path)])
         assert not (tmp_path / "README.md").exists()
@@ -267,7 +273,9 @@ def test_nothing_that_a_configuration_says_becomes_part_of_a_command(tmp_path):
     card = (tmp_path / "README.md").read_text()
     html = markdown.markdown(card.split("---\n", 2)[2], extensions=["fenced_code"])
     titles = re.findall(r"<h1>(.*?)</h1>", html)
-    assert [t.replace("&gt;", ">") for t in titles] == ["me/&lt;b>x"] and "<script>" not in html
+    assert [t.replace("&gt;", ">") for t in titles] == [
+        "me/&lt;b>x"
+    ] and "<script>" not in html
     (said,) = [line for line in code_of(card).splitlines() if "import os" in line]
     assert said.startswith('wav = text2speech("Hi\\"); import os; (\\""')
 

@@ -175,16 +175,16 @@ def test_phase_2_resumes_even_if_not_told_to(corpus, runs, tmp_path):
 @pytest.mark.parametrize(
     "optim, conf",
     [
-        ("adam", dict(weight_decay=0.1)),
-        ("adamw", dict(weight_decay=0.1)),
-        ("sgd", dict(weight_decay=0.1, momentum=0.9)),
-        ("adamw", dict(weight_decay=0.1, amsgrad=True)),
+        ("adam", {"weight_decay": 0.1}),
+        ("adamw", {"weight_decay": 0.1}),
+        ("sgd", {"weight_decay": 0.1, "momentum": 0.9}),
+        ("adamw", {"weight_decay": 0.1, "amsgrad": True}),
     ],
 )
 def test_weight_decay_does_not_move_thresholds_in_phase_2(
     corpus, tmp_path, optim, conf
 ):
-    changes = dict(optim=optim, optim_conf=dict(lr=LR, **conf), epochs=2)
+    changes = {"optim": optim, "optim_conf": dict(lr=LR, **conf), "epochs": 2}
     if conf.get("amsgrad"):
         changes["exclude_weight_decay"] = True  # ESPnet's groups of parameters
     first = train(corpus, tmp_path / "phase1", **changes)
@@ -252,7 +252,7 @@ def test_launcher_names_the_folder_it_looked_in(corpus, tmp_path):
 
 
 def test_phase_1_must_have_thresholds(corpus, tmp_path):
-    train(corpus, tmp_path / "dense", epochs=1, tts_conf=dict(pruning="none"))
+    train(corpus, tmp_path / "dense", epochs=1, tts_conf={"pruning": "none"})
     output = tmp_path / "phase2"
     refused(corpus, output, "has no thresholds", phase1_dir=tmp_path / "dense")
     assert not output.exists()
@@ -273,8 +273,8 @@ def test_an_interrupted_phase_1_is_refused(corpus, tmp_path, patience):
 @pytest.mark.parametrize(
     "changes, name",
     [
-        (dict(adim=16), "adim 16"),
-        (dict(pruning_conf=dict(phase=2)), "threshold_scale 1.0"),
+        ({"adim": 16}, "adim 16"),
+        ({"pruning_conf": {"phase": 2}}, "threshold_scale 1.0"),
     ],
 )
 def test_phase_2_is_of_the_same_model(corpus, runs, tmp_path, changes, name):
@@ -307,7 +307,7 @@ def test_one_phase_is_enough_without_learned_thresholds(corpus, tmp_path, prunin
         corpus,
         tmp_path / "exp",
         epochs=1,
-        tts_conf=dict(pruning=pruning, pruning_conf={}),
+        tts_conf={"pruning": pruning, "pruning_conf": {}},
     )
     assert thresholds(states) == {}
     stats = states["reporter"]["stats"][1]["train"]
@@ -520,12 +520,12 @@ def train_on_two(command, folder):
 
 
 SPAWNING = ["--multiprocessing_distributed", "true"]
-SRUN = dict(
-    SLURM_PROCID="{}",
-    SLURM_NTASKS="2",
-    SLURM_STEP_NODELIST="a,b",
-    SLURM_STEP_NUM_NODES="2",
-)
+SRUN = {
+    "SLURM_PROCID": "{}",
+    "SLURM_NTASKS": "2",
+    "SLURM_STEP_NODELIST": "a,b",
+    "SLURM_STEP_NUM_NODES": "2",
+}
 
 
 @pytest.mark.parametrize(
@@ -533,8 +533,8 @@ SRUN = dict(
     [
         (["--dist_rank", "{}"], {}),
         (["--dist_rank", "{}", *SPAWNING], {}),  # there it is the rank of the node
-        ([], dict(RANK="{}")),  # as torchrun says it
-        (SPAWNING, dict(RANK="{}")),
+        ([], {"RANK": "{}"}),  # as torchrun says it
+        (SPAWNING, {"RANK": "{}"}),
         ([*SPAWNING, "--dist_launcher", "slurm"], dict(SRUN, SLURM_NODEID="{}")),
         (["--dist_launcher", "slurm"], SRUN),
     ],
@@ -561,7 +561,7 @@ def test_of_several_nodes_the_first_one_prepares_phase_2(
 
 
 def test_two_gloo_processes_train_both_phases(corpus, tmp_path):
-    changes = dict(epochs=2, batch_size=4)
+    changes = {"epochs": 2, "batch_size": 4}
     first = train_on_two(
         options(corpus, tmp_path / "phase1", **changes), tmp_path / "ranks1"
     )

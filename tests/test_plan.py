@@ -14,7 +14,11 @@ DEBUG = CONF / "train_debug.yaml"  # 12 epochs, learned durations
 def test_paper_gives_phase1_40_of_300_epochs():
     """The schedule of Sec. 3.2: steps 1 to 40,000, then up to 300,000."""
     found = plan(CONF / "train.yaml", teacher_dumpdir="alignments")
-    assert found == dict(pruning="differentiable", phase1_epochs=40, phase2_epochs=260)
+    assert found == {
+        "pruning": "differentiable",
+        "phase1_epochs": 40,
+        "phase2_epochs": 260,
+    }
 
 
 def test_user_chooses_the_switch():
@@ -30,7 +34,7 @@ def test_one_phase_whatever_the_recipe_says_of_two(phase1_epochs):
     """
     for pruning in ("none", "vanilla"):
         found = plan(DEBUG, f"--tts_conf pruning={pruning}", phase1_epochs)
-        assert found == dict(pruning=pruning, epochs=12)
+        assert found == {"pruning": pruning, "epochs": 12}
     soft = "--tts_conf pruning_conf.inference_mask=soft"
     found = plan(DEBUG, soft, phase1_epochs)
     assert (found["phase1_epochs"], found["phase2_epochs"]) == (12, 0)
@@ -80,7 +84,11 @@ MEL = "--feats_extract fbank --feats_extract_conf fmin=0 --feats_extract_conf fm
 @pytest.mark.parametrize(
     "train_args, vocoders, fault",
     [
-        (f"{MEL} --feats_extract_conf fs=16000", "griffin_lim hifigan", "fs found 16000 want"),
+        (
+            f"{MEL} --feats_extract_conf fs=16000",
+            "griffin_lim hifigan",
+            "fs found 16000 want",
+        ),
         (f"{MEL} --feats_extract_conf fs=22050", "griffin_lim hifigan", None),
         (f"{MEL} --feats_extract_conf fs=16000", "griffin_lim", None),
         (MEL, "melgan", "neither known nor there"),
@@ -100,7 +108,7 @@ def test_a_vocoder_that_decoding_would_refuse(train_args, vocoders, fault):
     "settings, fault",
     [
         ('{tts: fastspeech2, tts_conf: {pruning: "x; touch F"}}', "choose one of none"),
-        ("{tts: fastspeech2, max_epoch: [\"$(touch F)'\"]}", "give a whole number"),
+        ('{tts: fastspeech2, max_epoch: ["$(touch F)\'"]}', "give a whole number"),
         ("{tts: stylespeech, max_epoch: 1.5}", "give a whole number"),
         ("{tts: stylespeech, max_epoch: 0}", "give a whole number"),
         ("{tts: fastspeech2, max_epoch: true}", "give a whole number"),

@@ -19,32 +19,32 @@ TEXT = "ABBA HEAD"
 
 def write_model(folder, pruning, phase=1):
     """Write an untrained model that says every token in five frames."""
-    frames = dict(fs=16000, n_fft=256, hop_length=128)
-    settings = dict(
-        tts="stylespeech",
-        tts_conf=dict(
-            pruning=pruning,
-            pruning_conf=dict(phase=phase, threshold_init=1.25),
-            durations="learned",
-            adim=8,
-            elayers=1,
-            eunits=8,
-            dlayers=3,
-            dunits=8,
-            style_units=8,
-            style_dim=4,
-            predictor_units=8,
-        ),
-        token_list=["<blank>", "<unk>", "<space>", *"ABDEH", "<sos/eos>"],
-        token_type="char",
-        feats_extract="fbank",
-        feats_extract_conf=dict(**frames, n_mels=6, fmin=0, fmax=4000),
-        normalize=None,
-        pitch_extract="dio",
-        pitch_extract_conf=dict(**frames, use_token_averaged_f0=False),
-        energy_extract="energy",
-        energy_extract_conf=dict(**frames, use_token_averaged_energy=False),
-    )
+    frames = {"fs": 16000, "n_fft": 256, "hop_length": 128}
+    settings = {
+        "tts": "stylespeech",
+        "tts_conf": {
+            "pruning": pruning,
+            "pruning_conf": {"phase": phase, "threshold_init": 1.25},
+            "durations": "learned",
+            "adim": 8,
+            "elayers": 1,
+            "eunits": 8,
+            "dlayers": 3,
+            "dunits": 8,
+            "style_units": 8,
+            "style_dim": 4,
+            "predictor_units": 8,
+        },
+        "token_list": ["<blank>", "<unk>", "<space>", *"ABDEH", "<sos/eos>"],
+        "token_type": "char",
+        "feats_extract": "fbank",
+        "feats_extract_conf": dict(**frames, n_mels=6, fmin=0, fmax=4000),
+        "normalize": None,
+        "pitch_extract": "dio",
+        "pitch_extract_conf": dict(**frames, use_token_averaged_f0=False),
+        "energy_extract": "energy",
+        "energy_extract_conf": dict(**frames, use_token_averaged_energy=False),
+    }
     defaults = PruneTTSTask.get_default_config()
     args = argparse.Namespace(**{**defaults, **settings})
     torch.manual_seed(0)

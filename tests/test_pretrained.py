@@ -37,10 +37,10 @@ def refused(*arguments):
 
 def test_experiment_folder(recipe):
     experiment = write_recipe(recipe)
-    assert find_model(experiment) == dict(
-        train_config=str(experiment / "config.yaml"),
-        model_file=str(experiment / "train.loss.ave.pth"),
-    )
+    assert find_model(experiment) == {
+        "train_config": str(experiment / "config.yaml"),
+        "model_file": str(experiment / "train.loss.ave.pth"),
+    }
     other = experiment / "7epoch.pth"
     other.write_bytes(b"")
     assert find_model(str(experiment), "7epoch.pth")["model_file"] == str(other)
@@ -133,7 +133,7 @@ def test_missing_paths_are_not_looked_up_on_the_network(name, monkeypatch):
 
 
 def test_tags(monkeypatch):
-    files = dict(train_config="c.yaml", model_file="m.pth", other="x")
+    files = {"train_config": "c.yaml", "model_file": "m.pth", "other": "x"}
     asked = []
 
     def download(tag):
@@ -142,7 +142,7 @@ def test_tags(monkeypatch):
 
     monkeypatch.setattr("espnet2.utils.pretrained.download_pretrained", download)
     found = find_model("someone/stylespeech")
-    assert found == dict(train_config="c.yaml", model_file="m.pth")
+    assert found == {"train_config": "c.yaml", "model_file": "m.pth"}
     assert asked == ["someone/stylespeech"]
 
     def offline(tag):
@@ -175,7 +175,7 @@ def put_model(models, recipe, name):
     (folder / "stats").mkdir()
     shutil.copy(recipe / STATS, folder / "stats" / "feats_stats.npz")
     settings = yaml.safe_load((experiment / "config.yaml").read_text())
-    settings["normalize_conf"] = dict(stats_file="stats/feats_stats.npz")
+    settings["normalize_conf"] = {"stats_file": "stats/feats_stats.npz"}
     (folder / "config.yaml").write_text(yaml.safe_dump(settings))
     loaded = Text2Speech.from_pretrained(name)
     for speaker, pitch in (("zoe", 220.0), ("ann", 240.0)):

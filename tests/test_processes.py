@@ -32,9 +32,8 @@ def where(_):
 
 
 def test_a_killed_process_is_a_line_with_its_remedy():
-    with pytest.raises(UserError, match="smaller --nj"):
-        with pool_of_two() as pool:
-            list(pool.map(os._exit, [1]))
+    with pytest.raises(UserError, match="smaller --nj"), pool_of_two() as pool:
+        list(pool.map(os._exit, [1]))
 
 
 COMMAND = """

@@ -176,7 +176,7 @@ def test_a_configuration_runs_no_command(tmp_path, settings, fault):
 
 def test_a_number_of_epochs_runs_no_command(tmp_path):
     made, config = tmp_path / "made", tmp_path / "train.yaml"
-    config.write_text(f"tts: fastspeech2\nmax_epoch: [\"$(touch {made})'\"]\n")
+    config.write_text(f'tts: fastspeech2\nmax_epoch: ["$(touch {made})\'"]\n')
     ended = prune_tts("--train_config", config)
     assert refused(ended, "max_epoch is"), ended.stderr
     assert not made.exists()
@@ -319,7 +319,9 @@ def test_a_script_that_is_ended_ends_what_it_has_started(tmp_path, how):
 def test_a_script_ends_as_its_last_command_does(tmp_path, status):
     file = tmp_path / "script.sh"
     shared = PIPELINE.with_name("options.sh")
-    file.write_text(GUARD.format(shared=shared).replace("bash -c", f"cat; exit {status} #"))
+    file.write_text(
+        GUARD.format(shared=shared).replace("bash -c", f"cat; exit {status} #")
+    )
     ended = subprocess.run(
         ["bash", str(file)], capture_output=True, text=True, input="in"
     )

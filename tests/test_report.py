@@ -152,7 +152,7 @@ def several(folders, tmp_path):
         {"text": "**In brackets**: intervals.\n<img src=x onerror=alert(1)>"},
     ]
     document = Document("Scores on <data>", blocks)
-    documents.write(scores, documents.SCORES, document, [dict(system="base")])
+    documents.write(scores, documents.SCORES, document, [{"system": "base"}])
     return [str(baseline), *folders], data, scores
 
 

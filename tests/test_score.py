@@ -281,7 +281,7 @@ def test_ground_truth_through_a_vocoder_is_one_more_system(data, metrics, capsys
 
 def write_records(folder, names=NAMES, **facts):
     """Write what bin.synthesize records, of which NAMES took 1, 2, ... s each."""
-    record = dict(vocoder="hifigan", device="a fast one", batch_size=8, of="x")
+    record = {"vocoder": "hifigan", "device": "a fast one", "batch_size": 8, "of": "x"}
     lines = []
     for number, name in enumerate(names, 1):
         record.update(utterance=name, audio_seconds=10 * number, **facts)
@@ -301,7 +301,7 @@ def measured(metrics):
 def test_what_synthesis_measured_has_columns(data, measured, monkeypatch, capsys):
     monkeypatch.setattr(scores_page, "DEFAULT", ("mos_fake",))
     write_records(data.parent / "a")
-    private = dict(model="/home/me/exp/tts_b/", vocoder="/home/me/hifigan_b")
+    private = {"model": "/home/me/exp/tts_b/", "vocoder": "/home/me/hifigan_b"}
     write_records(
         data.parent / "b", kept_share=None, device="a w/ b, 2 threads", **private
     )

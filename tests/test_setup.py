@@ -82,10 +82,28 @@ class Checkout:
         folder = self.folder / "system"
         if not folder.exists():
             folder.mkdir()
-            for name in (
-                "bash cat cksum cp cut date dirname env flock grep ls mkdir mv perl"
-                " readlink rm sed sleep tail tar"
-            ).split():
+            for name in [
+                "bash",
+                "cat",
+                "cksum",
+                "cp",
+                "cut",
+                "date",
+                "dirname",
+                "env",
+                "flock",
+                "grep",
+                "ls",
+                "mkdir",
+                "mv",
+                "perl",
+                "readlink",
+                "rm",
+                "sed",
+                "sleep",
+                "tail",
+                "tar",
+            ]:
                 (folder / name).symlink_to(shutil.which(name))
         return folder
 

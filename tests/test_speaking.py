@@ -23,7 +23,10 @@ TEXTS = {
     "ann_2": ("ann", "good evening to you all"),
     "bob_1": ("bob", "well"),
 }
-PRUNED = dict(pruning="differentiable", pruning_conf=dict(phase=2, threshold_init=1.0))
+PRUNED = {
+    "pruning": "differentiable",
+    "pruning_conf": {"phase": 2, "threshold_init": 1.0},
+}
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +35,7 @@ def recipe(tmp_path_factory):
     folder = tmp_path_factory.mktemp("recipe")
     write_recipe(folder, "tts_dense")
     write_recipe(folder, "tts_hard", seed=1, tts_conf=PRUNED)
-    soft = dict(pruning="differentiable", pruning_conf=dict(inference_mask="soft"))
+    soft = {"pruning": "differentiable", "pruning_conf": {"inference_mask": "soft"}}
     write_recipe(folder, "tts_soft", tts_conf=soft)
     return folder
 

@@ -168,7 +168,15 @@ def test_a_folder_has_models_of_one_kind(recipe):
     faster = (*longer[:-1], "--max_epoch 99 --optim_conf lr=1")
     ended, trained, _ = sweep(recipe, *faster, code=2)
     assert not trained and "choose another --sweep_dir" in ended.stderr
-    same = ("--fs", "16000", *options, "--ngpu", "4", "--vocoders", "griffin_lim hifigan")
+    same = (
+        "--fs",
+        "16000",
+        *options,
+        "--ngpu",
+        "4",
+        "--vocoders",
+        "griffin_lim hifigan",
+    )
     sweep(recipe, *same)
     assert sweep(recipe, *options, "--fs", "24000", "--sweep_dir", "exp/other")[1]
 
@@ -303,7 +311,7 @@ def test_points_are_what_their_configurations_say(folder, caplog):
     assert "R0.45_s2 is left out: it has 3 of 9 epochs" in caplog.text
     assert "broken_s0 is left out: " in caplog.text
     # one soft phase to the end is a whole model
-    soft = dict(pruning="differentiable", pruning_conf=dict(inference_mask="soft"))
+    soft = {"pruning": "differentiable", "pruning_conf": {"inference_mask": "soft"}}
     amend(folder / "R0.45_s1_phase1", tts_conf=soft)
     assert Setting("differentiable", 0.45, None) in [
         point.setting for point in read_sweep(folder)

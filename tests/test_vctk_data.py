@@ -22,7 +22,19 @@ from real_speech import (
 from espnet_prune.errors import UserError
 
 RECIPE = Path(__file__).resolve().parents[1] / "egs2" / "vctk" / "tts1"
-YOURTTS = "p225 p234 p238 p245 p248 p261 p294 p302 p326 p335 p347".split()
+YOURTTS = [
+    "p225",
+    "p234",
+    "p238",
+    "p245",
+    "p248",
+    "p261",
+    "p294",
+    "p302",
+    "p326",
+    "p335",
+    "p347",
+]
 ROWS = [
     ("p225", "p225_012", "p225_038", "Yes."),
     ("p234", "p234_012", "p234_038", "Start."),

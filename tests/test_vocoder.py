@@ -32,7 +32,7 @@ FLOOR = math.log(1e-5)
 
 
 def fitting_features(**overrides):
-    settings = dict(fs=22050, fmin=0, fmax=8000)
+    settings = {"fs": 22050, "fmin": 0, "fmax": 8000}
     settings.update(overrides)
     return LogMelFbank(**settings)
 
@@ -161,19 +161,19 @@ def test_building_prints_and_warns_nothing(capsys, recwarn):
 @pytest.mark.parametrize(
     "overrides, faults",
     [
-        (dict(fs=16000), ["fs found 16000 wanted 22050", "--fs 22050"]),
-        (dict(fs="24k"), ["fs found 24000 wanted 22050"]),
-        (dict(n_fft=2048), ["n_fft found 2048", "win_length found 2048"]),
-        (dict(hop_length=300), ["n_shift found 300 wanted 256", "--n_shift 256"]),
-        (dict(win_length=800), ["win_length found 800", "--win_length 1024"]),
-        (dict(n_mels=100), ["n_mels found 100 wanted 80", "--n_mels 80"]),
-        (dict(fmin=80), ["fmin found 80 wanted 0", "--fmin 0"]),
-        (dict(fmax=7600), ["fmax found 7600 wanted 8000", "--fmax 8000"]),
-        (dict(fmax=None), ["fmax found 11025.0 wanted 8000"]),
-        (dict(window="hamming"), ["window found hamming", "{window: hann}"]),
-        (dict(log_base=None), ["log_base found None wanted 10.0", "{log_base: 10.0}"]),
-        (dict(htk=True), ["htk found True wanted False"]),
-        (dict(normalized=True), ["normalized found True wanted False"]),
+        ({"fs": 16000}, ["fs found 16000 wanted 22050", "--fs 22050"]),
+        ({"fs": "24k"}, ["fs found 24000 wanted 22050"]),
+        ({"n_fft": 2048}, ["n_fft found 2048", "win_length found 2048"]),
+        ({"hop_length": 300}, ["n_shift found 300 wanted 256", "--n_shift 256"]),
+        ({"win_length": 800}, ["win_length found 800", "--win_length 1024"]),
+        ({"n_mels": 100}, ["n_mels found 100 wanted 80", "--n_mels 80"]),
+        ({"fmin": 80}, ["fmin found 80 wanted 0", "--fmin 0"]),
+        ({"fmax": 7600}, ["fmax found 7600 wanted 8000", "--fmax 8000"]),
+        ({"fmax": None}, ["fmax found 11025.0 wanted 8000"]),
+        ({"window": "hamming"}, ["window found hamming", "{window: hann}"]),
+        ({"log_base": None}, ["log_base found None wanted 10.0", "{log_base: 10.0}"]),
+        ({"htk": True}, ["htk found True wanted False"]),
+        ({"normalized": True}, ["normalized found True wanted False"]),
     ],
 )
 def test_each_mismatch_is_refused_in_one_line(overrides, faults):
@@ -256,16 +256,16 @@ def test_checks_need_neither_torch_nor_espnet():
     assert "fs found 16000 wanted 22050" in shown[0] and shown[1] == "[]"
 
 
-@pytest.mark.parametrize("conf", [{}, dict(fs="24k", hop_length=300, htk=True)])
+@pytest.mark.parametrize("conf", [{}, {"fs": "24k", "hop_length": 300, "htk": True}])
 def test_features_of_a_configuration_are_those_of_the_extractor(conf):
     wanted = describe_features(LogMelFbank(**conf))
-    assert read_features(dict(feats_extract_conf=conf)) == wanted
+    assert read_features({"feats_extract_conf": conf}) == wanted
     assert set(FBANK_DEFAULTS) == set(wanted)
 
 
 def test_features_of_other_extractors_are_no_fbank():
-    conf = dict(feats_extract="linear_spectrogram", feats_extract_conf=dict(n_fft=512))
-    assert read_features(conf) == dict(n_fft=512)
+    conf = {"feats_extract": "linear_spectrogram", "feats_extract_conf": {"n_fft": 512}}
+    assert read_features(conf) == {"n_fft": 512}
     with pytest.raises(UserError, match="n_mels found None wanted 80"):
         require_vocoder("hifigan", read_features(conf))
 
@@ -348,21 +348,21 @@ def test_features_that_are_no_spectrogram_have_no_wave(caplog):
 
 
 def user_config(**overrides):
-    config = dict(
-        resblock="1",
-        upsample_rates=[8, 8, 4],
-        upsample_kernel_sizes=[16, 16, 8],
-        upsample_initial_channel=16,
-        resblock_kernel_sizes=[3],
-        resblock_dilation_sizes=[[1, 3, 5]],
-        num_mels=80,
-        n_fft=1024,
-        hop_size=256,
-        win_size=1024,
-        sampling_rate=16000,
-        fmin=0,
-        fmax=8000,
-    )
+    config = {
+        "resblock": "1",
+        "upsample_rates": [8, 8, 4],
+        "upsample_kernel_sizes": [16, 16, 8],
+        "upsample_initial_channel": 16,
+        "resblock_kernel_sizes": [3],
+        "resblock_dilation_sizes": [[1, 3, 5]],
+        "num_mels": 80,
+        "n_fft": 1024,
+        "hop_size": 256,
+        "win_size": 1024,
+        "sampling_rate": 16000,
+        "fmin": 0,
+        "fmax": 8000,
+    }
     config.update(overrides)
     return config
 
@@ -381,7 +381,7 @@ def write_checkpoint(folder, name="g_00000100", seed=0, **overrides):
 
 
 def features_of_16k(**overrides):
-    settings = dict(fs=16000, fmin=0, fmax=8000)
+    settings = {"fs": 16000, "fmin": 0, "fmax": 8000}
     settings.update(overrides)
     return describe_features(LogMelFbank(**settings))
 
@@ -412,14 +412,14 @@ def test_own_checkpoint_is_checked_against_the_features(tmp_path):
 @pytest.mark.parametrize(
     "overrides, message",
     [
-        (dict(resblock="2"), "resblock 2.*only HiFi-GAN V1 and V2"),
-        (dict(hop_size=200), "should multiply to the hop_size 200"),
-        (dict(upsample_initial_channel=32), "cannot load .*g_00000100"),
-        (dict(upsample_rates=None), "the upsample_rates None should multiply"),
-        (dict(upsample_rates=["8"]), "the upsample_rates .* should multiply"),
-        (dict(sampling_rate="16k"), "sampling_rate is '16k', wanted a number"),
-        (dict(fmin=None), "fmin is None, wanted a number"),
-        (dict(resblock_kernel_sizes=None), "cannot load .*g_00000100"),
+        ({"resblock": "2"}, "resblock 2.*only HiFi-GAN V1 and V2"),
+        ({"hop_size": 200}, "should multiply to the hop_size 200"),
+        ({"upsample_initial_channel": 32}, "cannot load .*g_00000100"),
+        ({"upsample_rates": None}, "the upsample_rates None should multiply"),
+        ({"upsample_rates": ["8"]}, "the upsample_rates .* should multiply"),
+        ({"sampling_rate": "16k"}, "sampling_rate is '16k', wanted a number"),
+        ({"fmin": None}, "fmin is None, wanted a number"),
+        ({"resblock_kernel_sizes": None}, "cannot load .*g_00000100"),
     ],
 )
 def test_own_checkpoint_that_does_not_load(tmp_path, overrides, message):
@@ -463,7 +463,12 @@ def test_broken_generators_end_in_one_line(tmp_path, damage):
     elif damage == "other":
         torch.save([1], file)
     else:
-        broken = dict(empty=b"", cut=whole[:-100], flipped=flipped, junk=b"junk" * 99)
+        broken = {
+            "empty": b"",
+            "cut": whole[:-100],
+            "flipped": flipped,
+            "junk": b"junk" * 99,
+        }
         file.write_bytes(broken[damage])
     with pytest.raises(UserError, match="g_00000100") as error:
         open_vocoder(tmp_path, features_of_16k())
@@ -475,12 +480,12 @@ def test_published_settings_are_those_of_the_wheel():
     config = json.loads(
         (Path(package.__file__).parent / "data" / "config.json").read_text()
     )
-    assert PUBLISHED == dict(
-        fs=config["sampling_rate"],
-        n_fft=config["n_fft"],
-        n_shift=config["hop_size"],
-        win_length=config["win_size"],
-        n_mels=config["num_mels"],
-        fmin=config["fmin"],
-        fmax=config["fmax"],
-    )
+    assert {
+        "fs": config["sampling_rate"],
+        "n_fft": config["n_fft"],
+        "n_shift": config["hop_size"],
+        "win_length": config["win_size"],
+        "n_mels": config["num_mels"],
+        "fmin": config["fmin"],
+        "fmax": config["fmax"],
+    } == PUBLISHED

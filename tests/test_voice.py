@@ -62,7 +62,7 @@ def test_broken_voices(tmp_path):
     assert "is missing" in refused(load_voice, path)
     save_voice(path, STYLE, "abc")
     whole = path.read_bytes()
-    facts = dict(model="abc")
+    facts = {"model": "abc"}
     for content in (
         b"",
         b"junk" * 20,

@@ -14,17 +14,17 @@ from espnet2.main_funcs.pack_funcs import pack
 from espnet_prune import PruneTTSTask
 
 TOKENS = ["<blank>", "<unk>", "<space>", *"abcdefghijklmnopqrstuvwxyz.,", "<sos/eos>"]
-TINY = dict(
-    adim=8,
-    aheads=2,
-    elayers=1,
-    eunits=12,
-    dlayers=2,
-    dunits=12,
-    style_units=8,
-    style_dim=4,
-    predictor_units=8,
-)
+TINY = {
+    "adim": 8,
+    "aheads": 2,
+    "elayers": 1,
+    "eunits": 12,
+    "dlayers": 2,
+    "dunits": 12,
+    "style_units": 8,
+    "style_dim": 4,
+    "predictor_units": 8,
+}
 FRAMES_A_TOKEN = 5
 STATS = "exp/tts_stats/train/feats_stats.npz"
 
@@ -46,7 +46,7 @@ def write_recipe(recipe: Path, name="tts_tiny", seed=0, mean=-2.0, **changes) ->
     """
     experiment = recipe / "exp" / name
     experiment.mkdir(parents=True, exist_ok=True)
-    features = dict(fs=16000, fmin=0, fmax=8000)
+    features = {"fs": 16000, "fmin": 0, "fmax": 8000}
     features.update(changes.pop("feats_extract_conf", {}))
     write_statistics(recipe, features.get("n_mels", 80), mean)
     settings = PruneTTSTask.get_default_config()
@@ -58,7 +58,7 @@ def write_recipe(recipe: Path, name="tts_tiny", seed=0, mean=-2.0, **changes) ->
         token_type="char",
         feats_extract_conf=features,
         normalize="global_mvn",
-        normalize_conf=dict(stats_file=STATS),
+        normalize_conf={"stats_file": STATS},
     )
     settings.update(changes)
     with contextlib.chdir(recipe):
@@ -92,8 +92,8 @@ def pack_experiment(recipe: Path, experiment: Path) -> Path:
     with contextlib.chdir(recipe), contextlib.redirect_stdout(io.StringIO()):
         relative = Path(os.path.relpath(experiment, recipe))
         pack(
-            files=dict(model_file=relative / "train.loss.ave.pth"),
-            yaml_files=dict(train_config=relative / "config.yaml"),
+            files={"model_file": relative / "train.loss.ave.pth"},
+            yaml_files={"train_config": relative / "config.yaml"},
             option=[STATS],
             outpath=packed,
         )

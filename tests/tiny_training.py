@@ -10,25 +10,25 @@ import yaml
 
 from espnet_prune import PruneTTSTask
 
-FRAMES = dict(fs=8000, n_fft=256, hop_length=128)
-TEXTS = dict(a="BAD", b="CAFE", c="DEED BAG", d="A")
+FRAMES = {"fs": 8000, "n_fft": 256, "hop_length": 128}
+TEXTS = {"a": "BAD", "b": "CAFE", "c": "DEED BAG", "d": "A"}
 TOKENS = ["<blank>", "<unk>", "<space>", *"ABCDEFGH", "<sos/eos>"]
 EPOCHS = 4
 STEPS = 2  # an epoch
 WARMUP = 5  # the peak of the learning rate lies inside phase 1
 LR = 1e-2
-TINY = dict(
-    adim=8,
-    aheads=2,
-    elayers=1,
-    eunits=8,
-    dlayers=2,
-    dunits=8,
-    decoder_prenet_units=8,
-    style_units=8,
-    style_dim=4,
-    predictor_units=8,
-)
+TINY = {
+    "adim": 8,
+    "aheads": 2,
+    "elayers": 1,
+    "eunits": 8,
+    "dlayers": 2,
+    "dunits": 8,
+    "decoder_prenet_units": 8,
+    "style_units": 8,
+    "style_dim": 4,
+    "predictor_units": 8,
+}
 
 
 def write_corpus(folder):
@@ -59,39 +59,39 @@ def options(
     corpus, output_dir, phase=1, epochs=EPOCHS, phase1_dir=None, tiny=TINY, **changes
 ):
     """Command line of one training, with dropout so that random numbers matter."""
-    conf = dict(
-        tts="stylespeech",
-        tts_conf=dict(
+    conf = {
+        "tts": "stylespeech",
+        "tts_conf": dict(
             pruning="differentiable",
-            pruning_conf=dict(phase=phase, threshold_scale=30.0, temperature=0.05),
+            pruning_conf={"phase": phase, "threshold_scale": 30.0, "temperature": 0.05},
             **tiny,
         ),
-        token_list=TOKENS,
-        token_type="char",
-        feats_extract="fbank",
-        feats_extract_conf=dict(**FRAMES, n_mels=6, fmin=0, fmax=4000),
-        normalize=None,
-        pitch_extract="dio",
-        pitch_extract_conf=FRAMES,
-        pitch_normalize=None,
-        energy_extract="energy",
-        energy_extract_conf=FRAMES,
-        energy_normalize=None,
-        optim="adam",
-        optim_conf=dict(lr=LR),
-        scheduler="warmuplr",
-        scheduler_conf=dict(warmup_steps=WARMUP),
-        max_epoch=epochs,
-        batch_type="sorted",
-        batch_size=2,
-        keep_nbest_models=2,
-        best_model_criterion=[["valid", "loss", "min"]],
-        num_workers=0,
-        log_interval=1,
-        use_matplotlib=False,
-        use_tensorboard=False,
-        resume=True,
-    )
+        "token_list": TOKENS,
+        "token_type": "char",
+        "feats_extract": "fbank",
+        "feats_extract_conf": dict(**FRAMES, n_mels=6, fmin=0, fmax=4000),
+        "normalize": None,
+        "pitch_extract": "dio",
+        "pitch_extract_conf": FRAMES,
+        "pitch_normalize": None,
+        "energy_extract": "energy",
+        "energy_extract_conf": FRAMES,
+        "energy_normalize": None,
+        "optim": "adam",
+        "optim_conf": {"lr": LR},
+        "scheduler": "warmuplr",
+        "scheduler_conf": {"warmup_steps": WARMUP},
+        "max_epoch": epochs,
+        "batch_type": "sorted",
+        "batch_size": 2,
+        "keep_nbest_models": 2,
+        "best_model_criterion": [["valid", "loss", "min"]],
+        "num_workers": 0,
+        "log_interval": 1,
+        "use_matplotlib": False,
+        "use_tensorboard": False,
+        "resume": True,
+    }
     conf["tts_conf"].update(changes.pop("tts_conf", {}))
     conf.update(changes)
     for part in ("train", "valid"):

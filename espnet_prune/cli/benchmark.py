@@ -100,13 +100,15 @@ def main(cmd: Sequence[str] | None = None) -> None:
             columns = benchmark.TIME_COLUMNS
             if args.against is not None:
                 columns += benchmark.AGAINST_COLUMNS
-        print(f"\n{describe(work, args)}\n\n{tables.markdown(new, columns)}", flush=True)
+        print(
+            f"\n{describe(work, args)}\n\n{tables.markdown(new, columns)}", flush=True
+        )
         rows += new
     if args.json is not None:
         settings = {name: str(value) for name, value in vars(args).items() if value}
         try:
             tables.write_json(
-                args.json, dict(machine=machine, settings=settings, rows=rows)
+                args.json, {"machine": machine, "settings": settings, "rows": rows}
             )
         except OSError as error:
             raise UserError(

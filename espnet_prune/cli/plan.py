@@ -26,13 +26,13 @@ from espnet_prune.training.host import MODELS
 
 PHASE1_SHARE = 40 / 300  # of all steps, in the paper
 # Options of training that the plan depends on, and what ESPnet takes by default.
-VALUES = dict(
-    max_epoch=40,
-    tts="tacotron2",
-    feats_extract="fbank",
-    pitch_extract=None,
-    energy_extract=None,
-)
+VALUES = {
+    "max_epoch": 40,
+    "tts": "tacotron2",
+    "feats_extract": "fbank",
+    "pitch_extract": None,
+    "energy_extract": None,
+}
 SECTIONS = ("tts", "feats_extract", "pitch_extract", "energy_extract")
 
 
@@ -84,9 +84,9 @@ def plan(
         for vocoder in vocoders.split():
             require_vocoder(vocoder, read_features(settings))
     if settings["tts"] not in MODELS or pruning != "differentiable":
-        return dict(pruning=pruning, epochs=max_epoch)
+        return {"pruning": pruning, "epochs": max_epoch}
     if pruning_conf.inference_mask == "soft":
-        return dict(pruning=pruning, phase1_epochs=max_epoch, phase2_epochs=0)
+        return {"pruning": pruning, "phase1_epochs": max_epoch, "phase2_epochs": 0}
     if phase1_epochs is None:
         phase1_epochs = max(1, round(PHASE1_SHARE * max_epoch))
     if not 1 <= phase1_epochs < max_epoch:
@@ -95,11 +95,11 @@ def plan(
             "leave none for one of the phases: choose --phase1_epochs between 1 and "
             "max_epoch - 1 (a single soft phase is pruning_conf.inference_mask: soft)"
         )
-    return dict(
-        pruning=pruning,
-        phase1_epochs=phase1_epochs,
-        phase2_epochs=max_epoch - phase1_epochs,
-    )
+    return {
+        "pruning": pruning,
+        "phase1_epochs": phase1_epochs,
+        "phase2_epochs": max_epoch - phase1_epochs,
+    }
 
 
 def read_options(train_config: str | Path | None, train_args: str) -> dict[str, Any]:

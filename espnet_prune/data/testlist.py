@@ -55,7 +55,9 @@ def read_list(path: Path) -> list[Line]:
     try:
         content = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read the list {path} ({error}); correct --list") from None
+        raise UserError(
+            f"cannot read the list {path} ({error}); correct --list"
+        ) from None
     lines = [line for line in content.split("\n") if line.strip()]
     names = lines[0].split("\t") if lines else []
     faults = [

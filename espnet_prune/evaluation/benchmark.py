@@ -23,13 +23,13 @@ from espnet_prune.evaluation import benchmark_worker, tables
 WARM_UP = 2  # rounds that are not counted: allocator, caches, clock of the processor
 HERE = Path(__file__).resolve().parents[2]
 PARTS = tuple(benchmark_worker.PARTS)
-WHAT = dict(
-    decoder="mel decoder, forward and backward",
-    training="whole training step",
-    durations="whole training step",
-    synthesis="text to mel",
-    start="start of Python",
-)
+WHAT = {
+    "decoder": "mel decoder, forward and backward",
+    "training": "whole training step",
+    "durations": "whole training step",
+    "synthesis": "text to mel",
+    "start": "start of Python",
+}
 FRAMES_A_TOKEN = benchmark_worker.FRAMES_A_TOKEN
 PUBLIC_PARTS = ("training", "synthesis", "start")  # those the public model has too
 
@@ -181,12 +181,12 @@ def summarise(
         base = next(iter(systems.values()))
         other = answers[1] if number == 0 and len(answers) > 1 else None
         for name, mine in systems.items():
-            row = dict(
-                part=WHAT[part],
-                system=name,
-                checkout=("here", "other")[number],
-                memory_mib=max(answer["memory"] for answer in mine) / 2**20,
-            )
+            row = {
+                "part": WHAT[part],
+                "system": name,
+                "checkout": ("here", "other")[number],
+                "memory_mib": max(answer["memory"] for answer in mine) / 2**20,
+            }
             for kind in ("wall", "cpu"):
                 row[f"{kind}_ms"] = 1000 * statistics.median(a[kind] for a in mine)
                 row[f"{kind}_ratio"] = _ratios(mine, base, kind)
@@ -215,7 +215,7 @@ def peak_memory(
                 worker.run(name)
                 memory = worker.run(name)["memory"]
             checkout = ("here", "other")[number]
-            row = dict(part=WHAT[work.part], system=name, checkout=checkout)
+            row = {"part": WHAT[work.part], "system": name, "checkout": checkout}
             rows.append(dict(row, memory_mib=memory / 2**20))
     return rows
 
@@ -224,14 +224,14 @@ def describe_machine(against: Path | None = None) -> dict[str, Any]:
     """Return what a reader of the numbers needs to know: machine, commits, versions."""
     import torch
 
-    return dict(
-        processor=_processor(),
-        cores=os.cpu_count(),
-        gpu=torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        torch=torch.__version__,
-        commit=_commit(HERE),
-        against=None if against is None else _commit(against),
-    )
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "torch": torch.__version__,
+        "commit": _commit(HERE),
+        "against": None if against is None else _commit(against),
+    }
 
 
 def _ratios(mine, theirs, kind):

@@ -26,14 +26,10 @@ FRAMES_A_TOKEN = 6
 
 DENSE = "dense"
 PRUNINGS = {
-    DENSE: dict(pruning="none"),
-    "vanilla": dict(pruning="vanilla"),
-    "soft masks (phase 1)": dict(
-        pruning="differentiable", pruning_conf=dict(phase=1)
-    ),
-    "hard masks (phase 2)": dict(
-        pruning="differentiable", pruning_conf=dict(phase=2)
-    ),
+    DENSE: {"pruning": "none"},
+    "vanilla": {"pruning": "vanilla"},
+    "soft masks (phase 1)": {"pruning": "differentiable", "pruning_conf": {"phase": 1}},
+    "hard masks (phase 2)": {"pruning": "differentiable", "pruning_conf": {"phase": 2}},
 }
 GIVEN, LEARNED = "given durations", "learned durations"
 
@@ -55,11 +51,11 @@ def _time(step, work):
     wall, cpu = time.perf_counter(), _cpu_seconds()
     step()
     _synchronise(work["device"])
-    return dict(
-        wall=time.perf_counter() - wall,
-        cpu=_cpu_seconds() - cpu,
-        memory=_peak_memory(work["device"]),
-    )
+    return {
+        "wall": time.perf_counter() - wall,
+        "cpu": _cpu_seconds() - cpu,
+        "memory": _peak_memory(work["device"]),
+    }
 
 
 def _cpu_seconds():
@@ -90,6 +86,7 @@ def _peak_memory(device):
 def decoder(work):
     """Forward and backward pass of the mel decoder alone, with the loss of pruning."""
     import torch
+
     from espnet_prune.attention import pruning_terms
 
     def make(settings):
@@ -135,7 +132,7 @@ def durations(work):
     return {
         GIVEN: _our_training(work, {}, _batch(work)),
         LEARNED: _our_training(
-            work, dict(durations="learned"), _batch(work, by_frame=True)
+            work, {"durations": "learned"}, _batch(work, by_frame=True)
         ),
     }
 
@@ -194,13 +191,13 @@ def start(work):
     }
 
 
-PARTS = dict(
-    decoder=decoder,
-    training=training,
-    durations=durations,
-    synthesis=synthesis,
-    start=start,
-)
+PARTS = {
+    "decoder": decoder,
+    "training": training,
+    "durations": durations,
+    "synthesis": synthesis,
+    "start": start,
+}
 
 
 # ---------------------------------------------------------------- models and data
@@ -222,6 +219,7 @@ def _prunings(work):
 
 def _our_model(work, settings):
     import torch
+
     from espnet_prune.model import StyleSpeech
 
     settings = {**work["model"], **settings}
@@ -247,22 +245,20 @@ def _batch(work, by_frame=False):
     durations = torch.full((size, tokens), FRAMES_A_TOKEN)
     durations[:, -1] += frames - FRAMES_A_TOKEN * tokens
     values = frames if by_frame else tokens
-    batch = dict(
-        text=torch.randint(
+    batch = {
+        "text": torch.randint(
             1, VOCABULARY - 1, (size, tokens - 1), generator=generator
         ),
-        text_lengths=torch.full((size,), tokens - 1),
-        feats=torch.randn(size, frames, ODIM, generator=generator),
-        feats_lengths=torch.full((size,), frames),
-        pitch=torch.randn(size, values, 1, generator=generator),
-        pitch_lengths=torch.full((size,), values),
-        energy=torch.randn(size, values, 1, generator=generator),
-        energy_lengths=torch.full((size,), values),
-    )
+        "text_lengths": torch.full((size,), tokens - 1),
+        "feats": torch.randn(size, frames, ODIM, generator=generator),
+        "feats_lengths": torch.full((size,), frames),
+        "pitch": torch.randn(size, values, 1, generator=generator),
+        "pitch_lengths": torch.full((size,), values),
+        "energy": torch.randn(size, values, 1, generator=generator),
+        "energy_lengths": torch.full((size,), values),
+    }
     if not by_frame:
-        batch.update(
-            durations=durations, durations_lengths=torch.full((size,), tokens)
-        )
+        batch.update(durations=durations, durations_lengths=torch.full((size,), tokens))
     return {name: value.to(work["device"]) for name, value in batch.items()}
 
 
@@ -293,11 +289,11 @@ def _public_training(work):
         [p for p in model.parameters() if p.requires_grad], lr=1e-5
     )
     durations = batch["durations"]
-    targets = dict(
-        log_d_target=torch.log1p(durations.float()),
-        p_target=batch["pitch"][..., 0],
-        e_target=batch["energy"][..., 0],
-    )
+    targets = {
+        "log_d_target": torch.log1p(durations.float()),
+        "p_target": batch["pitch"][..., 0],
+        "e_target": batch["energy"][..., 0],
+    }
     # that model has no <eos> of its own: the text is as long as its durations
     text = torch.nn.functional.pad(batch["text"], (0, 1), value=1)
     text_lengths, frames = batch["durations_lengths"], work["frames"]

@@ -38,7 +38,7 @@ def make_card(
     archive: Path | None = None,
     language: str = "noinfo",
     corpus: str = UNKNOWN,
-    license: str = UNKNOWN,  # noqa: A002, the name of the option
+    license: str = UNKNOWN,
     vocoder: str = GRIFFIN_LIM,
     text: str = "Hello, this is my voice.",
     plugin_url: str | None = None,
@@ -219,7 +219,7 @@ def describe_voice(config: dict[str, Any]) -> str:
 
 def find_file(experiment: Path, name: str) -> Path | None:
     """Find a file that config.yaml names relative to the recipe, above the folder."""
-    above = Path(os.path.abspath(experiment)).parents  # noqa: PTH100, links stay
+    above = Path(os.path.abspath(experiment)).parents
     return next((base / name for base in above if (base / name).is_file()), None)
 
 

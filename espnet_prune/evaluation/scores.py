@@ -105,7 +105,7 @@ def score(
         faults = "; ".join(f"{name}: {why}" for name, why in results.faults.items())
         raise UserError(f"no metric has a value ({faults or 'silence'}); {REMEDY}")
     # the name only: model cards, which are published, hold this page
-    title = f"Scores on {Path(os.path.abspath(data_dir)).name}"  # noqa: PTH100, links stay
+    title = f"Scores on {Path(os.path.abspath(data_dir)).name}"
     about = data_dir / "about.txt"
     blocks: list[Block] = []
     if about.is_file():

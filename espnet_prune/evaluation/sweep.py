@@ -58,7 +58,7 @@ class Setting(NamedTuple):
 
     def __str__(self):
         if self.sparsity_ratio is None:
-            return dict(none="dense").get(self.pruning, self.pruning)
+            return {"none": "dense"}.get(self.pruning, self.pruning)
         label = f"R = {self.sparsity_ratio:.2f}"
         if self.phase1_epochs is not None:
             label += f", phase 1 of {self.phase1_epochs} epochs"
@@ -343,7 +343,7 @@ def plot_sweep_thresholds(points: Sequence[Point]) -> Figure:
     learned = [p for p in points if p.setting.pruning == "differentiable"]
     settings = _styles(learned)
     layers = decoder_layers([point.last for point in learned])
-    shared = dict(sharex=True, sharey=True)
+    shared = {"sharex": True, "sharey": True}
     with plots.panels(len(layers), 4, 2.5, 2.3, **shared) as (figure, grid, panel):
         for ax, layer in zip(panel, layers, strict=True):
             drawn = set()
@@ -463,16 +463,16 @@ def _styles(points: Sequence[Point]) -> dict[Setting, dict[str, Any]]:
     ratios = [r for r in dict.fromkeys(s.sparsity_ratio for s in settings) if r]
     lengths = [n for n in dict.fromkeys(s.phase1_epochs for s in settings) if n]
     return {
-        setting: dict(
-            color=(
+        setting: {
+            "color": (
                 plots.COLOURS[ratios.index(setting.sparsity_ratio) % len(plots.COLOURS)]
                 if setting.sparsity_ratio
                 else "0.5"
             ),
-            linestyle=plots.DASHES[
+            "linestyle": plots.DASHES[
                 (lengths.index(setting.phase1_epochs) if setting.phase1_epochs else 0)
                 % len(plots.DASHES)
             ],
-        )
+        }
         for setting in settings
     }

@@ -124,7 +124,7 @@ def _find_shipped(folder: Path, model_file: str | Path | None) -> dict[str, str]
             f"the model {folder.name} has no weights in {folder}: install espnet_prune "
             "again"
         )
-    return dict(train_config=str(folder / "config.yaml"), model_file=str(weights[0]))
+    return {"train_config": str(folder / "config.yaml"), "model_file": str(weights[0])}
 
 
 def _find_in_folder(folder: Path, model_file: str | Path | None) -> dict[str, str]:
@@ -143,7 +143,7 @@ def _find_in_folder(folder: Path, model_file: str | Path | None) -> dict[str, st
             f"{folder} has no {weights.name}: name one of its weights as model_file, "
             f"found {', '.join(sorted(found)) or 'none'}"
         )
-    return dict(train_config=str(config), model_file=str(weights))
+    return {"train_config": str(config), "model_file": str(weights)}
 
 
 def unpack_model(archive: Path) -> dict[str, str]:
@@ -185,7 +185,7 @@ def unpack_model(archive: Path) -> dict[str, str]:
             check_archive(archive)
             files = _unpack(archive, folder)
             with replace_when_written(whole) as partial:
-                content = yaml.safe_dump(dict(state=state, files=files))
+                content = yaml.safe_dump({"state": state, "files": files})
                 partial.write_text(content, encoding="utf-8")
         except UserError:
             raise

@@ -9,7 +9,7 @@ of range) is refused, and what merely hurts is warned about.
 import logging
 import math
 from pathlib import Path
-from typing import Any, Dict, Optional, Tuple, Union
+from typing import Any, Union
 
 import librosa
 import numpy as np
@@ -53,7 +53,7 @@ INTEGER_SCALE = {
 def load_reference(
     source: Source,
     fs: int,
-    reference_fs: Optional[int] = None,
+    reference_fs: int | None = None,
     min_seconds: float = MIN_SECONDS,
     max_seconds: float = MAX_SECONDS,
     trim: bool = False,
@@ -116,8 +116,8 @@ def load_reference(
 
 
 def read_speaker(
-    text2speech: Any, data_dir: Path, name: str, spembs: Optional[Path] = None
-) -> Dict[str, np.ndarray]:
+    text2speech: Any, data_dir: Path, name: str, spembs: Path | None = None
+) -> dict[str, np.ndarray]:
     """Read what a model is told of a speaker beside, or in place of, a reference.
 
     Args:
@@ -168,8 +168,8 @@ def _whole(rate: Any) -> int | None:
 
 
 def _read(
-    source: Source, fs: int, reference_fs: Optional[int], max_seconds: float
-) -> Tuple[str, np.ndarray, int]:
+    source: Source, fs: int, reference_fs: int | None, max_seconds: float
+) -> tuple[str, np.ndarray, int]:
     """Return the reference's name, its float32 samples (T, channels) and rate."""
     if isinstance(source, (str, Path)):
         name = str(source)
@@ -199,7 +199,7 @@ def _read(
     return name, samples, rate
 
 
-def _as_float(name: str, source: Union[np.ndarray, torch.Tensor]) -> np.ndarray:
+def _as_float(name: str, source: np.ndarray | torch.Tensor) -> np.ndarray:
     """Turn samples of any layout and type into float32 (T, channels)."""
     if isinstance(source, torch.Tensor):
         source = source.detach().cpu()

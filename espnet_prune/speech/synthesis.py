@@ -290,7 +290,7 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
         """Turn a part of a text into ids (T_text,), and name its unknown tokens."""
         converter = self.preprocess_fn.token_id_converter
         try:
-            ids = self.preprocess_fn("<text>", dict(text=part))["text"]
+            ids = self.preprocess_fn("<text>", {"text": part})["text"]
         except (ImportError, RuntimeError) as error:
             # cleaners and phonemizers say so when a text first reaches them
             raise UserError(
@@ -437,7 +437,7 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
         conf = {**self.decode_conf, **(decode_conf or {})}
         if speed is not None:
             conf["alpha"] = alpha_of(speed)
-        given = dict(speech=speech, spembs=spembs, sids=sids, lids=lids)
+        given = {"speech": speech, "spembs": spembs, "sids": sids, "lids": lids}
         if conf.get("use_teacher_forcing"):
             return self._force(text, durations, given, decode_conf)
         if durations is not None:
@@ -766,7 +766,7 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
                 "the model generates values that are no numbers: its training "
                 "diverged, use an earlier checkpoint"
             )
-        output = dict(feat_gen=feat, duration=duration)
+        output = {"feat_gen": feat, "duration": duration}
         if self.normalize is not None:
             # works in place
             output["feat_gen_denorm"] = self.normalize.inverse(feat.clone()[None])[0][0]

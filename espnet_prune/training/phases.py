@@ -12,7 +12,7 @@ Vanilla pruning and the dense model have one phase only.
 import dataclasses
 import hashlib
 from pathlib import Path
-from typing import Any, Dict, Optional, Union
+from typing import Any
 
 import torch
 import yaml
@@ -25,7 +25,7 @@ from espnet_prune.files import replace_when_written
 PHASE1_RECORD = "phase1.yaml"
 
 
-def is_finished(config: Dict[str, Any], progress: Dict[str, Any]) -> bool:
+def is_finished(config: dict[str, Any], progress: dict[str, Any]) -> bool:
     """Tell whether a training came to its end; early stopping is one.
 
     Args:
@@ -47,10 +47,10 @@ def is_finished(config: Dict[str, Any], progress: Dict[str, Any]) -> bool:
 
 
 def prepare_phase2(
-    phase1_dir: Optional[Union[str, Path]],
-    output_dir: Union[str, Path],
-    tts: Optional[str] = None,
-    tts_conf: Optional[Dict[str, Any]] = None,
+    phase1_dir: str | Path | None,
+    output_dir: str | Path,
+    tts: str | None = None,
+    tts_conf: dict[str, Any] | None = None,
     writes: bool = True,
 ) -> None:
     """Make the checkpoint that the first epoch of phase 2 resumes from.
@@ -123,12 +123,12 @@ def prepare_phase2(
     if not writes:
         return
     record.parent.mkdir(parents=True, exist_ok=True)
-    details = dict(
-        checkpoint=str(source),
-        sha256=digest,
-        epochs=states["reporter"]["epoch"],
-        thresholds=_read_thresholds(states["model"], settings),
-    )
+    details = {
+        "checkpoint": str(source),
+        "sha256": digest,
+        "epochs": states["reporter"]["epoch"],
+        "thresholds": _read_thresholds(states["model"], settings),
+    }
     states["reporter"] = {"epoch": 0, "stats": {}}
     with replace_when_written(record) as partial:
         partial.write_text(yaml.safe_dump(details, sort_keys=False))
@@ -156,7 +156,7 @@ def _read_thresholds(
 
 
 def _require_finished(
-    phase1_dir: Union[str, Path], config: Dict[str, Any], progress: Dict[str, Any]
+    phase1_dir: str | Path, config: dict[str, Any], progress: dict[str, Any]
 ) -> None:
     """Refuse a phase 1 that was interrupted."""
     if not is_finished(config, progress):
@@ -167,7 +167,7 @@ def _require_finished(
 
 
 def _require_same_model(
-    phase1_dir: Union[str, Path], before: Dict[str, Any], now: Dict[str, Any]
+    phase1_dir: str | Path, before: dict[str, Any], now: dict[str, Any]
 ) -> None:
     """Refuse other weights, or another meaning of theta, than in phase 1.
 

@@ -133,24 +133,24 @@ def test_two_lines_of_yaml_train_under_espnets_own_script(finished):
     script = Path(os.environ["ESPNET_ROOT"]) / "egs2" / "TEMPLATE" / "tts1" / "tts.sh"
     config = folder / "two.yaml"
     config.write_text("tts: stylespeech\ntts_conf: {pruning: differentiable}\n")
-    options = dict(
-        python="python3 -m espnet_prune",
-        train_config=config,
-        train_args="--max_epoch 1 --num_iters_per_epoch 2 --batch_size 2 "
+    options = {
+        "python": "python3 -m espnet_prune",
+        "train_config": config,
+        "train_args": "--max_epoch 1 --num_iters_per_epoch 2 --batch_size 2 "
         "--batch_type sorted --optim adam --num_workers 0",
-        dumpdir=folder / "dump",
-        expdir=folder / "exp_two",
-        stage=6,
-        stop_stage=7,
-        ngpu=0,
-        nj=2,
-        train_set="train",
-        valid_set="dev",
-        token_type="phn",
-        g2p="espeak_ng_english_us_vits",
-        cleaner="none",
-        fs=22050,
-    )
+        "dumpdir": folder / "dump",
+        "expdir": folder / "exp_two",
+        "stage": 6,
+        "stop_stage": 7,
+        "ngpu": 0,
+        "nj": 2,
+        "train_set": "train",
+        "valid_set": "dev",
+        "token_type": "phn",
+        "g2p": "espeak_ng_english_us_vits",
+        "cleaner": "none",
+        "fs": 22050,
+    }
     words = [word for name, value in options.items() for word in (f"--{name}", value)]
     ended = subprocess.run(
         [str(script), *map(str, words)], capture_output=True, text=True, cwd=recipe

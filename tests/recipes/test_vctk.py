@@ -14,8 +14,8 @@ import pytest
 import soundfile
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # of the helpers
-from real_speech import write_librispeech, write_vctk  # noqa: E402
-from tiny_experiment import pack_experiment, write_recipe  # noqa: E402
+from real_speech import write_librispeech, write_vctk
+from tiny_experiment import pack_experiment, write_recipe
 
 ROOT = Path(__file__).parents[2]
 ROWS = """\
@@ -24,7 +24,10 @@ p225\tp225_012\tp225_038\tyes.
 p234\tp234_012\tp234_038\tstart.
 p300\tp300_012\tp300_038\tgo.
 """
-PRUNED = dict(pruning="differentiable", pruning_conf=dict(phase=2, threshold_init=1.0))
+PRUNED = {
+    "pruning": "differentiable",
+    "pruning_conf": {"phase": 2, "threshold_init": 1.0},
+}
 # The other columns need models that the test environment lacks.
 METRICS = ("--metrics", "secs_ecapa rtf kept_share")
 

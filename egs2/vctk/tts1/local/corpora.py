@@ -16,15 +16,116 @@ from pathlib import Path
 from espnet_prune.errors import UserError
 
 # The speakers of VCTK in both of its layouts.
-VCTK_SPEAKERS = """
-p225 p226 p227 p228 p229 p230 p231 p232 p233 p234 p236 p237 p238 p239 p240 p241 p243
-p244 p245 p246 p247 p248 p249 p250 p251 p252 p253 p254 p255 p256 p257 p258 p259 p260
-p261 p262 p263 p264 p265 p266 p267 p268 p269 p270 p271 p272 p273 p274 p275 p276 p277
-p278 p279 p280 p281 p282 p283 p284 p285 p286 p287 p288 p292 p293 p294 p295 p297 p298
-p299 p300 p301 p302 p303 p304 p305 p306 p307 p308 p310 p311 p312 p313 p314 p316 p317
-p318 p323 p326 p329 p330 p333 p334 p335 p336 p339 p340 p341 p343 p345 p347 p351 p360
-p361 p362 p363 p364 p374 p376
-""".split()
+VCTK_SPEAKERS = [
+    "p225",
+    "p226",
+    "p227",
+    "p228",
+    "p229",
+    "p230",
+    "p231",
+    "p232",
+    "p233",
+    "p234",
+    "p236",
+    "p237",
+    "p238",
+    "p239",
+    "p240",
+    "p241",
+    "p243",
+    "p244",
+    "p245",
+    "p246",
+    "p247",
+    "p248",
+    "p249",
+    "p250",
+    "p251",
+    "p252",
+    "p253",
+    "p254",
+    "p255",
+    "p256",
+    "p257",
+    "p258",
+    "p259",
+    "p260",
+    "p261",
+    "p262",
+    "p263",
+    "p264",
+    "p265",
+    "p266",
+    "p267",
+    "p268",
+    "p269",
+    "p270",
+    "p271",
+    "p272",
+    "p273",
+    "p274",
+    "p275",
+    "p276",
+    "p277",
+    "p278",
+    "p279",
+    "p280",
+    "p281",
+    "p282",
+    "p283",
+    "p284",
+    "p285",
+    "p286",
+    "p287",
+    "p288",
+    "p292",
+    "p293",
+    "p294",
+    "p295",
+    "p297",
+    "p298",
+    "p299",
+    "p300",
+    "p301",
+    "p302",
+    "p303",
+    "p304",
+    "p305",
+    "p306",
+    "p307",
+    "p308",
+    "p310",
+    "p311",
+    "p312",
+    "p313",
+    "p314",
+    "p316",
+    "p317",
+    "p318",
+    "p323",
+    "p326",
+    "p329",
+    "p330",
+    "p333",
+    "p334",
+    "p335",
+    "p336",
+    "p339",
+    "p340",
+    "p341",
+    "p343",
+    "p345",
+    "p347",
+    "p351",
+    "p360",
+    "p361",
+    "p362",
+    "p363",
+    "p364",
+    "p374",
+    "p376",
+]
 VCTK_LEFT_OUT = {
     "p315": "there are no texts of this speaker",
     "s5": "is in release 0.92 only, and not among the 108",
@@ -88,11 +189,17 @@ class VCTK(Corpus):
 
     def recording(self, utterance: str) -> Path:
         """Give the file of a recording, which may be missing."""
-        return self.audio / utterance.split("_")[0] / f"{utterance}{self.suffix}"
+        return (
+            self.audio
+            / utterance.split("_", maxsplit=1)[0]
+            / f"{utterance}{self.suffix}"
+        )
 
     def text(self, utterance: str) -> str | None:
         """Read what is said in a recording."""
-        return _read(self.texts / utterance.split("_")[0] / f"{utterance}.txt")
+        return _read(
+            self.texts / utterance.split("_", maxsplit=1)[0] / f"{utterance}.txt"
+        )
 
     def left_out(self) -> dict[str, str]:
         """Name p315, s5 and whoever else has no texts."""

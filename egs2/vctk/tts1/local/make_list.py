@@ -73,13 +73,13 @@ def draw(texts: dict[str, dict[str, str]], seed: int) -> list[Line]:
         target = rng.choice(sorted(texts[speaker]))
         reference, spare = rng.sample(REFERENCES, 2)
         rows.append(
-            dict(
-                speaker=speaker,
-                reference=f"{speaker}_{reference:03d}",
-                spare=f"{speaker}_{spare:03d}",
-                target=target,
-                text=texts[speaker][target],
-            )
+            {
+                "speaker": speaker,
+                "reference": f"{speaker}_{reference:03d}",
+                "spare": f"{speaker}_{spare:03d}",
+                "target": target,
+                "text": texts[speaker][target],
+            }
         )
     return rows
 
