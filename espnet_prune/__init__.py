@@ -22,7 +22,7 @@ _HOMES = {
     "record_attention": "espnet_prune.attention",
     "register": "espnet_prune.training.host",
 }
-__all__ = ["UserError", *_HOMES]
+__all__ = ["UserError", *_HOMES]  # noqa: PLE0604
 
 host.install()
 

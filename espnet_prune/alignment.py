@@ -153,8 +153,8 @@ def best_tokens(log_p, text_lengths, feats_lengths) -> torch.Tensor:
     """
     host = log_p.detach().cpu().numpy()
     tokens = np.zeros(host.shape[:2], dtype=np.int64)
-    lengths = zip(text_lengths.tolist(), feats_lengths.tolist())
-    for scores, row, (n, t) in zip(host, tokens, lengths):
+    lengths = zip(text_lengths.tolist(), feats_lengths.tolist(), strict=True)
+    for scores, row, (n, t) in zip(host, tokens, lengths, strict=True):
         row[:t] = _monotonic_alignment_search(np.ascontiguousarray(scores[:t, :n]))
     return torch.from_numpy(tokens).to(log_p.device)
 

@@ -413,7 +413,7 @@ def synthesising(module: torch.nn.Module) -> Iterator[None]:
     try:
         yield
     finally:
-        for attention, before in zip(attentions, watched):
+        for attention, before in zip(attentions, watched, strict=True):
             attention.synthesising, attention.watched = False, before
 
 

@@ -154,7 +154,9 @@ class PrunedFastSpeech2(FastSpeech2):
         if feats_lengths is None:
             return self.gst(feats)
         # ESPnet's style encoder reads padding as speech: one by one there is none
-        return torch.cat([self.gst(x[None, :n]) for x, n in zip(feats, feats_lengths)])
+        return torch.cat(
+            [self.gst(x[None, :n]) for x, n in zip(feats, feats_lengths, strict=True)]
+        )
 
     def inference(self, text, feats=None, style_vector=None, **given):
         """Say one text with the masks of inference.

@@ -356,7 +356,7 @@ class _WindowProduct(torch.autograd.Function):
 
         """
         y = x.new_empty(*x.shape[:3], weight.size(0))
-        for frames, matrix, product in zip(x, weight.unbind(1), y):
+        for frames, matrix, product in zip(x, weight.unbind(1), y, strict=True):
             windows = _windows(frames, matrix)
             product = product.flatten(0, 1)
             torch.mm(windows, matrix.t(), out=product[: len(windows)])

@@ -425,7 +425,7 @@ class StyleSpeech(AbsTTS):
             target.pitch,
             target.energy,
         )
-        for name, prediction, wanted in zip(PREDICTED, predicted, targets):
+        for name, prediction, wanted in zip(PREDICTED, predicted, targets, strict=True):
             squares = (prediction - wanted).square()
             losses[name] = _utterance_mean(squares, token_valid)
         loss = sum(self.loss_weights[name] * value for name, value in losses.items())
@@ -582,7 +582,9 @@ class StyleSpeech(AbsTTS):
             mel = self._decode(encoded, pitch, energy, durations, style, valid)
         lengths = durations.sum(dim=1)
         return {
-            "feat_gen": [feat[:length] for feat, length in zip(mel, lengths)],
+            "feat_gen": [
+                feat[:length] for feat, length in zip(mel, lengths, strict=True)
+            ],
             "feat_gen_lengths": lengths,
             "duration": durations,
         }
@@ -703,7 +705,9 @@ def require_durations(
     if durations_lengths is None or durations.size(1) != longest:
         pairs = [(durations.size(1), longest)]
     else:
-        pairs = list(zip(durations_lengths.tolist(), token_lengths.tolist()))
+        pairs = list(
+            zip(durations_lengths.tolist(), token_lengths.tolist(), strict=True)
+        )
     for numbers, tokens in pairs:
         if numbers != tokens:
             raise UserError(

@@ -41,7 +41,7 @@ class VariancePredictor(torch.nn.Module):
 
     def forward(self, x: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
         """Map x (B, T_text, D) to predictions (B, T_text, 1), zero at padding."""
-        for conv, norm in zip(self.convs, self.norms):
+        for conv, norm in zip(self.convs, self.norms, strict=True):
             x = self.dropout(norm(convolve(conv, x * valid).relu()))
         return self.output(x) * valid
 

@@ -53,9 +53,9 @@ class Browser:
         self.page = self._browser.new_page()
         self.page.set_default_timeout(1000 * PATIENCE)
         # Playwright cannot take the methods of lists
-        self.page.on("pageerror", lambda error: self.faults.append(error))
-        self.page.on("requestfailed", lambda request: self.faults.append(request))
-        self.page.on("download", lambda download: self._pending.append(download))
+        self.page.on("pageerror", lambda error: self.faults.append(error))  # noqa: PLW0108
+        self.page.on("requestfailed", lambda request: self.faults.append(request))  # noqa: PLW0108
+        self.page.on("download", lambda download: self._pending.append(download))  # noqa: PLW0108
         self.page.on("console", self._note)
 
     def close(self):

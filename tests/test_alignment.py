@@ -51,7 +51,9 @@ def test_durations_are_the_likeliest_alignment():
     assert alignment.durations.dtype == torch.long
     assert alignment.durations.shape == (3, 5)
     binarization = 0.0
-    for b, (n, t) in enumerate(zip(TEXT_LENGTHS.tolist(), FEATS_LENGTHS.tolist())):
+    for b, (n, t) in enumerate(
+        zip(TEXT_LENGTHS.tolist(), FEATS_LENGTHS.tolist(), strict=True)
+    ):
         durations, score = best_by_search(log_p[b, :t, :n].detach())
         assert alignment.durations[b, :n].tolist() == durations
         assert alignment.durations[b, n:].sum() == 0
@@ -66,11 +68,15 @@ def test_batch_gives_what_each_utterance_gives_alone():
     text, feats = padded()
     batch = module.align(text, feats, TEXT_LENGTHS, FEATS_LENGTHS)
     noise_text, noise_feats = padded(seed=1)
-    for b, (n, t) in enumerate(zip(TEXT_LENGTHS.tolist(), FEATS_LENGTHS.tolist())):
+    for b, (n, t) in enumerate(
+        zip(TEXT_LENGTHS.tolist(), FEATS_LENGTHS.tolist(), strict=True)
+    ):
         noise_text[b, :n], noise_feats[b, :t] = text[b, :n], feats[b, :t]
     noisy = module.align(noise_text, noise_feats, TEXT_LENGTHS, FEATS_LENGTHS)
     singles = []
-    for b, (n, t) in enumerate(zip(TEXT_LENGTHS.tolist(), FEATS_LENGTHS.tolist())):
+    for b, (n, t) in enumerate(
+        zip(TEXT_LENGTHS.tolist(), FEATS_LENGTHS.tolist(), strict=True)
+    ):
         alone = module.align(
             text[b : b + 1, :n],
             feats[b : b + 1, :t],

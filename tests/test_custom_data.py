@@ -423,7 +423,7 @@ def test_a_fault_is_listed_and_left_out_and_the_rest_goes_on(
     out = prepare(tree)
     assert re.search(rf"left out +1, listed in .*left_out.tsv\n +1  {reason}\n", out)
     assert "usable           23 recordings, 6 speakers" in out
-    ((name, (corpus, found, detail)),) = read_findings(tmp_path / "data").items()
+    ((name, (corpus, found, _)),) = read_findings(tmp_path / "data").items()
     assert corpus == "train_data" and found == reason
     assert "take3" in name
     used = [read(tmp_path / "data" / name) for name in SETS]
@@ -437,7 +437,9 @@ def test_a_fault_is_listed_and_left_out_and_the_rest_goes_on(
 
 def test_many_faults_at_once_are_counted_by_reason(prepare, tree, tmp_path):
     spoilt = 0
-    for speaker, fault in zip(("s00", "s01", "s02"), (no_audio, missing, no_audio)):
+    for speaker, fault in zip(
+        ("s00", "s01", "s02"), (no_audio, missing, no_audio), strict=True
+    ):
         fault(tree / speaker / "take0.wav")
         spoilt += 1
     out = prepare(tree, "--nj", 2)

@@ -102,7 +102,7 @@ def frames_of(model, batch):
     with torch.no_grad():
         model(**batch)
     hook.remove()
-    return [mel[:n] for mel, n in zip(record[0], batch["feats_lengths"])]
+    return [mel[:n] for mel, n in zip(record[0], batch["feats_lengths"], strict=True)]
 
 
 # ---- what is not pruned is ESPnet's ----
@@ -123,13 +123,15 @@ def test_at_threshold_0_it_is_fastspeech2(decoder, pruning):
     for name in stats:
         torch.testing.assert_close(our_stats[name], stats[name], atol=1e-6, rtol=1e-6)
     assert weight == 3
-    for mine, other in zip(frames_of(ours, batch), frames_of(theirs, batch)):
+    for mine, other in zip(
+        frames_of(ours, batch), frames_of(theirs, batch), strict=True
+    ):
         torch.testing.assert_close(mine, other, atol=1e-6, rtol=1e-6)
     said, expected = (m.batch_inference(tokens_of(batch)) for m in (ours, theirs))
     assert [len(feat) for feat in said["feat_gen"]] == [
         len(feat) for feat in expected["feat_gen"]
     ]
-    for mine, other in zip(said["feat_gen"], expected["feat_gen"]):
+    for mine, other in zip(said["feat_gen"], expected["feat_gen"], strict=True):
         torch.testing.assert_close(mine, other, atol=1e-6, rtol=1e-6)
 
 
@@ -141,7 +143,9 @@ def test_pruning_changes_what_the_decoder_does(decoder, pruning):
         build(**DECODERS[decoder]),
         build(**DECODERS[decoder], **PRUNINGS[pruning]),
     )
-    for before, after in zip(frames_of(dense, batch), frames_of(pruned, batch)):
+    for before, after in zip(
+        frames_of(dense, batch), frames_of(pruned, batch), strict=True
+    ):
         assert (before - after).abs().max() > 1e-4
     assert len(pruned.decoder_attentions) == SMALL["dlayers"]
     encoder = pruned.encoder.encoders[0].self_attn
@@ -169,7 +173,10 @@ def test_statistics_of_every_layer_are_reported(pruning):
         means = torch.stack(
             [
                 torch.stack(
-                    [mask[:, :n, :n].mean((1, 2)) for mask, n in zip(maps.mask, frames)]
+                    [
+                        mask[:, :n, :n].mean((1, 2))
+                        for mask, n in zip(maps.mask, frames, strict=True)
+                    ]
                 ).mean(dim=0)
                 for maps in record
             ]
@@ -199,7 +206,7 @@ def test_texts_said_together_sound_as_said_alone(decoder):
         model.duration_predictor.linear.bias.fill_(math.log(4))
     texts = tokens_of(tiny_batch())
     together = model.batch_inference(texts, alpha=2.0)
-    for text, feat in zip(texts, together["feat_gen"]):
+    for text, feat in zip(texts, together["feat_gen"], strict=True):
         alone = model.inference(text, alpha=2.0)["feat_gen"]
         assert len(alone) > 2 * len(text)
         torch.testing.assert_close(feat, alone, atol=1e-5, rtol=1e-5)
@@ -386,7 +393,7 @@ def test_style_vector_stands_for_a_reference():
     by_mels = model.batch_inference(
         texts, feats=feats, feats_lengths=batch["feats_lengths"]
     )["feat_gen"]
-    for b, (text, length) in enumerate(zip(texts, batch["feats_lengths"])):
+    for b, (text, length) in enumerate(zip(texts, batch["feats_lengths"], strict=True)):
         alone = model.inference(text, feats=feats[b, :length])["feat_gen"]
         again = model.inference(text, style_vector=styles[b])["feat_gen"]
         for other in (by_style[b], by_mels[b], again):

@@ -116,7 +116,7 @@ def test_a_mark_counts_for_the_state_that_it_was_made_from(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "wanted"),
+    "name, wanted",
     [
         ("p225_001", True),
         ("é" * 100, True),

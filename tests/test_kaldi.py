@@ -88,7 +88,7 @@ def test_files_of_the_set_before_do_not_stay(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "fault"),
+    "name, value, fault",
     [
         ("a b", "text", "id with a space"),
         ("", "text", "id with a space"),

@@ -32,6 +32,7 @@ def test_convolution_has_values_and_gradients_of_conv1d(channels, taps, length, 
     for mine, theirs in zip(
         gradients(layers.convolve, conv, x, weights),
         gradients(plain, conv, x, weights),
+        strict=True,
     ):
         torch.testing.assert_close(mine, theirs, rtol=1e-11, atol=1e-11)
 
@@ -43,7 +44,7 @@ def test_rounding_error_of_float32_stays_that_of_conv1d():
     mine = gradients(layers.convolve, conv, x, weights)
     theirs = gradients(plain, conv, x, weights)
     exact = gradients(plain, conv.double(), x.double(), weights.double())
-    for fast, slow, truth in zip(mine, theirs, exact):
+    for fast, slow, truth in zip(mine, theirs, exact, strict=True):
         allowed = max(5 * (slow - truth).norm(), 1e-6 * truth.norm())
         assert (fast - truth).norm() < allowed
 
@@ -121,7 +122,7 @@ def test_mish_is_that_of_torch():
         y = function(leaf)
         y.sum().backward()
         results.append((y, leaf.grad))
-    for mine, theirs in zip(*results):
+    for mine, theirs in zip(*results, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-8, atol=1e-12)
     x = x.float()
     torch.testing.assert_close(layers.mish(x), torch.nn.functional.mish(x))

@@ -219,4 +219,4 @@ def test_lower_ratio_ends_with_higher_thresholds(an4, dp):
             soft_mean = trace[-1][f"soft_mean_{layer}"]
             assert soft_mean == pytest.approx(ratio, abs=0.03)
     assert mean(ends[0.40]) > mean(ends[0.45]) > mean(ends[0.50]) > 0
-    assert all(low > high for low, high in zip(ends[0.40], ends[0.50]))
+    assert all(low > high for low, high in zip(ends[0.40], ends[0.50], strict=True))

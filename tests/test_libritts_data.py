@@ -318,7 +318,7 @@ def test_labels_of_words_end_in_one_line_and_a_list(prepare, tree, tmp_path):
 @pytest.mark.parametrize("above", [False, True])
 def test_a_partial_corpus_is_told_from_none(prepare, tree, tmp_path, above):
     """The folder LibriTTS or the one above it may be named."""
-    corpus, labels = tree
+    corpus, _ = tree
     shutil.rmtree(corpus / "train-clean-100")
     with pytest.raises(UserError) as caught:
         prepare("--corpus", tmp_path if above else corpus)
@@ -457,7 +457,7 @@ def test_data_sh_with_existing_copies(recipe, tmp_path):
         archive.add(labels / "lab", "lab")
     shutil.rmtree(labels / "lab")
     content = (labels / "all.tar.gz").read_bytes()
-    for piece, start in zip(("aa", "ab"), (0, 3000)):
+    for piece, start in zip(("aa", "ab"), (0, 3000), strict=True):
         part = content[start : 3000 if start == 0 else None]
         (labels / f"lab.tar.gz-{piece}").write_bytes(part)
     (labels / "all.tar.gz").unlink()

@@ -90,7 +90,7 @@ def slow_sparsity_loss(attns, lengths, thetas, ratio, temperature):
     """
     layers, heads, batch = len(attns), attns[0].size(1), attns[0].size(0)
     total = 0.0
-    for attn, theta in zip(attns, thetas):
+    for attn, theta in zip(attns, thetas, strict=True):
         for h in range(heads):
             mean = 0.0
             for b in range(batch):
@@ -103,7 +103,7 @@ def slow_sparsity_loss(attns, lengths, thetas, ratio, temperature):
 def fast_sparsity_loss(attns, lengths, thetas, ratio, temperature):
     """The same through masks.py."""
     means = []
-    for attn, theta in zip(attns, thetas):
+    for attn, theta in zip(attns, thetas, strict=True):
         soft = masks.soft_mask(attn, theta, lengths, temperature)
         pairs = valid_pairs(lengths, attn.size(-1))
         means.append(masks.mean_soft_mask(soft, pairs))
@@ -390,7 +390,9 @@ def test_autocast_does_not_reach_the_masks(dtype):
     for name in ("means", "loss", "share", "mass"):
         assert actual[name].dtype == torch.float32
         assert torch.equal(actual[name], expected[name])
-    assert all(torch.equal(a, e) for a, e in zip(actual["hard"], expected["hard"]))
+    assert all(
+        torch.equal(a, e) for a, e in zip(actual["hard"], expected["hard"], strict=True)
+    )
 
 
 @pytest.mark.parametrize("ratio", [0.4, 0.45, 0.5])

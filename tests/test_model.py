@@ -338,7 +338,9 @@ def references():
 def texts():
     """Three texts of different lengths."""
     batch = tiny_batch()
-    return [text[:n] for text, n in zip(batch["text"], batch["text_lengths"])]
+    return [
+        text[:n] for text, n in zip(batch["text"], batch["text_lengths"], strict=True)
+    ]
 
 
 def talkative(**overrides):

@@ -112,8 +112,8 @@ def test_maps_of_two_models_in_one_figure(tmp_path, data_dir, capsys, monkeypatc
     assert imread(file).std() > 0.05
     screen = capsys.readouterr().out
     assert (
-        f"exp_phase2: phase 2, hard mask, N = {frames} frames, thresholds of the layers: "
-        "1.25 1.25 1.25" in screen
+        f"exp_phase2: phase 2, hard mask, N = {frames} frames, "
+        "thresholds of the layers: 1.25 1.25 1.25" in screen
     )
     assert f"Written: {file}" in screen
 

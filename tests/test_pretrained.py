@@ -9,6 +9,7 @@ import socket
 import tarfile
 import threading
 import zipfile
+from pathlib import Path
 
 import pytest
 import safetensors.torch
@@ -61,16 +62,16 @@ def test_folder_without_a_model(recipe):
 def test_archive_is_unpacked_once_and_anew_when_packed_anew(recipe):
     packed = pack_experiment(recipe, write_recipe(recipe))
     files = find_model(packed)
-    settings = yaml.safe_load(open(files["train_config"]))
+    settings = yaml.safe_load(Path(files["train_config"]).read_text())
     assert os.path.isfile(settings["normalize_conf"]["stats_file"])
     os.utime(files["model_file"], (1, 1))
     assert find_model(str(packed)) == files
     assert os.stat(files["model_file"]).st_mtime == 1, "unpacked a second time"
 
-    before = open(files["model_file"], "rb").read()
+    before = Path(files["model_file"]).read_bytes()
     pack_experiment(recipe, write_recipe(recipe, seed=1))
     assert find_model(packed) == files
-    assert open(files["model_file"], "rb").read() != before
+    assert Path(files["model_file"]).read_bytes() != before
 
 
 def test_interrupted_unpacking_is_not_taken_for_whole(recipe, monkeypatch):
@@ -268,8 +269,7 @@ def test_archives_that_are_broken(recipe, tmp_path):
     whole = packed.read_bytes()
     half = len(whole) // 2
     bomb = "\n".join(
-        ["a0: &a0 [x]"]
-        + [f"a{n}: &a{n} [{'*a%d, ' % (n - 1) * 9}]" for n in range(1, 12)]
+        ["a0: &a0 [x]"] + [f"a{n}: &a{n} [{f'*a{n - 1}, ' * 9}]" for n in range(1, 12)]
     )
     for damaged in (b"", whole[:half], b"junk" * 99):
         packed.write_bytes(damaged)

@@ -61,7 +61,7 @@ run(work)
 
 
 @pytest.mark.parametrize(
-    ("sent", "code", "line"),
+    "sent, code, line",
     [
         (signal.SIGINT, 130, "espnet_prune: interrupted\n"),
         (signal.SIGKILL, -signal.SIGKILL, ""),
@@ -82,7 +82,7 @@ def test_an_end_from_outside_ends_all_and_is_one_line(sent, code, line):
     assert child.returncode == code
     assert errors == line
     for worker in workers:
-        wait_for(lambda: not alive(worker))
+        wait_for(lambda worker=worker: not alive(worker))
 
 
 def wait_for(condition, seconds=20):

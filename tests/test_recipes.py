@@ -226,8 +226,8 @@ takes="number found"
 option_twice() {{ twice+=("$1"); }}
 twice=()
 parse_options "$@"
-printf '%s|' "${{number}}" "${{switch}}" "${{data}}" "${{found}}" ${{twice[@]+"${{twice[@]}}"}} -- \
-    ${{passed[@]+"${{passed[@]}}"}}
+printf '%s|' "${{number}}" "${{switch}}" "${{data}}" "${{found}}" \
+    ${{twice[@]+"${{twice[@]}}"}} -- ${{passed[@]+"${{passed[@]}}"}}
 """
 
 

@@ -1,6 +1,7 @@
 """Text and a reference to speech, in Python and on the command line."""
 
 import io
+import itertools
 import logging
 import subprocess
 import sys
@@ -271,7 +272,7 @@ def test_split_text_keeps_every_word_and_the_limit(text, limit):
     # as few parts as neighbours allow: no two of them would fit together
     sentences = [p for p in parts if p[-1] in ".!?"]
     if len(sentences) == len(parts):
-        assert all(len(a) + 1 + len(b) > limit for a, b in zip(parts, parts[1:]))
+        assert all(len(a) + 1 + len(b) > limit for a, b in itertools.pairwise(parts))
 
 
 def test_split_text_at_the_best_place():
@@ -300,7 +301,7 @@ def test_batch_gives_each_text_its_own_reference(text2speech, tmp_path):
     references = [LOW, tmp_path / "high.wav", [LOW, HIGH], HIGH]
     outputs = text2speech.batch(texts, references, batch_size=3)
     assert len(outputs) == 4
-    for text, reference, output in zip(texts, references, outputs):
+    for text, reference, output in zip(texts, references, outputs, strict=True):
         alone = text2speech(text, speech=reference)
         assert torch.equal(output["duration"], alone["duration"])
         assert close(output["feat_gen"], alone["feat_gen"])
@@ -312,7 +313,7 @@ def test_batch_with_one_voice_for_all(text2speech):
     style = text2speech.style_vector(LOW)
     by_reference = text2speech.batch(["hello", "there"], [LOW])
     by_style = text2speech.batch(["hello", "there"], style_vectors=[style])
-    for a, b in zip(by_reference, by_style):
+    for a, b in zip(by_reference, by_style, strict=True):
         assert torch.equal(a["wav"], b["wav"])
     slow = text2speech.batch(["hello", "there"], [LOW], speed=0.5)
     assert len(slow[1]["wav"]) > 1.5 * len(by_style[1]["wav"])
@@ -491,8 +492,8 @@ def test_a_voice_file_is_the_voice(text2speech, tmp_path):
     file = tmp_path / "low.voice"
     text2speech.save_voice(file, LOW, note="a test")
     wanted = text2speech("hello", speech=LOW)["wav"]
-    for voice in (file, str(file)):
-        assert torch.equal(text2speech("hello", voice=voice)["wav"], wanted)
+    for given in (file, str(file)):
+        assert torch.equal(text2speech("hello", voice=given)["wav"], wanted)
     assert load_voice(file).note == "a test"
     style = text2speech.read_voice(file)
     message = refused(text2speech, "hello", voice=file, style_vector=style)

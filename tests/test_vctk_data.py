@@ -111,7 +111,7 @@ def findings(path):
 def pinned_rows():
     lines = (RECIPE / "local" / "vctk_108.tsv").read_text().splitlines()
     names = lines[0].split("\t")
-    return [dict(zip(names, line.split("\t"))) for line in lines[1:]]
+    return [dict(zip(names, line.split("\t"), strict=True)) for line in lines[1:]]
 
 
 def test_the_pinned_list_is_zero_shot():
@@ -470,7 +470,7 @@ def test_run_sh_hands_on_its_options(recipe, tmp_path):
         *("--data_dir", "data/vctk"),
     ]
     assert data[7:] == ["--skip_faulty", "true"]
-    models = [dict(zip(call[3::2], call[4::2])) for call in said]
+    models = [dict(zip(call[3::2], call[4::2], strict=True)) for call in said]
     assert [call["--model"] for call in models] == [
         f"{caller}/tts_a",
         f"{caller}/b.zip",

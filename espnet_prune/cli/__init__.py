@@ -1,4 +1,4 @@
-"""The command ``espnet-prune``: one module a verb, each with ``get_parser`` and ``main``."""
+"""The command ``espnet-prune``: a module per verb, with ``get_parser`` and ``main``."""
 
 VERBS = {
     "say": "say texts in the voice of a recording",

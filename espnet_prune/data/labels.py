@@ -28,8 +28,9 @@ class Interval(NamedTuple):
 
 
 def frame_count(num_samples: int, hop_length: int) -> int:
-    """Count the frames of ESPnet's STFT, which pads so that frame k is centred on
-    sample k * hop_length.
+    """Count the frames of ESPnet's STFT.
+
+    It pads the samples so that frame k is centred on sample k * hop_length.
     """
     return 1 + num_samples // hop_length
 

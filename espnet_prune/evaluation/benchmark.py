@@ -236,7 +236,9 @@ def describe_machine(against: Path | None = None) -> dict[str, Any]:
 
 def _ratios(mine, theirs, kind):
     """Compare step by step; return the lower quartile, the median, the upper one."""
-    ratios = [a[kind] / b[kind] for a, b in zip(mine, theirs) if b[kind] > 0]
+    ratios = [
+        a[kind] / b[kind] for a, b in zip(mine, theirs, strict=True) if b[kind] > 0
+    ]
     if len(ratios) < 2:
         return None
     return statistics.quantiles(ratios, n=4, method="inclusive")
@@ -253,6 +255,7 @@ def _processor():
 def _commit(folder):
     child = subprocess.run(
         ["git", "-C", str(folder), "rev-parse", "--short", "HEAD"],
+        check=False,
         capture_output=True,
         text=True,
     )

@@ -38,7 +38,7 @@ def make_card(
     archive: Path | None = None,
     language: str = "noinfo",
     corpus: str = UNKNOWN,
-    license: str = UNKNOWN,
+    license: str = UNKNOWN,  # noqa: A002, the name of the option
     vocoder: str = GRIFFIN_LIM,
     text: str = "Hello, this is my voice.",
     plugin_url: str | None = None,

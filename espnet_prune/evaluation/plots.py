@@ -319,7 +319,10 @@ class _Band(NamedTuple):
 def _bands(panel: AttentionPanel) -> Iterator[_Band]:
     """Split the layers of a model so that each line of figures stays legible."""
     before = {"dense": lambda maps: _per_head(maps.dense, maps)}
-    after = lambda maps: _per_head(maps.pruned, maps)
+
+    def after(maps):
+        return _per_head(maps.pruned, maps)
+
     if panel.thresholds[0] is None:
         rows = before
     elif panel.layers[0].mask.dtype.is_floating_point:

@@ -111,7 +111,7 @@ class Metric:
 
     def load(self) -> None:
         """Load what scoring needs; raises whatever its package raises."""
-        self.backend.model
+        _ = self.backend.model
 
     def score(self, wave: np.ndarray, utterance: Utterance) -> dict[str, Any]:
         """Score one utterance.

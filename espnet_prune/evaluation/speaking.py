@@ -193,7 +193,11 @@ def speak(
                     "audio_seconds": len(wave) / text2speech.fs,
                     "synthesis_seconds": round(taken, 6),
                     "kept_share": mean_kept(
-                        [part for part, owner in zip(kept, owners) if owner == number]
+                        [
+                            part
+                            for part, owner in zip(kept, owners, strict=True)
+                            if owner == number
+                        ]
                     ),
                     "of": stamps[name],
                 }

@@ -216,7 +216,10 @@ def write_mono(path: Path, samples: np.ndarray, rate: int) -> None:
 
 
 def resample(
-    samples: np.ndarray, rate: int, fs: int, filter: str = "sinc"
+    samples: np.ndarray,
+    rate: int,
+    fs: int,
+    filter: str = "sinc",  # noqa: A002
 ) -> np.ndarray:
     """Bring samples from one rate to another.
 

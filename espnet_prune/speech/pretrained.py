@@ -210,9 +210,9 @@ def _read_unpacked(record: Path, state: str) -> dict[str, str] | None:
     with contextlib.suppress(UserError):  # an empty one, where the disk was full
         kept = load_yaml(record)
         files = kept.get("files")
-        if kept.get("state") == state and isinstance(files, dict):
-            if all(os.path.isfile(str(file)) for file in files.values()):
-                return files
+        same = kept.get("state") == state and isinstance(files, dict)
+        if same and all(os.path.isfile(str(file)) for file in files.values()):
+            return files
     return None
 
 

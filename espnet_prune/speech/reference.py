@@ -9,7 +9,7 @@ of range) is refused, and what merely hurts is warned about.
 import logging
 import math
 from pathlib import Path
-from typing import Any, Union
+from typing import Any
 
 import librosa
 import numpy as np
@@ -31,7 +31,7 @@ from espnet_prune.speech.audio import (
     is_silent,
 )
 
-Source = Union[str, Path, np.ndarray, torch.Tensor]
+Source = str | Path | np.ndarray | torch.Tensor
 
 # Half a second is about two syllables; it is 31 frames at 16 kHz and hop 256, where
 # the style encoder's two convolutions of width 5 see 9. VCTK-style references have

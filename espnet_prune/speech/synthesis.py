@@ -306,7 +306,7 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
         new = dict.fromkeys(t for t in tokens if t not in known)
         # marks are no sounds: a model that saw none does better without them
         marks = {t for t in new if all(unicodedata.category(c)[0] in "PSZ" for c in t)}
-        ids = np.array([i for i, t in zip(ids, tokens) if t not in marks])
+        ids = np.array([i for i, t in zip(ids, tokens, strict=True) if t not in marks])
         return ids, {token: None for token in new if token not in marks}
 
     @torch.no_grad()
@@ -754,7 +754,9 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
                 style_vector=style.to(self.device, getattr(torch, self.dtype)),
                 alpha=alpha,
             )
-            for number, feat, frames in zip(chosen, said["feat_gen"], said["duration"]):
+            for number, feat, frames in zip(
+                chosen, said["feat_gen"], said["duration"], strict=True
+            ):
                 length = len(tokens[number]) + 1
                 outputs[number] = self._denormalise(feat, frames[:length])
         return [outputs[number] for number in range(len(tokens))]
@@ -913,7 +915,7 @@ def _split_at(end: str, part: str, max_characters: int) -> list[str]:
         ends.append(match.start())
         begins.append(match.end())
     spans: list[tuple[int, int]] = []
-    for begin, stop in zip(begins, [*ends, len(part)]):
+    for begin, stop in zip(begins, [*ends, len(part)], strict=True):
         if spans and stop - spans[-1][0] <= max_characters:
             spans[-1] = (spans[-1][0], stop)
         elif begin < stop:

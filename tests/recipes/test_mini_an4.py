@@ -69,7 +69,7 @@ def test_both_phases_are_reported(finished):
     ]
     learned, kept = layers[:4], layers[4:]
     assert any(row["threshold"] != 0 for row in learned)
-    for before, after in zip(learned, kept):
+    for before, after in zip(learned, kept, strict=True):
         assert before["threshold"] == pytest.approx(after["threshold"], abs=1e-6)
     for name in ("thresholds.md", "thresholds.png", "kept.png", "losses.png"):
         assert str(report / name) in shown
