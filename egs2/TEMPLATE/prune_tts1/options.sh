@@ -2,6 +2,8 @@
 # children share too. To be sourced after `cd` to the recipe's folder; called_from names
 # the folder before, where it matters.
 
+# The variables belong to the scripts that source this.
+# shellcheck disable=SC2154
 called_from=${called_from:-${PWD}}
 case "$0" in
     /*) script=$0 ;;

@@ -49,6 +49,9 @@
 # --token_type, --cleaner, --g2p and --train_args. Training that was interrupted goes on
 # when its stage is run again with the same options.
 
+# options.sh reads and sets variables by their names.
+# shellcheck disable=SC2034,SC2154
+
 set -e
 set -u
 set -o pipefail

@@ -24,6 +24,9 @@
 # them. A sweep at another rate, of other data or of another configuration has its own
 # --sweep_dir. Results, of seeds as mean and standard deviation, are in SWEEP_DIR/report.
 
+# options.sh reads and sets variables by their names.
+# shellcheck disable=SC2034,SC2154
+
 set -e
 set -u
 set -o pipefail

@@ -28,6 +28,9 @@
 # --ngpu, --token_type, --g2p, --lang, --fs, --max_wav_duration, --train_args. Files are
 # looked for where you call from, then here; data/, dump/ and exp/ are made here.
 
+# options.sh reads and sets variables by their names.
+# shellcheck disable=SC2034,SC2154
+
 set -e
 set -u
 set -o pipefail

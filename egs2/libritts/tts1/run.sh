@@ -23,6 +23,9 @@
 # --ngpu, --num_nodes, --nj, --vocoders, --train_args. data/ is for all systems and
 # rates, dump/HZ and exp/HZ for all systems of a rate.
 
+# options.sh reads and sets variables by their names.
+# shellcheck disable=SC2034,SC2154
+
 set -e
 set -u
 set -o pipefail
@@ -50,6 +53,7 @@ is_one_of system $(files_of conf/systems)
 # shellcheck disable=SC2046
 is_one_of fs $(files_of conf/features)
 is_one_of durations given learned
+# shellcheck source=/dev/null
 . "conf/features/${fs}.conf"
 : "${dumpdir:=dump/${fs}}" "${expdir:=exp/${fs}}"
 if [ -z "${vocoders}" ]; then

@@ -6,6 +6,9 @@
 #
 # All options go to prune_tts.sh, see prune_tts.sh --help.
 
+# options.sh reads and sets variables by their names.
+# shellcheck disable=SC2034,SC2154
+
 set -e
 set -u
 set -o pipefail

@@ -40,6 +40,9 @@
 #   4  scores and table                              EXPDIR/TAG/scores/scores.md
 # Each goes on where it was interrupted; what is finished is not done again.
 
+# options.sh reads and sets variables by their names.
+# shellcheck disable=SC2034,SC2154
+
 set -e
 set -u
 set -o pipefail

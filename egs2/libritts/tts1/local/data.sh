@@ -48,7 +48,7 @@ if "${labelled}"; then
         if [ ! -e "${labels}/.complete" ]; then
             echo "Unpacking ${pieces[0]} and its like"
             mkdir -p "${labels}"
-            # shellcheck disable=SC2086
+            # shellcheck disable=SC2046  # three words
             cat "${pieces[@]}" | tar -xz -C "${labels}" \
                 $(printf 'lab/phone/%s ' train-clean-100 train-clean-360 dev-clean) \
                 2> data/local/untar_labels.log \
