@@ -38,7 +38,16 @@ def tiny_work(part):
 
 def test_table_and_json_hold_both_checkouts(tmp_path, capsys, tiny_config):
     file = tmp_path / "numbers.json"
-    options = ["--batch_size", "1", "--frames", "12", "--repeats", "2", "--threads", "1"]
+    options = [
+        "--batch_size",
+        "1",
+        "--frames",
+        "12",
+        "--repeats",
+        "2",
+        "--threads",
+        "1",
+    ]
     options += ["--config", tiny_config, "--json", str(file)]
     options += ["--parts", "decoder", "synthesis", "--against", str(benchmark.HERE)]
     main(options)
@@ -113,7 +122,10 @@ class Clockwork:
 
 def test_systems_of_both_checkouts_take_turns():
     log = []
-    workers = [Clockwork("here", log, dense=1, soft=3), Clockwork("other", log, dense=2)]
+    workers = [
+        Clockwork("here", log, dense=1, soft=3),
+        Clockwork("other", log, dense=2),
+    ]
     answers = benchmark.take_turns(workers, repeats=4)
     turns = ["here dense", "here soft", "other dense"]
     rounds = [log[i : i + 3] for i in range(0, len(log), 3)]
