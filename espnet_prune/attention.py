@@ -418,11 +418,12 @@ def synthesising(module: torch.nn.Module) -> Iterator[None]:
 
 
 class Watch:
-    """Let the attentions of a model be watched in every tenth step of a training.
+    """Let the attentions of a model be watched in every tenth step of an epoch.
 
     What only reports need is averaged over an epoch: a sample of its steps will do.
-    ESPnet's reporter leaves a statistic out of the average of the steps that lack it,
-    and averages over ten steps or more. Validation is watched throughout.
+    ESPnet's reporter leaves steps that lack a statistic out of its average, and
+    averages over ten steps or more. Validation, which ends an epoch, is watched
+    throughout; the count then begins anew, as it does in a training that is resumed.
     """
 
     EVERY = 10
@@ -432,7 +433,8 @@ class Watch:
 
     def __call__(self, module: torch.nn.Module) -> None:
         """Prepare the attentions of a model for its next forward pass."""
-        watched = not module.training or self.steps % self.EVERY == 0
+        self.steps = self.steps if module.training else 0
+        watched = self.steps % self.EVERY == 0
         self.steps += module.training
         for attention in pruned_attentions(module):
             attention.watched = watched

@@ -393,12 +393,14 @@ def _matrices(dtype, rows):
     That of the kernel holds one copy for each of its ``rows`` of three taps: it takes
     (3 * rows,) taps to (5 * rows,), point by point.
     """
-    of_input, of_kernel, of_products = (
-        torch.tensor(matrix, dtype=dtype)
-        for matrix in (_OF_INPUT, _OF_KERNEL, _OF_PRODUCTS)
-    )
-    copies = torch.eye(rows, dtype=dtype)
-    of_kernel = torch.einsum("pc,qr->pqrc", of_kernel, copies).flatten(2).flatten(0, 1)
+    with torch.inference_mode(False):  # those of a synthesis must serve a training too
+        of_input, of_kernel, of_products = (
+            torch.tensor(matrix, dtype=dtype)
+            for matrix in (_OF_INPUT, _OF_KERNEL, _OF_PRODUCTS)
+        )
+        copies = torch.eye(rows, dtype=dtype)
+        of_kernel = torch.einsum("pc,qr->pqrc", of_kernel, copies)
+        of_kernel = of_kernel.flatten(2).flatten(0, 1)
     return of_input, of_kernel, of_products
 
 

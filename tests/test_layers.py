@@ -126,3 +126,13 @@ def test_mish_is_that_of_torch():
         torch.testing.assert_close(mine, theirs, rtol=1e-8, atol=1e-12)
     x = x.float()
     torch.testing.assert_close(layers.mish(x), torch.nn.functional.mish(x))
+
+
+def test_convolution_trains_after_it_has_synthesised():
+    layers._matrices.cache_clear()
+    conv = layers.same_conv(layers.LEAST_CHANNELS, 4, 3)
+    x = torch.randn(1, 5, layers.LEAST_CHANNELS)
+    with torch.inference_mode():
+        layers.convolve(conv, x)
+    layers.convolve(conv, x).sum().backward()
+    assert conv.weight.grad.abs().sum() > 0

@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from torch._dynamo.utils import counters
 from helpers import (
     DURATIONS,
     ODIM,
@@ -773,3 +774,38 @@ def test_a_training_step_needs_no_number_from_the_device(name):
         loss.backward()
         assert loss.is_meta and stats["mel_loss"].is_meta
         assert model.decoder.output.weight.grad.is_meta
+
+
+def parts_of(model, length):
+    """Return the parts that are compiled, with input of some length for each."""
+    x, style = torch.randn(3, length, 8), torch.randn(3, STYLE_DIM)
+    valid = (torch.arange(length) < torch.tensor([length, 5, 1])[:, None])[..., None]
+    tokens = torch.ones(3, length, dtype=torch.long)
+    return [
+        (model.decoder, (x, style, valid)),
+        (model.encoder, (tokens, style, valid)),
+        (model.predictors["pitch"], (x, valid)),
+    ]
+
+
+def test_parts_compile_to_one_graph_each_for_all_lengths():
+    model = tiny_stylespeech(decoder_dropout_rate=0.1, **PRUNINGS["phase1"]).train()
+    counters.clear()
+    for number in range(3):
+        part, _ = parts_of(model, 11)[number]
+        part = torch.compile(part, fullgraph=True, dynamic=True, backend="eager")
+        for length in (11, 17, 23):
+            part(*parts_of(model, length)[number][1]).sum().backward()
+        assert counters["stats"]["unique_graphs"] == number + 1
+    assert model.decoder_attentions[0].theta.grad is not None
+
+
+def test_compiled_training_changes_no_weights_and_no_synthesis():
+    plain, compiled = tiny_stylespeech(), tiny_stylespeech(compile_model=True)
+    assert list(plain.state_dict()) == list(compiled.state_dict())
+    counters.clear()
+    said = [
+        model.eval().inference(texts()[0], feats=references()[0][0])["feat_gen"]
+        for model in (plain, compiled)
+    ]
+    assert torch.equal(*said) and not counters["stats"]
