@@ -83,6 +83,13 @@ class PruningMixin:
 
     """
 
+    # what the ESPnet class has
+    h: int
+    linear_out: torch.nn.Linear
+    dropout_rate: float
+    training: bool
+    attn: torch.Tensor | None
+
     def __init__(
         self,
         *args,
@@ -330,7 +337,9 @@ def prune_self_attention(
     """
     conf = parse_pruning(pruning, pruning_conf)
     require_choice("attention_scale", attention_scale, ATTENTION_SCALES)
-    found = {}  # without repeats: layers may share one
+    # ESPnet's attentions, which have no types, and where they are; without repeats, for
+    # layers may share one
+    found: dict[Any, str] = {}
     for path, layer in module.named_modules():
         for name in names:
             attention = getattr(layer, name, None)
@@ -389,7 +398,7 @@ def pruning_terms(
             means, share, mass = layer.statistics
             layer.statistics = None
             stats[f"{prefix}threshold_{number}"] = layer.threshold.detach()
-            if share is not None:
+            if share is not None and mass is not None:
                 stats[f"{prefix}kept_share_{number}"] = share
                 stats[f"{prefix}kept_mass_{number}"] = mass
             if means is not None:

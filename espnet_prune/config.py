@@ -5,7 +5,7 @@ import difflib
 import inspect
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from espnet_prune.errors import UserError
 
@@ -118,7 +118,9 @@ class PruningConf:
 
 
 def parse_pruning(
-    pruning: str, conf: dict[str, Any] | None, option: str = "pruning"
+    pruning: str | Literal[False] | None,
+    conf: dict[str, Any] | None,
+    option: str = "pruning",
 ) -> PruningConf:
     """Check a ``pruning`` name and its settings.
 

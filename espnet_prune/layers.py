@@ -264,8 +264,10 @@ def same_conv(in_size: int, out_size: int, kernel_size: int) -> torch.nn.Conv1d:
     )
 
 
-def convolve(conv: torch.nn.Conv1d, x: torch.Tensor) -> torch.Tensor:
+def convolve(conv: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
     """Apply a convolution of ``same_conv`` to x (B, T, D), giving (B, T, O)."""
+    # lists of modules hand their members out without their class
+    assert isinstance(conv, torch.nn.Conv1d)
     taps = conv.kernel_size[0]
     if not _is_eager_on_cpu(x):
         return conv(x.transpose(1, 2)).transpose(1, 2)

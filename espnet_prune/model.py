@@ -394,7 +394,7 @@ class StyleSpeech(AbsTTS):
         style = self.style_encoder(feats, frame_valid)
         encoded = self.encoder(tokens, style, token_valid)
         losses = {}
-        if self.durations == "learned":
+        if self.aligner is not None:
             alignment = self.aligner.align(encoded, feats, token_lengths, feats_lengths)
             durations, durations_lengths = alignment.durations, token_lengths
             losses["forwardsum"] = alignment.forward_sum

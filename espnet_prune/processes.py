@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 from tqdm import tqdm
@@ -54,12 +55,14 @@ def process_pool(
 def _start(start: Callable[..., None] | None, *arguments: Any) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
-    def end_with_parent():
-        multiprocessing.parent_process().join()
+    def end_with_parent(parent: BaseProcess) -> None:
+        parent.join()
         os._exit(1)
 
     # otherwise it would wait for work for ever if the parent is killed
-    threading.Thread(target=end_with_parent, daemon=True).start()
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=end_with_parent, args=(parent,), daemon=True).start()
     if start is not None:
         start(*arguments)
 

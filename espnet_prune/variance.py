@@ -112,16 +112,15 @@ def regulate_length(
     """
     ends = durations.cumsum(dim=1)
     lengths = ends[:, -1]
-    frames = torch.arange(
-        int(lengths.max()) if frames is None else frames, device=x.device
-    )
-    frames = frames.expand(x.size(0), -1).contiguous()
-    tokens = torch.searchsorted(ends, frames, right=True)
+    longest = int(lengths.max()) if frames is None else frames
+    times = torch.arange(longest, device=x.device)
+    times = times.expand(x.size(0), -1).contiguous()
+    tokens = torch.searchsorted(ends, times, right=True)
     tokens = tokens.clamp(max=x.size(1) - 1)  # frames of padding
-    position = frames - (ends - durations).gather(1, tokens)
+    position = times - (ends - durations).gather(1, tokens)
     repeated = x.gather(1, tokens[..., None].expand(-1, -1, x.size(2)))
-    valid = (frames < lengths[:, None])[..., None]
-    places = sinusoid(frames[0], x.size(2)).to(x.dtype)  # of all that may occur
+    valid = (times < lengths[:, None])[..., None]
+    places = sinusoid(times[0], x.size(2)).to(x.dtype)  # of all that may occur
     positions = torch.nn.functional.embedding(position, places)
     return (repeated + positions) * valid.to(x.dtype), lengths
 

@@ -2,7 +2,7 @@
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 from omegaconf import OmegaConf
@@ -26,7 +26,9 @@ def merge(*settings: dict[str, Any]) -> dict[str, Any]:
     try:
         if "'???'" in repr(settings):  # OmegaConf would pass it over
             raise UserError("a setting is '???'; give it a value")
-        return OmegaConf.to_container(OmegaConf.merge(*settings))
+        merged = OmegaConf.to_container(OmegaConf.merge(*settings))
+        # sections merged give a section, with the keys that they had
+        return cast("dict[str, Any]", merged)
     except OmegaConfBaseException as error:
         reason = str(error).splitlines()[0]
         key = getattr(error, "full_key", None) or "the files"

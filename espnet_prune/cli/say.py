@@ -15,6 +15,7 @@ import argparse
 import logging
 import sys
 from pathlib import Path
+from typing import Any
 
 import soundfile
 from tqdm import tqdm
@@ -253,8 +254,8 @@ def say_data(args: argparse.Namespace) -> None:
     from espnet_prune.speech.synthesis import Text2Speech
 
     data = read_data(args.data_dir)
-    files = find_model(args.model, args.model_file)
-    made_from = [speaking.digest(Path(file)) for file in files.values()]
+    files: dict[str, Any] = find_model(args.model, args.model_file)
+    made_from: list[object] = [speaking.digest(Path(file)) for file in files.values()]
     made_from += [speaking.identify_vocoder(args.vocoder), args.speed]
     stamps = {
         name: speaking.stamp(said.text, speaking.digest(said.reference), *made_from)

@@ -66,6 +66,11 @@ class Checked(NamedTuple):
         return self.utterance.name
 
     @property
+    def text(self) -> str:
+        """What is said in it, "" if that is not known."""
+        return self.utterance.text or ""
+
+    @property
     def speaker(self) -> str:
         """Who speaks."""
         return self.utterance.speaker

@@ -160,7 +160,8 @@ class ForcedAligner:
         ]
         if len(segments) != len(spelled):
             raise AlignmentError("the text does not fit the recording")
-        starts, ends = {}, {}
+        starts: dict[int, float] = {}
+        ends: dict[int, float] = {}
         for i, segment in zip(spelled, segments, strict=True):
             starts.setdefault(i, segment.start / FRAMES_A_SECOND)
             ends[i] = (segment.start + segment.duration) / FRAMES_A_SECOND

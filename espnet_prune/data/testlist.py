@@ -113,13 +113,14 @@ def draw_list(
         Lines, and speakers who were left out.
 
     """
-    lines, left_out = [], []
+    lines: list[Line] = []
+    left_out: list[Finding] = []
     shortest, longest = CHARACTERS
     for speaker in tqdm(speakers, "drawing", unit="speaker", ncols=79, leave=False):
         names = corpus.utterances(speaker)
         random.Random(f"{seed}-{speaker}").shuffle(names)
         reference = next((name for name in names if _fits(corpus, name)), None)
-        texts = {name: corpus.text(name) for name in names if name != reference}
+        texts = {name: corpus.text(name) or "" for name in names if name != reference}
         heard = None if reference is None else corpus.text(reference)
         targets = [
             name

@@ -90,6 +90,9 @@ class Worker:
             cwd=checkout,
             env=environment,
         )
+        # both are pipes, as was asked for
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self._questions, self._answers = self.process.stdin, self.process.stdout
         settings = dataclasses.asdict(work)
         self.systems = self._ask(json.dumps(dict(settings, public=is_public(checkout))))
 
@@ -99,15 +102,15 @@ class Worker:
 
     def close(self) -> None:
         """End the process."""
-        self.process.stdin.close()
-        self.process.stdout.close()
+        self._questions.close()
+        self._answers.close()
         self.process.wait()
 
     def _ask(self, line):
         with contextlib.suppress(BrokenPipeError):
-            self.process.stdin.write(line + "\n")
-            self.process.stdin.flush()
-        answer = self.process.stdout.readline()
+            self._questions.write(line + "\n")
+            self._questions.flush()
+        answer = self._answers.readline()
         if not answer:
             self.process.wait()
             raise UserError(
@@ -181,7 +184,7 @@ def summarise(
         base = next(iter(systems.values()))
         other = answers[1] if number == 0 and len(answers) > 1 else None
         for name, mine in systems.items():
-            row = {
+            row: dict[str, Any] = {
                 "part": WHAT[part],
                 "system": name,
                 "checkout": ("here", "other")[number],
@@ -262,7 +265,7 @@ def _commit(folder):
     return child.stdout.strip() or folder.name
 
 
-TIME_COLUMNS = (
+TIME_COLUMNS: tuple[tables.Column, ...] = (
     tables.Column("part", "part"),
     tables.Column("system", "system"),
     tables.Column("checkout", "checkout"),
@@ -271,11 +274,11 @@ TIME_COLUMNS = (
     tables.Column("wall_ratio", "to first, wall", lambda ratios: f"{ratios[1]:.3f}"),
     tables.Column("cpu_ratio", "to first, CPU", lambda ratios: f"{ratios[1]:.3f}"),
 )
-AGAINST_COLUMNS = (
+AGAINST_COLUMNS: tuple[tables.Column, ...] = (
     tables.Column("wall_against", "to other, wall", lambda ratios: f"{ratios[1]:.3f}"),
     tables.Column("cpu_against", "to other, CPU", lambda ratios: f"{ratios[1]:.3f}"),
 )
-MEMORY_COLUMNS = (
+MEMORY_COLUMNS: tuple[tables.Column, ...] = (
     *TIME_COLUMNS[:3],
     tables.Column("memory_mib", "peak (MiB)", "{:.0f}".format),
 )

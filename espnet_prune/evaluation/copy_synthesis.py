@@ -4,6 +4,7 @@ No system can be better than its vocoder is on the mel of a recording.
 """
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import soundfile
@@ -89,6 +90,7 @@ def copy_synthesis(
     parameters = describe_features(feats_extract)
     require_device(device)
     model = open_vocoder(vocoder, parameters, device)
+    assert model is not None  # features_for gives log-mel, of which waves can be made
     made_from = [identify_vocoder(vocoder), sorted(map(str, parameters.items()))]
     stamps = {name: stamp(digest(path), *made_from) for name, path in wavs.items()}
     todo = lacking(folder, stamps)
@@ -109,7 +111,7 @@ def copy_synthesis(
 
     # the longest one first, so that none is left to one core at the end
     todo.sort(key=lambda name: -wavs[name].stat().st_size)
-    each = enumerate(map(vocode, todo))
+    each: Iterator[tuple[int, torch.Tensor]] = enumerate(map(vocode, todo))
     if getattr(model, "thread_safe", False) and torch.device(device).type == "cpu":
         each = on_every_core(vocode, todo)
     bar = tqdm(each, "vocoding", len(todo), unit="utt", ncols=79, disable=not todo)

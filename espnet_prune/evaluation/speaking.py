@@ -230,7 +230,9 @@ def generate(
     from espnet_prune.attention import record_attention
 
     order = sorted(range(len(parts)), key=lambda number: len(parts[number]))
-    outputs, kept, seconds = {}, {}, 0.0
+    outputs: dict[int, dict[str, torch.Tensor]] = {}
+    kept: dict[int, Kept | None] = {}
+    seconds = 0.0
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]
         begin = time.perf_counter()
@@ -267,7 +269,7 @@ def count_kept(
 
     if not layers or any(maps.mask.dtype != torch.bool for maps in layers):
         return [None] * len(made)
-    kept = []
+    kept: list[Kept | None] = []
     for row, output in enumerate(made):
         frames = int(output["duration"].sum())
         shares = [
@@ -279,10 +281,11 @@ def count_kept(
 
 def mean_kept(parts: list[Kept | None]) -> float | None:
     """Average over all connections of a text in parts; None where one is not known."""
-    if None in parts:
+    known = [part for part in parts if part is not None]
+    if len(known) < len(parts):
         return None
-    total = sum(part.share * part.connections for part in parts)
-    return total / sum(part.connections for part in parts)
+    total = sum(part.share * part.connections for part in known)
+    return total / sum(part.connections for part in known)
 
 
 def name_device(device: torch.device) -> str:

@@ -70,7 +70,7 @@ class HiFiGAN(torch.nn.Module):
         Returns:
             Wave within [-1, 1], float32, on the device of the weights (T * hop,).
         """
-        weight = self.generator.conv_pre.bias
+        weight = self.generator.get_parameter("conv_pre.bias")
         mel = to_hifigan_mel(feat)[None].to(weight.device, weight.dtype)
         return self.generator(mel).view(-1).float()
 
@@ -125,6 +125,7 @@ class GriffinLim(Spectrogram2Waveform):
     """
 
     thread_safe = True
+    griffin_lim: functools.partial[np.ndarray]
 
     def __init__(self, seed: int = 777, **parameters: Any):
         super().__init__(**parameters)

@@ -210,8 +210,11 @@ def _read_unpacked(record: Path, state: str) -> dict[str, str] | None:
     with contextlib.suppress(UserError):  # an empty one, where the disk was full
         kept = load_yaml(record)
         files = kept.get("files")
-        same = kept.get("state") == state and isinstance(files, dict)
-        if same and all(os.path.isfile(str(file)) for file in files.values()):
+        if (
+            kept.get("state") == state
+            and isinstance(files, dict)
+            and all(os.path.isfile(str(file)) for file in files.values())
+        ):
             return files
     return None
 

@@ -162,7 +162,8 @@ def _whole(rate: Any) -> int | None:
     """Refuse a sampling rate in Hz that is no whole number; 22050.0 is one."""
     if rate is None:
         return None
-    if not isinstance(rate, (int, float, np.number)) or rate != rate // 1:
+    real = isinstance(rate, (int, float, np.integer, np.floating))
+    if not real or rate != rate // 1:
         raise UserError(f"reference_fs is {rate}: give a whole number of Hz")
     return int(rate)
 

@@ -102,12 +102,8 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
         require_device(device)
         if train_config is None and model_file is not None:
             train_config = Path(model_file).parent / "config.yaml"
-        for file, what in ((train_config, "configuration"), (model_file, "weights")):
-            if file is None or not os.path.isfile(file):
-                raise UserError(
-                    f"the model's {what} is missing ({file}): give the experiment "
-                    "folder, a packed model or a tag to from_pretrained"
-                )
+        train_config = _require_file(train_config, "configuration")
+        model_file = _require_file(model_file, "weights")
         vocoder = options.pop("vocoder_file", None) or vocoder
         weights = load_weights(model_file)
         use_bundled_espeak()
@@ -332,13 +328,18 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
             UserError: A reference cannot be used, or the model takes none.
         """
         self._require_reference_model()
-        if not isinstance(reference, (list, tuple)):
-            reference = [reference]
-        if not reference:
+        sources = reference if isinstance(reference, (list, tuple)) else [reference]
+        if not sources:
             raise UserError("the list of references is empty: give one or more")
         styles = []
-        for source in reference:
-            speech = load_reference(source, self.reference_fs, reference_fs, trim=trim)
+        for source in sources:
+            # a source may be a str, a sequence by its type: the check above is not seen
+            speech = load_reference(
+                source,  # type: ignore[arg-type]
+                self.reference_fs,
+                reference_fs,
+                trim=trim,
+            )
             speech = speech.to(self.device, getattr(torch, self.dtype))
             feats, lengths = self.feats_extract(speech[None])
             if self.normalize is not None:
@@ -454,7 +455,12 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
         self._check_inputs(given, style_vector)
         if not self.voice_from_reference:
             if speech is not None:
-                speech = load_reference(speech, self.reference_fs, reference_fs)
+                # it refuses a list of several by itself
+                speech = load_reference(
+                    speech,  # type: ignore[arg-type]
+                    self.reference_fs,
+                    reference_fs,
+                )
             say = super().__call__
             return self.join(
                 [
@@ -634,7 +640,8 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
             if not text:
                 raise UserError("the text is empty: give something to say")
             return [self._check_ids(part) for part in text]
-        return self.tokenize(text)
+        # it refuses what is no text by itself
+        return self.tokenize(text)  # type: ignore[arg-type]
 
     def _check_ids(self, ids: Any) -> torch.Tensor:
         number = len(self.train_args.token_list)
@@ -672,7 +679,7 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
                 f"{fault}: give either speech, a recording of the voice, or a "
                 "style_vector"
             )
-        voices = references if style_vectors is None else style_vectors
+        voices: Any = references if style_vectors is None else style_vectors
         one = isinstance(voices, (str, Path)) or not hasattr(voices, "__len__")
         if one or len(voices) not in (1, number):
             found = 1 if one else len(voices)
@@ -680,11 +687,11 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
                 f"there are {number} texts and {found} voices: give a list with one "
                 "for each text, or with one for all"
             )
+        styles: list[torch.Tensor] = []
         if style_vectors is not None:
             styles = [self._check_style(style) for style in style_vectors]
-        else:
+        elif references is not None:
             cache: dict[str, torch.Tensor] = {}
-            styles = []
             for reference in references:
                 # arrays and lists of them have no cheap identity but their object
                 path = isinstance(reference, (str, Path))
@@ -850,6 +857,16 @@ def require_batch_size(number: int) -> None:
     """Refuse what is no number of texts to be said at once."""
     if isinstance(number, bool) or not isinstance(number, int) or number < 1:
         raise UserError(f"batch_size is {number}: choose a whole number above 0")
+
+
+def _require_file(file: Path | str | None, what: str) -> Path | str:
+    """Refuse a file of a model that is missing."""
+    if file is None or not os.path.isfile(file):
+        raise UserError(
+            f"the model's {what} is missing ({file}): give the experiment folder, a "
+            "packed model or a tag to from_pretrained"
+        )
+    return file
 
 
 def alpha_of(speed: float) -> float:

@@ -318,8 +318,11 @@ def _mel_settings(config: dict[str, Any], path: Path) -> dict[str, Any]:
                 "config.json of the HiFi-GAN training that made this generator"
             )
     rates = config.get("upsample_rates")
-    numbers = isinstance(rates, list) and all(type(rate) is int for rate in rates)
-    if not numbers or math.prod(rates) != config["hop_size"]:
+    if (
+        not isinstance(rates, list)
+        or not all(type(rate) is int for rate in rates)
+        or math.prod(rates) != config["hop_size"]
+    ):
         raise UserError(
             f"{path}: the upsample_rates {rates} should multiply to the hop_size "
             f"{config['hop_size']}: use the config.json of the HiFi-GAN training that "

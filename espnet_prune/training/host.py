@@ -100,7 +100,8 @@ def is_ours(name: str) -> bool:
 
 def use_task(task: type) -> None:
     """Let ESPnet's own commands, which look it up by name, run ``task``."""
-    importlib.import_module("espnet2.tasks.tts").TTSTask = task
+    module: Any = importlib.import_module("espnet2.tasks.tts")
+    module.TTSTask = task
 
 
 @contextlib.contextmanager

@@ -179,8 +179,15 @@ def _require_same_model(
             **conf,
             **dataclasses.asdict(PruningConf(**(conf.get("pruning_conf") or {}))),
         }
-        free = ("pruning_conf", "phase", "inference_mask", "sparsity_ratio")
-        free += ("temperature", "plugin_version", "stop_gradient_from")
+        free = (
+            "pruning_conf",
+            "phase",
+            "inference_mask",
+            "sparsity_ratio",
+            "temperature",
+            "plugin_version",
+            "stop_gradient_from",
+        )
         return {
             name: value
             for name, value in conf.items()

@@ -86,8 +86,8 @@ def _read_kaldi(folder: Path, base_dir: Path, needs_text: bool):
             raise UserError(f"{folder} has wav.scp but no {needed}; add it")
     faults: list[Finding] = []
     paths = read_columns(folder / "wav.scp", faults)
-    for name, path in paths.items():
-        if path.endswith("|"):
+    for name, value in paths.items():
+        if value.endswith("|"):
             raise UserError(
                 f"{folder / 'wav.scp'} has a command for {name}: write the recordings "
                 "to files and name those"

@@ -190,7 +190,7 @@ def choose_sentences(
         UserError: too few of them are left.
 
     """
-    characters = set().union(*(one.utterance.text for one in train))
+    characters = set().union(*(one.text for one in train))
     known_tokens = set().union(*(one.token_kinds for one in train))
     recorded = "\n".join(f" {words_only(text)} " for text in texts)
     chosen, remarks = [], []
@@ -223,8 +223,7 @@ def choose_sentences(
 def recorded_rows(recordings: list[Checked]) -> list[Row]:
     """Describe recordings with what is said in them."""
     return [
-        row(one.name, one.speaker, one.utterance.text, one.utterance.path)
-        for one in recordings
+        row(one.name, one.speaker, one.text, one.utterance.path) for one in recordings
     ]
 
 
@@ -247,8 +246,8 @@ def real_rows(references: dict[str, Checked], recordings: list[Checked]) -> list
         # by name: the reference may be a copy at another rate by now
         if reference is None or one.text_fault or one.name == reference.name:
             continue
-        name, speaker, path, text = one.utterance
-        rows.append(row(name, speaker, text, reference.utterance.path, path))
+        wavs = reference.utterance.path, one.utterance.path
+        rows.append(row(one.name, one.speaker, one.text, *wavs))
     return rows
 
 
