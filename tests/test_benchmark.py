@@ -98,7 +98,7 @@ def test_a_training_step_moves_all_weights(monkeypatch):
 
     monkeypatch.setattr(benchmark_worker, "_our_model", watched)
     steps = benchmark_worker.training(tiny_work("training"))
-    for step, model in zip(steps.values(), models):
+    for step, model in zip(steps.values(), models, strict=True):
         before = {name: p.clone() for name, p in model.named_parameters()}
         step()
         for name, parameter in model.named_parameters():

@@ -5,7 +5,6 @@ import math
 
 import pytest
 import torch
-from torch._dynamo.utils import counters
 from helpers import (
     DURATIONS,
     ODIM,
@@ -16,6 +15,7 @@ from helpers import (
     tiny_batch,
     tiny_stylespeech,
 )
+from torch._dynamo.utils import counters
 
 import espnet_prune
 from espnet_prune import StyleSpeech, UserError, record_attention
