@@ -788,6 +788,7 @@ def parts_of(model, length):
     ]
 
 
+@pytest.mark.slow  # inductor compiles C++
 def test_parts_compile_to_one_graph_each_for_all_lengths():
     model = tiny_stylespeech(decoder_dropout_rate=0.1, **PRUNINGS["phase1"]).train()
     counters.clear()
@@ -800,6 +801,7 @@ def test_parts_compile_to_one_graph_each_for_all_lengths():
     assert model.decoder_attentions[0].theta.grad is not None
 
 
+@pytest.mark.slow  # inductor compiles C++
 def test_compiled_training_changes_no_weights_and_no_synthesis():
     plain, compiled = tiny_stylespeech(), tiny_stylespeech(compile_model=True)
     assert list(plain.state_dict()) == list(compiled.state_dict())
