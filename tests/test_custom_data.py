@@ -952,7 +952,7 @@ def test_a_corpus_in_capitals_is_read_in_lower_case(prepare, tree, tmp_path):
     # the next corpus is another one
     for path in tree.rglob("*.txt"):
         path.write_text(f"The USA said IT in {path.stem}")
-    assert "capitals" not in prepare(tree, "--token_type", "phn")
+    assert "the texts are in capitals" not in prepare(tree, "--token_type", "phn")
     texts = texts_of(tmp_path / "data").values()
     assert all("USA said IT" in said for said in texts)
     assert not (tmp_path / "data" / "train" / "cleaner").exists()
