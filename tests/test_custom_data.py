@@ -91,6 +91,7 @@ def read(folder):
             line.split(maxsplit=1) for line in path.read_text("utf-8").splitlines()
         )
         for path in folder.iterdir()
+        if path.name != "cleaner"  # has no lines of utterances
     }
 
 
@@ -904,3 +905,145 @@ def test_options_reach_data_sh_as_they_are_and_run_nothing(recipe, data_sh, tmp_
 def test_data_sh_ends_on_options_that_are_no_array(data_sh):
     ended = data_sh(custom_data_opts="--train_data my_data")
     assert ended.returncode != 0 and not ended.stdout
+
+
+# ---------------------------------------------------------------------- texts as found
+
+
+def texts_of(data_dir):
+    """Read what is said in the recordings of training and dev."""
+    return {
+        name: said
+        for part in ("train", "dev")
+        for name, said in read(data_dir / part)["text"].items()
+    }
+
+
+def test_texts_are_written_in_one_form(prepare, tree, tmp_path):
+    odd = "\ufeffcafe\u0301\u00a0so\u2028far\u200b \x0cit\x85goes\r\n"
+    for path in tree.rglob("*.txt"):
+        path.write_bytes(f"{path.stem} {odd}".encode())
+    prepare(tree)
+    texts = set(texts_of(tmp_path / "data").values())
+    assert texts <= {f"take{n} caf\u00e9 so far it goes" for n in range(4)}
+    assert not read_findings(tmp_path / "data")
+
+
+def test_a_damaged_text_is_named(prepare, tree, tmp_path):
+    (tree / "s01" / "take3.txt").write_text("we don\x92t know", encoding="utf-8")
+    (tree / "s02" / "take3.txt").write_text("caf\ufffd", encoding="utf-8")
+    prepare(tree)
+    found = read_findings(tmp_path / "data")
+    _, reason, detail = found["s01-take3"]
+    assert reason == "control character in the text" and "U+0092" in detail
+    assert found["s02-take3"][1] == "lost character in the text"
+    assert len(found) == 2
+
+
+def test_a_corpus_in_capitals_is_read_in_lower_case(prepare, tree, tmp_path):
+    for path in tree.rglob("*.txt"):
+        path.write_text(f"IT LED US HOME, {path.read_text().upper()}")
+    out = prepare(tree, "--token_type", "phn")
+    assert "warning: the texts are in capitals" in out
+    texts = texts_of(tmp_path / "data")
+    texts |= read(tmp_path / "data" / "test_unseen")["text"]
+    assert all(text == text.lower() for text in texts.values())
+    assert (tmp_path / "data" / "train" / "cleaner").read_text() == "lower_case\n"
+    # the next corpus is another one
+    for path in tree.rglob("*.txt"):
+        path.write_text(f"The USA said IT in {path.stem}")
+    assert "the texts are in capitals" not in prepare(tree, "--token_type", "phn")
+    texts = texts_of(tmp_path / "data").values()
+    assert all("USA said IT" in said for said in texts)
+    assert not (tmp_path / "data" / "train" / "cleaner").exists()
+
+
+def test_letters_of_another_script_are_listed(prepare, tree, tmp_path):
+    texts = sorted(tree.rglob("*.txt"))
+    for number, path in enumerate(texts):
+        russian = "\u043f\u0440\u0438\u0432\u0435\u0442 \u043c\u0438\u0440"
+        path.write_text("\u4f60\u597d\u4e16\u754c" if number % 2 else russian)
+    out = prepare(tree, "--token_type", "phn")
+    assert f"{len(texts)}  text of another script" in out
+    found = (tmp_path / "data" / "warnings.tsv").read_text()
+    assert found.count("CYRILLIC letters") == found.count("CJK letters") == 12
+
+
+# -------------------------------------------------------- more layouts, and causes
+
+
+def move_to_metadata(speaker, third=True):
+    """Make the folder of a speaker what LJSpeech is."""
+    rows = []
+    (speaker / "wavs").mkdir()
+    for wav in sorted(speaker.glob("*.wav")):
+        said = wav.with_suffix(".txt").read_text()
+        rows.append(f"{wav.stem}|No. 1|{said}" if third else f"{wav.stem}|{said}")
+        wav.with_suffix(".txt").unlink()
+        wav.rename(speaker / "wavs" / wav.name)
+    (speaker / "metadata.csv").write_text("\n".join(rows) + "\n")
+
+
+def test_metadata_csv_is_the_same_as_texts(prepare, tree, tmp_path):
+    prepare(tree)
+    wanted = {name: read(tmp_path / "data" / name)["text"] for name in SETS}
+    for number, speaker in enumerate(sorted(tree.iterdir())):
+        move_to_metadata(speaker, bool(number % 2))
+    prepare(tree)
+    assert {name: read(tmp_path / "data" / name)["text"] for name in SETS} == wanted
+    assert not read_findings(tmp_path / "data")
+    write(tree / "s01" / "wavs" / "extra.wav", speech(99))
+    with (tree / "s01" / "metadata.csv").open("a") as table:
+        table.write("gone|never recorded\n")
+    prepare(tree)
+    found = read_findings(tmp_path / "data")
+    assert {name: reason for name, (_, reason, _) in found.items()} == {
+        "extra": "no text",
+        "gone": "no recording",
+    }
+
+
+def test_ljspeech_is_one_speaker(prepare, tmp_path):
+    mine = make_tree(tmp_path / "corpus", speakers=1, each=12) / "s00"
+    move_to_metadata(mine)
+    with pytest.raises(UserError, match=r"metadata.csv names no speakers, .*wanted"):
+        prepare(mine)
+    prepare(mine, "--eval_data", make_tree(tmp_path / "given", 2, 2, 5))
+    assert set(read(tmp_path / "data" / "train")["utt2spk"].values()) == {"s00"}
+
+
+def test_a_metadata_csv_about_something_else_changes_nothing(prepare, tree, tmp_path):
+    (tree / "metadata.csv").write_text("speaker,age\ns00,30\nlicence|CC\n")
+    prepare(tree)
+    (found,) = read_findings(tmp_path / "data").values()
+    assert found[1] == "lists no recording"
+    assert len(texts_of(tmp_path / "data")) == 16
+
+
+def test_normalised_texts_of_libritts(prepare, tree, tmp_path):
+    prepare(tree)
+    wanted = texts_of(tmp_path / "data")
+    for path in sorted(tree.rglob("*.txt")):
+        path.with_suffix(".original.txt").write_text("No. 1")
+        path.rename(path.with_suffix(".normalized.txt"))
+    prepare(tree)
+    assert texts_of(tmp_path / "data") == wanted
+    assert not read_findings(tmp_path / "data")
+
+
+def test_every_recording_its_own_speaker_is_said(prepare, tree, tmp_path):
+    folder = make_kaldi(tmp_path / "lists", tree, str)
+    names = [line.split()[0] for line in (folder / "utt2spk").read_text().splitlines()]
+    (folder / "utt2spk").write_text("".join(f"{name} {name}\n" for name in names))
+    assert "each recording has its own speaker" in prepare(folder)
+    with pytest.raises(UserError, match=r"each of the 24 recordings .* own; .*wanted"):
+        prepare(folder, "--eval_speakers", 30)
+
+
+def test_the_cause_is_named_when_most_was_left_out(prepare, tree, tmp_path):
+    for path in list(tree.rglob("*.txt"))[3:]:
+        path.unlink()
+    with pytest.raises(
+        UserError, match=r"21 recordings .* were left out, 21 because of: no text .*few"
+    ):
+        prepare(tree)

@@ -222,7 +222,7 @@ def test_unknown_tokens_are_named(text2speech, caplog):
 
 def test_marks_that_training_had_not_are_left_out(text2speech, caplog):
     said = text2speech("“hello – you”!", speech=LOW)["feat_gen"]
-    assert torch.equal(said, text2speech("hello  you", speech=LOW)["feat_gen"])
+    assert torch.equal(said, text2speech("hello you", speech=LOW)["feat_gen"])
     assert not caplog.records
     assert "gives no token" in refused(text2speech, "!?", speech=LOW)
     text2speech("hello \u093e", speech=LOW)  # a vowel sign of Hindi: no punctuation
@@ -723,10 +723,15 @@ def test_command_reads_texts_from_a_file(experiment, reference, tmp_path, capsys
         assert ratio < 0.7
 
 
+def piped(text):
+    """Stand for the standard input."""
+    return io.TextIOWrapper(io.BytesIO(text.encode()), "utf-8")
+
+
 def test_command_reads_kaldi_lines_from_stdin(
     experiment, reference, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(sys, "stdin", io.StringIO("u1 hello there\nu2 so\n"))
+    monkeypatch.setattr(sys, "stdin", piped("u1 hello there\nu2 so\n"))
     command(
         experiment, reference, "--text_file", "-", "--kaldi", "-o", tmp_path / "out"
     )
@@ -826,12 +831,15 @@ def test_texts_are_lines_and_nothing_else(tmp_path, monkeypatch):
     text = "\ufeffstart\u2028yes\x0cgo\x85on\r\n\nno\n"
     file = tmp_path / "texts"
     file.write_bytes(text.encode())
-    monkeypatch.setattr(sys, "stdin", io.StringIO(text.replace("\r\n", "\n")))
+    monkeypatch.setattr(sys, "stdin", piped(text))
     for source in (str(file), "-"):
-        wanted = {"0001": "start\u2028yes\x0cgo\x85on", "0002": "no"}
+        wanted = {"0001": "start yes go on", "0002": "no"}
         assert say.read_texts(source) == wanted
-    file.write_bytes("\ufeffu1 start\n".encode())
-    assert say.read_texts(str(file), kaldi=True) == {"u1": "start"}
+    text = "\ufeffu1 start\u2028now\n"
+    file.write_bytes(text.encode())
+    monkeypatch.setattr(sys, "stdin", piped(text))
+    for source in (str(file), "-"):
+        assert say.read_texts(source, kaldi=True) == {"u1": "start now"}
 
 
 def test_command_ends_in_one_line_and_exit_code_2(experiment, tmp_path):

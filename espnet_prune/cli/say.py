@@ -13,7 +13,6 @@ after an interruption.
 
 import argparse
 import logging
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from tqdm import tqdm
 from espnet_prune.errors import UserError
 from espnet_prune.files import can_name_a_file, replace_when_written
 from espnet_prune.speech.vocoder import CHOICES, GRIFFIN_LIM
+from espnet_prune.text.normalise import normalise, read_lines
 
 FORMATS = {".wav": "WAV", ".flac": "FLAC"}
 
@@ -42,26 +42,28 @@ def read_texts(source: str, kaldi: bool = False) -> dict[str, str]:
             of a file or comes twice.
     """
     where = "the standard input" if source == "-" else source
-    try:
-        if source == "-":
-            content = sys.stdin.read()
-        else:
-            content = Path(source).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"cannot read {where} ({error}): give a text file in UTF-8, or -"
-        ) from error
-    # not splitlines, to which a form feed or U+2028 inside a text ends a line
-    lines = [line.strip() for line in content.removeprefix("\ufeff").split("\n")]
-    lines = [line for line in lines if line]
-    if not lines:
-        raise UserError(f"{where} holds no text: write one text a line")
+    lines = [line for line in read_lines(source) if line.strip()]
     if not kaldi:
-        digits = max(4, len(str(len(lines))))
-        return {f"{n:0{digits}d}": line for n, line in enumerate(lines, 1)}
+        said = [
+            normalise(line, f"text {number} of {where}")
+            for number, line in enumerate(lines, 1)
+        ]
+        said = [text for text in said if text]
+        digits = max(4, len(str(len(said))))
+        texts = {f"{number:0{digits}d}": text for number, text in enumerate(said, 1)}
+    else:
+        texts = _read_named(lines, where)
+    if not texts:
+        raise UserError(f"{where} holds no text: write one text a line")
+    return texts
+
+
+def _read_named(lines: list[str], where: str) -> dict[str, str]:
+    """Read lines ``ID text``."""
     texts: dict[str, str] = {}
     for number, line in enumerate(lines, 1):
-        name, *text = line.split(maxsplit=1)
+        name, *rest = line.split(maxsplit=1)
+        text = normalise("".join(rest), f"text {number} of {where}")
         fault = None
         if not text:
             fault = f"has no text behind {name}"
@@ -71,7 +73,7 @@ def read_texts(source: str, kaldi: bool = False) -> dict[str, str]:
             fault = f"has the ID {name} a second time"
         if fault is not None:
             raise UserError(f"text {number} of {where} {fault}: write `ID text`")
-        texts[name] = text[0]
+        texts[name] = text
     return texts
 
 

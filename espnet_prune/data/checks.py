@@ -16,6 +16,15 @@ from espnet_prune.data.kaldi import Finding
 from espnet_prune.errors import UserError
 from espnet_prune.processes import in_parallel
 from espnet_prune.speech import audio
+from espnet_prune.text.normalise import (
+    Doubt,
+    TextError,
+    find_doubts,
+    in_capitals,
+    is_written_for_case,
+    lower,
+    normalise,
+)
 
 SILENT_WARNING = 0.5  # share of 20 ms frames that are pauses
 # A text that is said this many times faster or slower than the median is suspicious.
@@ -41,6 +50,7 @@ class Settings(NamedTuple):
     token_type: str = "phn"
     g2p: str = "espeak_ng_english_us_vits"
     cleaner: str = "none"
+    lower: bool = False  # texts are in capitals and meant in lower case
 
 
 class Checked(NamedTuple):
@@ -59,6 +69,7 @@ class Checked(NamedTuple):
     digest: bytes = b""  # of the samples
     tokens: int = 0
     token_kinds: tuple[str, ...] = ()
+    doubts: tuple[Doubt, ...] = ()  # of what will be said
 
     @property
     def name(self) -> str:
@@ -112,7 +123,7 @@ class Checker:
             ) from error
 
     def tokenize(self, text: str) -> list[str]:
-        """Make tokens of a text, as training will."""
+        """Make tokens of a normalised text, as training will."""
         return self.tokenizer.text2tokens(self.clean(text))
 
     def __call__(self, utterance: Utterance) -> Checked:
@@ -175,14 +186,20 @@ class Checker:
 
         if utterance.text is None:
             return faulty("no text")
-        if not utterance.text.strip():
-            return faulty("empty text")
         try:
-            tokens = self.tokenize(utterance.text)
+            text = normalise(utterance.text)
+        except TextError as error:
+            return faulty(error.reason, str(error))
+        if not text:
+            return faulty("empty text")
+        text = lower(text) if self.settings.lower else text
+        checked = checked._replace(utterance=utterance._replace(text=text))
+        try:
+            tokens = self.tokenize(text)
         except Exception as error:  # of a g2p
-            return faulty("text cannot be tokenised", f"{utterance.text}: {error}")
+            return faulty("text cannot be tokenised", f"{text}: {error}")
         if not has_speech(tokens):
-            return faulty("text without tokens", utterance.text)
+            return faulty("text without tokens", text)
         if checked.fault is None:
             samples = int(checked.seconds * checked.rate + 0.5)
             frames = samples * self.settings.fs // checked.rate
@@ -190,7 +207,25 @@ class Checker:
             if frames < len(tokens) + 1:
                 detail = f"{frames} frames for {len(tokens)} tokens and <eos>"
                 return faulty("too short for its text", detail)
-        return checked._replace(tokens=len(tokens), token_kinds=tuple(set(tokens)))
+        g2p = self.settings.g2p if self.settings.token_type == "phn" else None
+        return checked._replace(
+            tokens=len(tokens),
+            token_kinds=tuple(set(tokens)),
+            doubts=tuple(find_doubts(self.clean(text), g2p)),
+        )
+
+
+def should_lower(texts: Iterable[str | None], settings: Settings) -> bool:
+    """Tell whether a corpus is in capitals that make its tokens wrong.
+
+    A g2p spells short words in capitals out, and a model of characters that has seen
+    nothing else cannot read other texts. A cleaner that was chosen decides itself.
+    """
+    return (
+        settings.cleaner == "none"
+        and is_written_for_case(settings.token_type, settings.g2p)
+        and in_capitals(text for text in texts if text)
+    )
 
 
 def has_speech(tokens: Iterable[str]) -> bool:
@@ -259,6 +294,7 @@ def find_warnings(kept: list[Checked], fs: int) -> list[Finding]:
         if one.rate < 0.7 * fs:
             detail = f"{one.rate} Hz, the model speaks at {fs} Hz"
             warnings.append(Finding(name, "low sampling rate", detail))
+        warnings += [Finding(name, *doubt) for doubt in one.doubts]
         if one.tokens:
             ratio = one.tokens / one.seconds / usual
             if not 1 / UNUSUAL_RATE < ratio < UNUSUAL_RATE:

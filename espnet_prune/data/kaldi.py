@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 from espnet_prune.errors import UserError
 from espnet_prune.files import LONGEST_NAME, write_text
+from espnet_prune.text.normalise import BOM
 
 # What ``write_folder`` writes, or removes where a set has none.
 FILES = ("text", "utt2spk", "spk2utt", "wav.scp", "gt_wav.scp", "token_ends")
-BOM = b"\xef\xbb\xbf"
 
 Row = dict[str, str]  # "utterance": its id; name of a file: the value there
 

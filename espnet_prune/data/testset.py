@@ -14,6 +14,7 @@ from typing import Protocol
 from espnet_prune.data.kaldi import Finding, Row
 from espnet_prune.errors import UserError
 from espnet_prune.files import write_text
+from espnet_prune.text.normalise import normalise, read_lines
 
 # What a voice can be heard in, and what it is heard in best (seconds).
 SHORTEST_REFERENCE = 2.0
@@ -130,14 +131,13 @@ def read_sentences(path: Path) -> list[str]:
     """Read sentences, one a line; blank lines are skipped.
 
     Raises:
-        UserError: The file cannot be read, or there is nothing in it.
+        UserError: The file cannot be read, a line is damaged, or there is nothing in
+            it.
 
     """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read {path} ({error}); correct --test_texts") from None
-    sentences = [one_line(line) for line in lines if line.strip()]
+    lines = enumerate(read_lines(path), 1)
+    read = [normalise(line, f"line {number} of {path}") for number, line in lines]
+    sentences = [sentence for sentence in read if sentence]
     if not sentences:
         raise UserError(f"{path} has no sentence; write one a line")
     return sentences

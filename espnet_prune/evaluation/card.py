@@ -15,6 +15,7 @@ from packaging.version import InvalidVersion, Version
 
 from espnet_prune import __version__
 from espnet_prune.config import parse_pruning
+from espnet_prune.data.kaldi import read_columns
 from espnet_prune.errors import UserError
 from espnet_prune.evaluation import documents, page
 from espnet_prune.evaluation.documents import Document
@@ -232,12 +233,11 @@ def training_data(experiment: Path, config: dict[str, Any]) -> str:
     text = find_file(experiment, names.get("text", ""))
     if text is None:
         return ""
-    utterances = text.read_text(encoding="utf-8").splitlines()
+    utterances = read_columns(text)
     facts = [f"{len(utterances)} utterances"]
     speakers = text.with_name("utt2spk")
     if speakers.is_file():
-        lines = speakers.read_text(encoding="utf-8").splitlines()
-        number = len({line.split()[1] for line in lines})
+        number = len(set(read_columns(speakers).values()))
         facts.append(f"{number} speaker" + "s" * (number != 1))
     shapes = [
         name for name in config.get("train_shape_file") or [] if "speech_shape" in name

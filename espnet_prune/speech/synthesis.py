@@ -34,6 +34,7 @@ from espnet_prune.speech.reference import Source, load_reference
 from espnet_prune.speech.vocoder import GRIFFIN_LIM, describe_features, open_vocoder
 from espnet_prune.speech.voice import SUFFIX, identify_model, load_voice, save_voice
 from espnet_prune.text.espeak import use_bundled_espeak
+from espnet_prune.text.normalise import find_doubts, fit_characters, normalise
 
 # Texts up to this length are said in one breath: about 13 s of read English, when
 # ESPnet's recipes train on utterances up to 20 s.
@@ -223,8 +224,9 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
     ) -> list[torch.Tensor]:
         """Turn a text into token ids, one tensor for each part to be said on its own.
 
-        Punctuation that the model does not know is left out; other tokens that it does
-        not know are ``<unk>``, with a warning.
+        The text is normalised as the texts of training are, see
+        :mod:`espnet_prune.text.normalise`. Punctuation that the model does not know is
+        left out; other tokens that it does not know are ``<unk>``, with a warning.
 
         Args:
             text: What to say. Longer than ``max_characters``, it is split at the ends
@@ -235,27 +237,19 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
             Token ids without <eos>, int64, one or more of (T_text,).
 
         Raises:
-            UserError: The text is empty or yields no token that the model knows.
+            UserError: The text is empty or damaged, or yields no token that the model
+                knows.
         """
-        if not isinstance(text, str):
-            raise UserError(
-                f"a text should be a string, found {type(text).__name__}: give a text "
-                "and a reference, or lists of both to batch()"
-            )
+        text = normalise(text)
         if self.preprocess_fn is None:
             raise UserError(
                 "this model was trained without a text preprocessor: give token ids "
                 "instead of text"
             )
-        if not text.strip():
+        if not text:
             raise UserError("the text is empty: give something to say")
-        try:
-            text.encode("utf-8")
-        except UnicodeEncodeError as error:
-            raise UserError(
-                f"the text {text[:40]!r} has bytes that are no UTF-8: set the terminal "
-                "or the file to UTF-8"
-            ) from error
+        if self.train_args.token_type == "char":
+            text = fit_characters(text, self.preprocess_fn.token_id_converter.token2id)
         parts: list[torch.Tensor] = []
         unknown: dict[str, None] = {}
         waiting = split_text(text, max_characters)
@@ -280,6 +274,12 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
                 f"the text '{_shortened(text)}' has tokens that the model does not "
                 f"know, they are said as <unk>: {names}"
             )
+        if self.train_args.token_type == "phn":
+            cleaned = self.preprocess_fn.text_cleaner(text)
+            for doubt in find_doubts(cleaned, self.train_args.g2p):
+                logging.warning(
+                    f"the text '{_shortened(text)}': {doubt.reason}: {doubt.detail}"
+                )
         return parts
 
     def _to_ids(self, part: str) -> tuple[np.ndarray, dict[str, None]]:
@@ -302,7 +302,13 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
         new = dict.fromkeys(t for t in tokens if t not in known)
         # marks are no sounds: a model that saw none does better without them
         marks = {t for t in new if all(unicodedata.category(c)[0] in "PSZ" for c in t)}
-        ids = np.array([i for i, t in zip(ids, tokens, strict=True) if t not in marks])
+        said, before = [], ""
+        for number, token in zip(ids, tokens, strict=True):
+            # a mark between spaces leaves two, and training has seen one
+            if token not in marks and not token == before == "<space>":
+                said.append(number)
+                before = token
+        ids = np.array(said, dtype=ids.dtype)
         return ids, {token: None for token in new if token not in marks}
 
     @torch.no_grad()

@@ -11,10 +11,14 @@ In every process that imports ``espnet_prune``, as soon as ESPnet's module is im
                                     the speed factor to instances of known classes only
     espnet2.text.phoneme_tokenizer  ``g2p_choices`` and ``PhonemeTokenizer.__init__``:
                                     the g2p ``arpabet``; ESPnet has no table of g2p
+    espnet2.text.cleaner            ``TextCleaner``: the cleaner ``lower_case``; ESPnet
+                                    has no table of cleaners either
     phonemizer                      the espeak-ng of a wheel
 
 Only where it is asked for:
 
+    the parser of our task          ``--cleaner`` takes ``lower_case``
+                                    (``allow_cleaner``)
     espnet2.tasks.tts               the name ``TTSTask`` is our task, for ESPnet's own
                                     commands under ``python3 -m espnet_prune``
                                     (``use_task``)
@@ -60,6 +64,7 @@ def install() -> None:
     """
     after_import("espnet2.tasks.tts", _register_models)
     after_import("espnet2.text.phoneme_tokenizer", _register_arpabet)
+    after_import("espnet2.text.cleaner", _register_lower_case)
     after_import("phonemizer", _use_bundled_espeak)
 
 
@@ -236,6 +241,42 @@ def _register_arpabet(tokenizers) -> None:
             self.g2p_type, self.g2p = g2p_type, arpabet.to_tokens
 
     tokenizers.PhonemeTokenizer.__init__ = with_arpabet
+
+
+def _register_lower_case(cleaners) -> None:
+    """Let ``cleaner: lower_case`` mean ``text.normalise.lower``, before all others.
+
+    It is how a model remembers that its corpus was in capitals: whatever makes tokens
+    for it, ESPnet's own commands included, cleans texts first.
+    """
+    from espnet_prune.text import normalise
+
+    cleaner = cleaners.TextCleaner
+    if hasattr(cleaner, normalise.LOWER_CASE):
+        return
+    build, clean = cleaner.__init__, cleaner.__call__
+
+    @functools.wraps(build)
+    def with_lower_case(self, *args, **kwargs):
+        build(self, *args, **kwargs)
+        self.lower_case = normalise.LOWER_CASE in self.cleaner_types
+        self.cleaner_types = [
+            name for name in self.cleaner_types if name != normalise.LOWER_CASE
+        ]
+
+    @functools.wraps(clean)
+    def clean_lower_case(self, text):
+        return clean(self, normalise.lower(text) if self.lower_case else text)
+
+    cleaner.lower_case = False
+    cleaner.__init__, cleaner.__call__ = with_lower_case, clean_lower_case
+
+
+def allow_cleaner(parser: Any, name: str) -> None:
+    """Let ``--cleaner`` of ESPnet's parser take another name."""
+    (option,) = (action for action in parser._actions if action.dest == "cleaner")
+    if name not in option.choices:
+        option.choices = [*option.choices, name]
 
 
 def _use_bundled_espeak(phonemizer) -> None:

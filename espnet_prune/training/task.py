@@ -22,7 +22,13 @@ from espnet_prune.config import VARIANCES, check_variances, choose_durations
 from espnet_prune.errors import UserError
 from espnet_prune.files import replace_when_written
 from espnet_prune.speech.vocoder import GRIFFIN_LIM, describe_features, open_vocoder
-from espnet_prune.training.host import MODELS, is_ours, whole_checkpoints
+from espnet_prune.text.normalise import LOWER_CASE
+from espnet_prune.training.host import (
+    MODELS,
+    allow_cleaner,
+    is_ours,
+    whole_checkpoints,
+)
 from espnet_prune.training.phases import prepare_phase2
 
 
@@ -102,6 +108,7 @@ class PruneTTSTask(TTSTask):
     def add_task_arguments(cls, parser: argparse.ArgumentParser) -> None:
         """Add ``--phase1_dir`` to ESPnet's options."""
         super().add_task_arguments(parser)
+        allow_cleaner(parser, LOWER_CASE)
         parser.add_argument_group("Pruning related").add_argument(
             "--phase1_dir",
             type=str_or_none,

@@ -238,6 +238,10 @@ if [ "${token_type}" = bpe ]; then
     bpemodel="${token_listdir}/bpe.model"
     train_args+=" --bpemodel ${bpemodel}"
 fi
+# A corpus in capitals is written in lower case; the model is to remember that.
+if grep -qsx lower_case "data/${train_set}/cleaner"; then
+    train_args+=" --cleaner lower_case"
+fi
 if runs 5; then
     if [ -n "${bpemodel}" ]; then
         # shellcheck disable=SC2086

@@ -4,8 +4,9 @@
 #
 # Usage: run.sh --train_data FOLDER [options]
 #
-#   --train_data FOLDER  recordings and texts: wav.scp, utt2spk and text (Kaldi), or
-#                        SPEAKER/NAME.wav (or .flac) beside SPEAKER/NAME.txt
+#   --train_data FOLDER  recordings and texts: wav.scp, utt2spk and text (Kaldi),
+#                        SPEAKER/NAME.wav (or .flac) beside SPEAKER/NAME.txt, or
+#                        SPEAKER/metadata.csv beside SPEAKER/wavs/NAME.wav
 #   --eval_data FOLDER   the same, of speakers to imitate, who are not in --train_data;
 #                        needs no texts (default: speakers of --train_data, held out)
 #   --eval_speakers N    unseen speakers to evaluate (default: all of --eval_data, at

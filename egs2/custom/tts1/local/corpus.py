@@ -1,5 +1,7 @@
 """A folder of speech as it comes: a Kaldi folder or a tree SPEAKER/NAME.wav.
 
+Texts of a tree are in SPEAKER/NAME.txt, SPEAKER/NAME.normalized.txt (as LibriTTS has
+them), or SPEAKER/metadata.csv with lines NAME|TEXT|NORMALISED (as LJSpeech has them).
 What cannot be read is left out, with a finding that says why.
 """
 
@@ -11,8 +13,11 @@ from espnet_prune.data.checks import Utterance
 from espnet_prune.data.kaldi import Finding, read_columns
 from espnet_prune.errors import UserError
 from espnet_prune.files import can_name_a_file
+from espnet_prune.text.normalise import TextError, decode, decode_lines
 
 AUDIO = (".wav", ".flac")
+METADATA = "metadata.csv"
+WAVS = "wavs"  # where the recordings of metadata.csv are
 
 
 def read_corpus(
@@ -21,7 +26,8 @@ def read_corpus(
     """Find the utterances of a Kaldi folder or of a tree SPEAKER/NAME.wav.
 
     Args:
-        folder: has wav.scp, utt2spk and text, or a folder a speaker.
+        folder: has wav.scp, utt2spk and text, or a folder a speaker; or it has
+            metadata.csv, and is that of a speaker.
         base_dir: another folder that paths in wav.scp may be relative to.
         needs_text: whether a Kaldi folder without text is refused.
 
@@ -61,7 +67,8 @@ def read_corpus(
     if not utterances:
         raise UserError(
             f"{folder} has no usable recording: give a folder with wav.scp, utt2spk "
-            "and text, or with SPEAKER/NAME.wav (or .flac) and SPEAKER/NAME.txt"
+            "and text, with SPEAKER/NAME.wav (or .flac) and SPEAKER/NAME.txt, or with "
+            f"{METADATA} and wavs/NAME.wav"
         )
     return [utterances[name] for name in sorted(utterances)], faults
 
@@ -125,8 +132,15 @@ def _read_tree(folder: Path):
             folders.clear()
             continue
         visited.add(real)
+        if METADATA in files:
+            listed, gone = _read_metadata(folder, Path(root))
+            faults += gone
+            if listed:
+                found += listed
+                folders.clear()
+                continue
         files = [name for name in files if not name.startswith(".")]
-        texts = {Path(f).stem: f for f in files if f.lower().endswith(".txt")}
+        texts = _texts_of(files)
         recorded = set()
         for file in sorted(files):
             path = Path(os.path.abspath(root)) / file
@@ -140,14 +154,76 @@ def _read_tree(folder: Path):
                 continue
             text = None
             if path.stem in texts:
+                written = path.with_name(texts[path.stem])
                 try:
-                    text = path.with_name(texts[path.stem]).read_text("utf-8-sig")
-                except (UnicodeDecodeError, OSError) as error:
+                    text = decode(written.read_bytes(), written)
+                except (TextError, OSError) as error:
                     reason = "text cannot be read"
-                    faults.append(Finding(path.stem, reason, f"{path}: {error}"))
+                    faults.append(Finding(path.stem, reason, str(error)))
                     continue
             found.append(("-".join(inside), speaker, path, text))
         for stem in sorted(texts.keys() - recorded):
             detail = str(Path(os.path.abspath(root)) / texts[stem])
             faults.append(Finding(stem, "no recording", detail))
     return found, faults
+
+
+def _texts_of(files: list[str]) -> dict[str, str]:
+    """Give the name of the text by that of the recording; NAME.txt counts first."""
+    texts: dict[str, str] = {}
+    for name in sorted(files):
+        match = re.fullmatch(r"(.+?)(\.normalized|\.original)?\.txt", name, re.I)
+        if not match or (match[2] or "").lower() == ".original":
+            continue
+        if match[2] is None or match[1] not in texts:
+            texts[match[1]] = name
+    return texts
+
+
+def _read_metadata(folder: Path, root: Path):
+    """Give (NAME, speaker, path, text) of metadata.csv in ``root``, and faults.
+
+    Nothing is found if it is about something else. The speaker is the folder in
+    ``folder``, or ``folder`` itself.
+    """
+    table = root / METADATA
+    try:
+        lines = decode_lines(table.read_bytes(), table)
+    except (TextError, OSError) as error:
+        return [], [Finding(METADATA, "text cannot be read", str(error))]
+    speaker, *inside = root.relative_to(folder).parts or (folder.resolve().name,)
+    found, faults = [], []
+    heard = set()
+    for number, line in enumerate(lines, 1):
+        name, *texts = [column.strip() for column in line.split("|")]
+        if not texts:
+            if name:
+                reason = "no text"
+                faults.append(Finding(name, reason, f"line {number} of {table}"))
+            continue
+        path = _find_recording(root, name)
+        if path is None:
+            faults.append(Finding(name, "no recording", f"line {number} of {table}"))
+            continue
+        heard.add(path.name)
+        # as it is said, where there is that
+        text = next((text for text in texts[1::-1] if text), "")
+        name = name.removesuffix(path.suffix).replace("/", "-")
+        found.append(("-".join([*inside, name]), speaker, path, text))
+    if not found:
+        return [], [Finding(METADATA, "lists no recording", f"NAME|TEXT of {table}")]
+    for path in sorted((root / WAVS).glob("*")):
+        known = path.name in heard or path.name.startswith(".")
+        if path.suffix.lower() in AUDIO and not known:
+            faults.append(Finding(path.stem, "no text", f"{path} is not in {table}"))
+    return found, faults
+
+
+def _find_recording(root: Path, name: str) -> Path | None:
+    """Find what a line of metadata.csv is about."""
+    for base in (root / WAVS, root):
+        for ending in ("", *AUDIO):
+            path = Path(os.path.abspath(base / f"{name}{ending}"))
+            if path.suffix.lower() in AUDIO and path.is_file():
+                return path
+    return None

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from corpus import read_corpus
+from corpus import METADATA, read_corpus
 
 from espnet_prune.data.checks import (
     Checked,
@@ -26,6 +26,7 @@ from espnet_prune.data.checks import (
     check,
     find_warnings,
     has_speech,
+    should_lower,
 )
 from espnet_prune.data.kaldi import Finding, Row, read_columns, write_folder
 from espnet_prune.data.testset import (
@@ -46,6 +47,7 @@ from espnet_prune.errors import UserError, run
 from espnet_prune.files import lock_folder
 from espnet_prune.processes import in_parallel
 from espnet_prune.speech import audio
+from espnet_prune.text.normalise import store_cleaner
 
 # Fewer recordings than this teach nothing.
 MIN_TRAINING = 10
@@ -55,6 +57,10 @@ ENGLISH_G2P = ("arpabet", "espeak_ng_english_us_vits", "g2p_en", "g2p_en_no_spac
 DEV_SHARE, MOST_DEV = 0.05, 100
 # Of the speakers, at least two and at most so many, are held out if none are given.
 EVAL_SHARE, MOST_EVAL_SPEAKERS = 0.1, 10
+
+
+class TooLittleError(UserError):
+    """What is left of the corpus does not do."""
 
 
 class Split(NamedTuple):
@@ -108,13 +114,13 @@ def split(
     if count < 1:
         raise UserError(f"--eval_speakers is {count}: choose 1 or more")
     if len(candidates) < count:
-        raise UserError(
+        raise TooLittleError(
             f"{count} speakers are wanted for evaluation, but only {len(candidates)} "
             f"have a recording of {SHORTEST_REFERENCE:.0f} s or more; give --eval_data "
             "or fewer --eval_speakers"
         )
     if given is None and len(pool) - count < 2:
-        raise UserError(
+        raise TooLittleError(
             f"{len(pool)} speakers are too few to hold {count} of them out: training "
             "needs 2 or more; give --eval_data or fewer --eval_speakers"
         )
@@ -124,7 +130,7 @@ def split(
     names = {one.name for one in dev}
     train = [one for one in rest if one.name not in names]
     if len(train) < MIN_TRAINING:
-        raise UserError(
+        raise TooLittleError(
             f"only {len(train)} usable recordings are left to train on, {MIN_TRAINING} "
             "are needed; the reasons are in left_out.tsv"
         )
@@ -159,7 +165,7 @@ def draw_seen(train: list[Checked], count: int, seed: int) -> dict[str, list[Che
     }
     names = random.Random(f"{seed}-seen").sample(list(groups), len(groups))
     if count > 0 and not names:
-        raise UserError(
+        raise TooLittleError(
             f"no training speaker has a recording of {SHORTEST_REFERENCE:.0f} s or more"
             " to serve as a reference; give --seen_speakers 0"
         )
@@ -302,6 +308,48 @@ def resampled(
     return ready
 
 
+def main_cause(
+    folder: Path,
+    kept: Sequence[Checked],
+    left_out: Sequence[Finding],
+) -> str:
+    """Say why a corpus may be too little.
+
+    Args:
+        folder: of the corpus.
+        kept: recordings that can be used.
+        left_out: why others cannot.
+
+    Returns:
+        What most recordings have in common and what to do, or nothing.
+
+    """
+    if left_out and len(left_out) >= len(kept):
+        ((reason, number),) = Counter(one.reason for one in left_out).most_common(1)
+        first = next(one for one in left_out if one.reason == reason)
+        return (
+            f"{len(left_out)} recordings or texts of {folder} were left out, {number} "
+            f"because of: {reason} ({first.utterance}: {first.detail}); mend those"
+        )
+    speakers = len({one.speaker for one in kept})
+    if is_one_each(kept):
+        return (
+            f"each of the {speakers} recordings of {folder} has a speaker of its own; "
+            "let utt2spk, or folders, say who speaks"
+        )
+    if speakers == 1 and (folder / METADATA).is_file():
+        return (
+            f"{folder / METADATA} names no speakers, so all recordings are one's; give "
+            f"each speaker a folder SPEAKER/{METADATA}, or give --eval_data"
+        )
+    return ""
+
+
+def is_one_each(kept: Sequence[Checked]) -> bool:
+    """Tell whether each of several recordings is said to be of another speaker."""
+    return 1 < len(kept) == len({one.speaker for one in kept})
+
+
 def require_fresh_models(data_dir: Path, exp_dir: Path, train: list[Row]) -> None:
     """Refuse to exchange the training data under models that exist.
 
@@ -350,6 +398,12 @@ def describe(
         "usable",
         f"{len(kept)} recordings, {len(groups)} speakers, {hours:.2f} h",
     )
+    if is_one_each(kept):
+        line(
+            "speakers",
+            "each recording has its own speaker; if they are fewer people, unseen "
+            "speakers are in training: correct utt2spk",
+        )
     if kept:
         each = sorted(len(group) for group in groups.values())
         line(
@@ -429,6 +483,9 @@ def prepare(args: argparse.Namespace) -> None:
         utterances, left_out[part] = read_corpus(folder, base_dir, part == "train_data")
         found += utterances
         parts += [part] * len(utterances)
+    to_learn = found[: parts.count("train_data")]
+    lowers = should_lower((one.text for one in to_learn), settings)
+    settings = settings._replace(lower=lowers)
     with lock_folder(data_dir, "data preparation"):
         # One pass over both, so that no recording is in both.
         checked = check(found, settings, args.nj, "Checking recordings")
@@ -447,7 +504,23 @@ def prepare(args: argparse.Namespace) -> None:
             title, gone = f"--{part} {folder}", left_out[part]
             page = describe(title, kept[part], gone, warnings[part], data_dir)
             print("\n".join(page), flush=True)
-        write_sets(args, kept, sentences, checker)
+        if settings.lower:
+            print(
+                "  warning: the texts are in capitals, so short words such as IT would "
+                "be spelled out;\n  they are used in lower case, and the model will "
+                "read all texts so",
+                flush=True,
+            )
+        try:
+            write_sets(args, kept, sentences, checker)
+            store_cleaner(data_dir / "train", settings.lower)
+        except TooLittleError as error:
+            causes = [
+                main_cause(folder, kept[part], left_out[part])
+                for part, folder in folders.items()
+            ]
+            cause = "; ".join(filter(None, causes))
+            raise UserError(f"{cause} (so {error})" if cause else str(error)) from error
 
 
 def write_sets(
@@ -553,7 +626,7 @@ def get_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
-    add("--train_data", default="", help="Kaldi folder or tree SPEAKER/NAME.wav")
+    add("--train_data", default="", help="Kaldi folder or tree, see README.md")
     add("--eval_data", default="", help="the same, of speakers to imitate")
     add("--base_dir", default=".", help="folder that paths may be relative to")
     add("--data_dir", default="data", help="where to write")

@@ -31,7 +31,6 @@ from espnet_prune.data.testset import (
     count_reasons,
     draw_lasting_references,
     draw_targets,
-    one_line,
     row,
     write_findings,
 )
@@ -40,6 +39,7 @@ from espnet_prune.files import Journal, lock_folder
 from espnet_prune.processes import in_parallel
 from espnet_prune.speech.audio import AudioError, read_header
 from espnet_prune.text import arpabet
+from espnet_prune.text.normalise import TextError, decode, normalise
 
 TRAIN_PARTS = ("train-clean-100", "train-clean-360")
 DEV_PART, TEST_PART = "dev-clean", "test-clean"
@@ -88,14 +88,17 @@ class Checker:
         utterance = Utterance(f"{reader}-{rest}", reader, str(wav))
         try:
             seconds = read_header(wav).seconds
-            text = wav.with_suffix(".normalized.txt").read_text(encoding="utf-8")
+            written = wav.with_suffix(".normalized.txt")
+            text = normalise(decode(written.read_bytes(), written))
         except AudioError as error:
             return utterance._replace(fault=(error.reason, f"{wav} {error.detail}"))
+        except TextError as error:
+            return utterance._replace(fault=(error.reason, f"{wav}: {error.detail}"))
         except FileNotFoundError as error:
             return utterance._replace(fault=("no text", str(error.filename)))
-        except (OSError, UnicodeDecodeError) as error:
+        except OSError as error:
             return utterance._replace(fault=("unreadable text", f"{wav}: {error}"))
-        utterance = utterance._replace(seconds=seconds, text=one_line(text))
+        utterance = utterance._replace(seconds=seconds, text=text)
         if not utterance.text or seconds == 0:
             fault = "empty text" if seconds else "no samples"
             return utterance._replace(fault=(fault, str(wav)))

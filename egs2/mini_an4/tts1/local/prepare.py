@@ -20,10 +20,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from espnet_prune.data.kaldi import Row, write_folder
-from espnet_prune.data.testset import one_line, row
+from espnet_prune.data.testset import row
 from espnet_prune.errors import UserError, run
 from espnet_prune.files import lock_folder
 from espnet_prune.speech.audio import read_header
+from espnet_prune.text.normalise import normalise, read_lines
 
 HELD_OUT = "an152-mwhw-b"
 
@@ -51,13 +52,13 @@ def read_transcription(path: Path) -> dict[str, str]:
     if not path.is_file():
         raise UserError(f"there is no {path}; unpack the AN4 archive again")
     words = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
-        if not line.strip():
+    for line in map(str.strip, read_lines(path)):
+        if not line:
             continue
         match = re.fullmatch(r"(?:<s>)?([^<>()]*\w[^<>()]*)(?:</s>)?\s*\((\S+)\)", line)
         if match is None:
             raise UserError(f"{path}: not 'WORDS (NAME)': '{line}'; correct the line")
-        words[match[2]] = one_line(match[1].lower())
+        words[match[2]] = normalise(match[1].lower())
     return words
 
 

@@ -14,6 +14,7 @@ import functools
 from pathlib import Path
 
 from espnet_prune.errors import UserError
+from espnet_prune.text.normalise import TextError, normalise, read_lines
 
 # The speakers of VCTK in both of its layouts.
 VCTK_SPEAKERS = [
@@ -287,8 +288,11 @@ class LibriTTS(Libri):
 
 
 def _read(path: Path) -> str | None:
-    """Read a text as one line, None without any."""
-    return " ".join(" ".join(_lines(path)).split()) or None
+    """Read a text as one line, None without any that can be used."""
+    try:
+        return normalise("\n".join(_lines(path))) or None
+    except TextError:
+        return None
 
 
 @functools.cache
@@ -300,8 +304,8 @@ def _read_transcripts(path: Path) -> dict[str, str]:
 
 def _lines(path: Path) -> list[str]:
     try:
-        return path.read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError):
+        return read_lines(path)
+    except UserError:
         return []
 
 

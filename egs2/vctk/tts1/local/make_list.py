@@ -27,6 +27,7 @@ from espnet_prune.data.testlist import Line, list_text
 from espnet_prune.data.testset import one_line
 from espnet_prune.errors import UserError, run
 from espnet_prune.files import write_text
+from espnet_prune.text.normalise import read_lines
 
 HERE = Path(__file__).resolve().parent
 SEED = 2023
@@ -50,7 +51,7 @@ def read_texts(path: Path) -> dict[str, dict[str, str]]:
     if not path.is_file():
         raise UserError(f"there is no {path}; it comes with the recipe")
     texts: dict[str, dict[str, str]] = {}
-    for line in path.read_text(encoding="utf-8").splitlines()[1:]:
+    for line in filter(None, read_lines(path)[1:]):
         name, text = line.split("\t")
         speaker, number = name.split("_")
         if int(number) >= FIRST_TARGET:
