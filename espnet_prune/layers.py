@@ -11,6 +11,7 @@ kernel.
 import contextlib
 import functools
 import io
+import weakref
 
 import torch
 import torch.nn.functional as F
@@ -275,7 +276,7 @@ def convolve(conv: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
         return F.linear(x, conv.weight[..., 0], conv.bias)
     if conv.in_channels < LEAST_CHANNELS or taps < PHASES:
         return _convolve_directly(x, conv.weight, conv.bias)
-    return _convolve_by_phases(x, conv.weight, conv.bias)
+    return _convolve_by_phases(x, _kernel_by_phases(conv), conv.bias, taps // 2)
 
 
 # With fewer channels the sums cost what the products save.
@@ -301,30 +302,58 @@ _OF_KERNEL = (
 _OF_PRODUCTS = ((1, 1, 1, 1, 0), (0, 1, -1, 2, 0), (0, 1, 1, 4, 1))
 
 
-def _convolve_by_phases(x, weight, bias):
+_kernels = weakref.WeakKeyDictionary()
+
+
+def _kernel_by_phases(conv):
+    """Evaluate the kernel of a convolution for ``_convolve_by_phases``.
+
+    That takes as long as the convolution of a short sentence. Without gradients it is
+    therefore done once, until the weights change.
+
+    Returns:
+        (O, 5, rows * D): for each product the taps of its convolution.
+
+    """
+    weight = conv.weight
+    if torch.is_grad_enabled() or weight.is_inference():
+        _kernels.pop(conv, None)
+        return _evaluate_kernel(weight)
+    state = (weight.data_ptr(), weight._version, weight.dtype)
+    if _kernels.get(conv, (None,))[0] != state:
+        _kernels[conv] = (state, _evaluate_kernel(weight))
+    return _kernels[conv][1]
+
+
+def _evaluate_kernel(weight):
+    taps = weight.size(2)
+    rows = -(-taps // PHASES)
+    _, of_kernel, _ = _matrices(weight.dtype, rows)
+    weight = F.pad(weight, (0, rows * PHASES - taps)).transpose(1, 2)
+    return (of_kernel @ weight).unflatten(1, (-1, rows)).flatten(2)
+
+
+def _convolve_by_phases(x, kernel, bias, before):
     """Convolve x (B, T, D) by 5/9 of the multiplications.
 
     Frames and taps are dealt to three phases, t mod 3. Between phases the convolution
     is a filter of three taps, which Toom and Cook do by five products; each product is
     a convolution of a third of the taps over a third of the frames. The rounding error
-    is up to three times that of ``conv1d``.
+    is up to three times that of ``conv1d``. ``before`` zeros stand before the frames.
     """
     batch, length, size = x.shape
-    taps = weight.size(2)
-    rows, outputs = -(-taps // PHASES), -(-length // PHASES)
-    of_input, of_kernel, of_products = _matrices(x.dtype, rows)
+    rows, outputs = kernel.size(2) // size, -(-length // PHASES)
+    of_input, _, of_products = _matrices(x.dtype, rows)
 
     # phases 0 to 4 of every frame: its own three and the next frame's first two
     frames = outputs + rows
-    padding = frames * PHASES - length - taps // 2
-    x = F.pad(x, (0, 0, taps // 2, padding)).view(batch, frames, PHASES, size)
+    padding = frames * PHASES - length - before
+    x = F.pad(x, (0, 0, before, padding)).view(batch, frames, PHASES, size)
     x = torch.cat([x[:, :-1], x[:, 1:, : PHASES - 1]], dim=2)
     x = of_input @ x.permute(2, 0, 1, 3).flatten(1)
     x = x.view(-1, batch, frames - 1, size)
 
-    weight = F.pad(weight, (0, rows * PHASES - taps)).transpose(1, 2)
-    weight = (of_kernel @ weight).unflatten(1, (-1, rows)).flatten(2)
-    y = of_products @ _WindowProduct.apply(x, weight).flatten(1)
+    y = of_products @ _WindowProduct.apply(x, kernel).flatten(1)
     y = y.view(PHASES, batch, frames - 1, -1)[:, :, :outputs]
     return y.permute(1, 2, 0, 3).flatten(1, 2)[:, :length] + bias
 

@@ -136,3 +136,23 @@ def test_convolution_trains_after_it_has_synthesised():
         layers.convolve(conv, x)
     layers.convolve(conv, x).sum().backward()
     assert conv.weight.grad.abs().sum() > 0
+
+
+def test_synthesis_follows_the_weights():
+    torch.manual_seed(0)
+    conv = layers.same_conv(layers.LEAST_CHANNELS, 4, 3).double()
+    x = torch.randn(1, 5, layers.LEAST_CHANNELS, dtype=torch.float64)
+    other = layers.same_conv(layers.LEAST_CHANNELS, 4, 3).double().state_dict()
+
+    def synthesises():
+        with torch.inference_mode():
+            torch.testing.assert_close(layers.convolve(conv, x), plain(conv, x))
+
+    synthesises()
+    conv.load_state_dict(other)
+    synthesises()
+    layers.convolve(conv, x).sum().backward()
+    torch.optim.SGD(conv.parameters(), lr=0.1).step()
+    synthesises()
+    conv.weight = torch.nn.Parameter(conv.weight.detach() + 1)
+    synthesises()
