@@ -23,10 +23,10 @@ from tiny_training import EPOCHS, checkpoint, options, thresholds, train, write_
 
 from espnet_prune import PrunedFastSpeech2, PruneTTSTask, Text2Speech, UserError
 from espnet_prune.attention import record_attention
-from espnet_prune.cli import attention as plot_attention
 from espnet_prune.cli import check as check_packed
 from espnet_prune.cli.plan import plan
 from espnet_prune.evaluation.history import read_experiments, threshold_rows
+from espnet_prune.evaluation.maps import record_panel
 
 SMALL = {
     "adim": 8,
@@ -480,10 +480,10 @@ def test_attention_and_packing_find_the_voice(tmp_path, monkeypatch, capsys, voi
     ):
         (tmp_path / name).write_text(f"a {content}\n")
     record = (experiment, "train.loss.ave.pth", tmp_path, "a")
-    panel = plot_attention.record_panel(*record, spembs="embed.scp")
+    panel = record_panel(*record, spembs="embed.scp")
     assert panel.title.endswith("phase 2, hard mask")
     assert panel.thresholds == [1.0, 1.0]
-    assert [maps.dense.shape for maps in panel.layers] == [(1, 2, 30, 30)] * 2
+    assert [layer.dense.shape for layer in panel.layers] == [(1, 2, 30, 30)] * 2
 
     text2speech = Text2Speech.from_pretrained(experiment)
     speech, _ = soundfile.read("ref.wav", dtype="float32")
@@ -503,7 +503,7 @@ def test_attention_and_packing_find_the_voice(tmp_path, monkeypatch, capsys, voi
     (tmp_path / "utt2sid").unlink()
     if voices is not GST:
         with pytest.raises(UserError, match="holds no utt2sid, which this model needs"):
-            plot_attention.record_panel(*record, spembs="embed.scp")
+            record_panel(*record, spembs="embed.scp")
         (tmp_path / "utt2sid").write_text("a 2\n")
         with pytest.raises(UserError, match="no speaker embedding.*--spembs"):
-            plot_attention.record_panel(*record)
+            record_panel(*record)

@@ -300,7 +300,12 @@ def test_a_script_that_is_ended_ends_what_it_has_started(tmp_path, how):
     file = tmp_path / "script.sh"
     file.write_text(GUARD.format(shared=PIPELINE.with_name("options.sh")))
     started = subprocess.Popen(
-        ["bash", "script.sh"], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+        ["bash", "script.sh"],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+        # the tests may run where these are ignored, and bash cannot trap them then
+        preexec_fn=lambda: signal.signal(how, signal.SIG_DFL),  # noqa: PLW1509
     )
     pids = tmp_path / "pids"
     while not pids.exists() or pids.read_text().count("\n") < 2:

@@ -133,8 +133,9 @@ def require_numbers(samples: np.ndarray, subject: str) -> None:
 
 def _read(path: str | Path, what: str, max_seconds: float | None) -> Recording:
     subject = f"{what} {path}"
-    if not Path(path).is_file():
-        detail = "is no file" if Path(path).exists() else "is missing"
+    # not Path.is_file, which raises for a name that is too long
+    if not os.path.isfile(path):
+        detail = "is no file" if os.path.exists(path) else "is missing"
         raise AudioError(subject, "missing file", detail, "name a recording")
     try:
         promised, present, at = _find_samples(path)

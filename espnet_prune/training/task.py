@@ -63,6 +63,8 @@ def mend_last_epoch(folder: Path, best_model_criterion) -> None:
         best_model_criterion: (train or valid, name, min or max) triples.
 
     """
+    for partial in folder.glob(".*.pth.*.partial"):  # of a killed writer
+        partial.unlink(missing_ok=True)
     if not (folder / "checkpoint.pth").exists():
         return
     states = torch.load(folder / "checkpoint.pth", map_location="cpu")
