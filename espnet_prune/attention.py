@@ -52,7 +52,7 @@ class PruningStatistics(NamedTuple):
         soft_means: mean of SM_soft per head (H,), with gradient; None under a hard
             mask.
         kept_share: share of connections under the hard mask, a scalar; None of a pass
-            that nobody watches.
+            that is not counted.
         kept_mass: share of attention probability under the hard mask, likewise.
 
     """
@@ -76,8 +76,10 @@ class PruningMixin:
     Attributes:
         theta: the parameter behind the threshold; absent unless differentiable.
         synthesising: use the mask of inference rather than that of training.
-        watched: somebody reads the map ``attn`` and all statistics of the next pass. A
-            pass that is not watched costs less time and memory.
+        watched: somebody reads the map ``attn`` of the next pass. A pass that is not
+            watched costs less time and memory.
+        counted: somebody reads all statistics of the next pass, and not only those
+            that the sparsity loss needs.
         statistics: ``PruningStatistics`` of the last pass that was no synthesis, until
             ``pruning_terms`` takes them.
 
@@ -110,7 +112,7 @@ class PruningMixin:
         self.pruning_conf = pruning_conf
         self.attention_scale = attention_scale
         self.synthesising = False
-        self.watched = True
+        self.watched = self.counted = True
         self.statistics: PruningStatistics | None = None
         self.record: list[AttentionMaps] | None = None
         if pruning == "differentiable":
@@ -190,10 +192,7 @@ class PruningMixin:
         )
 
     def _attend(self, value, scores, mask):
-        """Weigh the values (B, H, T, d_k) without keeping the map or the statistics.
-
-        Of the statistics only the means that the sparsity loss needs are kept.
-        """
+        """Weigh the values (B, H, T, d_k) without keeping the map."""
         self.attn = None
         conf, kind = self.pruning_conf, self._mask_kind()
         rate = self.dropout.p if self.training else 0.0
@@ -221,6 +220,10 @@ class PruningMixin:
             context = self.dropout(pruned).to(value.dtype) @ value
         if not self.synthesising:
             self.statistics = PruningStatistics(soft_means, None, None)
+            if self.counted:
+                with torch.no_grad():
+                    self._mask("hard", layers.probabilities(scores, mask), mask)
+                self.statistics = self.statistics._replace(soft_means=soft_means)
         return context
 
     def _prune(self, dense, mask, dropout=lambda attn: attn):
@@ -255,7 +258,7 @@ class PruningMixin:
         soft = None
         if kind == "soft":
             soft = masks.soft_mask(dense, self.threshold, counts, conf.temperature)
-        counted = self.watched and not self.synthesising
+        counted = self.counted and not self.synthesising
         if kind == "hard" or counted:
             with torch.no_grad():
                 hard = combine(masks.hard_mask(dense, self.threshold, counts))
@@ -427,12 +430,13 @@ def synthesising(module: torch.nn.Module) -> Iterator[None]:
 
 
 class Watch:
-    """Let the attentions of a model be watched in every tenth step of an epoch.
+    """Have the statistics of a model's attentions counted in every tenth step.
 
     What only reports need is averaged over an epoch: a sample of its steps will do.
     ESPnet's reporter leaves steps that lack a statistic out of its average, and
-    averages over ten steps or more. Validation, which ends an epoch, is watched
-    throughout; the count then begins anew, as it does in a training that is resumed.
+    averages over ten steps or more. In validation, which ends an epoch, every pass is
+    counted, and watched for ESPnet's plots; the steps of the next epoch begin anew, as
+    they do in a training that is resumed.
     """
 
     EVERY = 10
@@ -443,10 +447,11 @@ class Watch:
     def __call__(self, module: torch.nn.Module) -> None:
         """Prepare the attentions of a model for its next forward pass."""
         self.steps = self.steps if module.training else 0
-        watched = self.steps % self.EVERY == 0
+        counted = self.steps % self.EVERY == 0
         self.steps += module.training
         for attention in pruned_attentions(module):
-            attention.watched = watched
+            attention.counted = counted
+            attention.watched = not module.training
 
 
 @contextlib.contextmanager

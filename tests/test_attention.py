@@ -734,7 +734,7 @@ def test_unwatched_pass_has_the_same_values_and_gradients(
     size = max(int(lengths.max()), 5)
     mask = torch.arange(size) < lengths[:, None, None]
     frames = torch.randn(len(lengths), size, WIDTH, dtype=torch.float64)
-    results = []
+    results, statistics = [], []
     for watched in (True, False):
         attention.watched = watched
         attention.zero_grad()
@@ -743,9 +743,15 @@ def test_unwatched_pass_has_the_same_values_and_gradients(
         y = attention(x, x, x, mask)
         loss, stats = pruning_terms({"": attention})
         (y.square().sum() + loss).backward()
-        assert ("kept_share_1" in stats) == (watched and pruning != "none")
+        statistics.append(stats)
         gradients = {n: p.grad for n, p in attention.named_parameters()}
         results.append({**gradients, "x": x.grad, "y": y, "loss": loss})
+    plain, fast = statistics
+    assert plain.keys() == fast.keys() and ("kept_share_1" in plain) == (
+        pruning != "none"
+    )
+    for name, value in plain.items():
+        torch.testing.assert_close(fast[name], value)
     plain, fast = results
     for name, value in plain.items():
         if value is None:
@@ -782,20 +788,32 @@ def test_synthesis_keeps_no_map_and_leaves_watching_as_it_was():
     assert attention.attn is not None and attention.statistics is not None
 
 
-def test_training_is_watched_every_tenth_step_and_validation_always():
+def test_training_is_counted_every_tenth_step_and_validation_always():
     attention, watch = build(), Watch()
     for _ in range(2):  # epochs
-        watched = []
+        counted = []
         for _ in range(25):
             watch(attention.train())
-            watched.append(attention.watched)
-        assert [step for step, seen in enumerate(watched) if seen] == [0, 10, 20]
+            assert not attention.watched
+            counted.append(attention.counted)
+        assert [step for step, seen in enumerate(counted) if seen] == [0, 10, 20]
         for _ in range(3):
             watch(attention.eval())
-            assert attention.watched
+            assert attention.counted and attention.watched
 
 
-def test_reporter_averages_the_steps_that_were_watched():
+def test_only_what_the_loss_needs_is_computed_in_a_pass_that_is_not_counted():
+    frames, mask = padded_batch()
+    for watched in (True, False):
+        attention = build()
+        attention.watched, attention.counted = watched, False
+        attention(frames, frames, frames, mask)
+        loss, stats = pruning_terms({"": attention})
+        assert loss.requires_grad
+        assert set(stats) == {"threshold_1", "soft_mean_1", "sparsity_loss"}
+
+
+def test_reporter_averages_the_steps_that_were_counted():
     reporter = SubReporter("train", 1, 0)
     attention, watch = build(), Watch()
     frames, mask = padded_batch()
