@@ -110,7 +110,7 @@ def test_recordings_that_are_too_short_are_refused_before_any_is_vocoded(run, tm
 
 
 def test_what_cannot_be_done_is_said(run, data, tmp_path):
-    with pytest.raises(UserError, match="neither known nor there as a file"):
+    with pytest.raises(UserError, match="is not known, and there is no such file"):
         run("nobodys")
     with pytest.raises(UserError, match="device nowhere cannot be used .*: use cpu"):
         run("griffin_lim", "--device", "nowhere")

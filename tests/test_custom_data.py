@@ -370,7 +370,7 @@ def missing(path):
 
 
 def no_audio(path):
-    path.write_text("this is no recording")
+    path.write_text("this is not a recording")
 
 
 def cut_off(path):
@@ -397,7 +397,7 @@ FAULTS = {
     "no samples": with_samples(np.zeros(0)),
     "too short": with_samples(speech(1, 0.3)),
     "too long": with_samples(speech(1, 20.5)),
-    "samples that are no numbers": with_samples(
+    "samples that are not finite": with_samples(
         np.where(np.arange(9000) == 7, np.nan, 0.1), subtype="FLOAT"
     ),
     "samples far above full scale": with_samples(
@@ -640,7 +640,9 @@ def test_models_of_other_data_are_not_trained_on(prepare, tree, tmp_path):
     model = tmp_path / "exp" / "tts_mine"
     model.mkdir(parents=True)
     (model / "checkpoint.pth").touch()
-    prepare(tree, "--num_texts", 5)  # another test set is no other training data
+    prepare(
+        tree, "--num_texts", 5
+    )  # another test set does not change the training data
     before = read(tmp_path / "data" / "train")
     with pytest.raises(UserError, match="tts_mine was trained on other data"):
         prepare(tree, "--split_seed", 1)
