@@ -698,7 +698,7 @@ def test_tokens_that_training_lacks_are_said(prepare, tree, tmp_path):
 
 def test_phonemes_by_default(prepare, tree):
     out = prepare(tree, "--token_type", "phn")
-    assert re.search(r"tokens +\d+ kinds, median \d+ a text, [\d.]+ a second", out)
+    assert re.search(r"tokens +\d+ kinds, median \d+ per text, [\d.]+ per second", out)
 
 
 # --------------------------------------------------------------------------- run.sh

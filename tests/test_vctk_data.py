@@ -178,7 +178,7 @@ def test_a_pinned_list_that_was_changed_is_refused(
     pinned = tmp_path / "vctk_108.tsv"
     pinned.write_text(pinned.read_text().replace("football", "rugby"))
     monkeypatch.setattr(prepare_module, "PINNED", pinned)
-    with pytest.raises(UserError, match="is not the pinned list any more"):
+    with pytest.raises(UserError, match="is not the fixed list any more"):
         prepare(vctk)
     (tmp_path / "vctk_108.tsv.sha256").unlink()
     with pytest.raises(UserError, match="cannot read .*sha256, which comes with"):
@@ -533,9 +533,9 @@ def test_run_sh_refuses_in_one_line(recipe, tmp_path, arguments, fault):
         ("exp/tts_b/nowhere", "there is no model exp/tts_b/nowhere"),
         ("packed/none.zip", "there is no model packed/none.zip"),
         ("empty", "empty has no config.yaml"),
-        ("scores=a/b", "cannot be used scores"),
-        ("ground_truth=a/b", "cannot be used ground_truth"),
-        (".", "cannot be used ."),
+        ("scores=a/b", "the name scores cannot be used"),
+        ("ground_truth=a/b", "the name ground_truth cannot be used"),
+        (".", "the name . cannot be used"),
     ],
 )
 def test_run_sh_knows_all_models_before_one_speaks(recipe, tmp_path, model, fault):
