@@ -116,7 +116,9 @@ def test_what_cannot_be_done_is_said(run, data, tmp_path):
         run("griffin_lim", "--device", "nowhere")
     with pytest.raises(UserError, match="a.pkl is missing"):
         run("a.pkl", "--model", write_recipe(tmp_path / "recipe"))
-    with pytest.raises(UserError, match="a.pkl says nothing of its features: .*--mod"):
+    with pytest.raises(
+        UserError, match="a.pkl does not describe its features: .*--mod"
+    ):
         run("a.pkl")
     config = tmp_path / "config.yaml"
     config.write_text("feats_extract: linear_spectrogram\n")
