@@ -122,7 +122,9 @@ def test_what_cannot_be_done_is_said(run, data, tmp_path):
         run("a.pkl")
     config = tmp_path / "config.yaml"
     config.write_text("feats_extract: linear_spectrogram\n")
-    with pytest.raises(UserError, match="features linear_spectrogram, which cannot become"):
+    with pytest.raises(
+        UserError, match="features linear_spectrogram, which cannot become"
+    ):
         copy_synthesis.features_for("griffin_lim", config)
     config.write_text("feats_extract: [")
     with pytest.raises(UserError, match="config.yaml is not readable YAML"):

@@ -357,7 +357,7 @@ def test_name_is_registered_and_print_config_shows_every_setting():
         ({"decoder_type": "lstm"}, "lstm is not supported"),
         ({"dlayers": "two"}, "dlayers.*is not an instance of int"),
         ({"dlayers": 0}, "no layer with self_attn"),
-        ({"plugin_version": "999.0"}, "trained by espnet_prune 999.0"),
+        ({"plugin_version": "999.0"}, "trained with espnet_prune 999.0"),
     ],
 )
 def test_bad_settings_end_in_one_line(conf, message):

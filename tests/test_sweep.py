@@ -108,7 +108,7 @@ def test_dry_run_lists_and_checks_and_writes_nothing(recipe):
     ended, trained, reported = sweep(recipe, *GRID, "--dry_run")
     assert "10 points in exp/sweep, each by ./run.sh, stages 7 to 8" in ended.stdout
     assert ended.stdout.count("    new ") == 10
-    assert "Dry run: 10 of 10 points are to be run" in ended.stdout
+    assert "Dry run: 10 of 10 points would run" in ended.stdout
     assert trained == [] == reported
     checks = (recipe / "log").read_text().splitlines()
     assert ["--phase1_epochs 20" in c for c in checks] == [True, False]
