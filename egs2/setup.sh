@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# Makes what the recipes and the tests run in, once: a virtual environment with this
-# package (tools/venv), ESPnet's source tree (tools/espnet) where ESPNET_ROOT is unset,
-# and tools/env.sh, which path.sh sources. See the help below.
+# Makes the environment of the recipes and tests: a virtual environment with this
+# package (tools/venv), ESPnet's source tree (tools/espnet) if ESPNET_ROOT is unset, and
+# tools/env.sh, which path.sh sources. See the help below.
 set -euo pipefail
 
 help="Usage: $0 [--test]
 
 Makes the Python environment of this checkout and unpacks ESPnet's recipes into tools/.
-Safe to run again: what is finished is kept, what is unfinished is made anew.
+You can run it again: finished parts are kept, unfinished ones are repeated.
 
-  --test   also install what the tests need
+  --test   also install the packages of the tests
 
 Environment variables:
   PRUNE_PYTHON    the Python 3.12 or 3.13 to use
@@ -18,9 +18,9 @@ Environment variables:
                   build of torch (default: none; torch comes with its CUDA libraries)
   ESPNET_ROOT     an ESPnet clone whose egs2/ is used in place of tools/espnet"
 
-# torch and torchaudio are still a pair at this version.
+# torch and torchaudio fit together up to this version.
 torch_versions="torch==2.11.0 torchaudio==2.11.0"
-# Raise it when repair_tree changes, so that trees unpacked before are made anew.
+# Increase it when repair_tree changes; older trees are then unpacked again.
 tree_layout=1
 
 root=$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.." && pwd -P)
@@ -69,7 +69,7 @@ interpreter_of() { # <command>
 
 candidates() {
     local name folder
-    # -a: behind a shim that finds nothing there may be one that works.
+    # -a: after a shim that finds nothing, there may be one that works.
     for name in python3.12 python3.13 python3 python; do
         type -aP "${name}" || true
     done
@@ -78,7 +78,7 @@ candidates() {
     done
 }
 
-# The one that the user named, if any; empty otherwise.
+# The interpreter that the user named, or an empty value.
 named_python() {
     local answer
     [ -n "${PRUNE_PYTHON:-}" ] || return 0
@@ -109,7 +109,8 @@ package_version() {
     sed -n 's/^__version__ = "\(.*\)"/\1/p' "${root}/espnet_prune/__init__.py"
 }
 
-# All that an environment was made from; written into it as its last file.
+# Print everything that the environment depends on. This is the last file that is
+# written into it.
 describe_venv() { # <extras> <interpreter>
     echo "checkout=${root}"
     echo "setup=$(cat "${root}/setup.py" "${BASH_SOURCE[0]}" | cksum)"
@@ -129,11 +130,11 @@ venv_is_ready() {
     [ "${named:-${python}}" = "${python}" ] || return 1
     [ "$(cat "${venv}/.done")" = "$(describe_venv "${extras}" "${python}")" ] ||
         return 1
-    # The interpreter that it was made from may be gone.
+    # Its interpreter may have been removed.
     "${venv}/bin/python3" -c '' 2> /dev/null
 }
 
-# Without starting Python: this runs at every call.
+# This does not start Python, because it runs at every call.
 espnet_version() {
     local found
     found=$(ls -d "${venv}"/lib/python3.*/site-packages/espnet-*.dist-info)
@@ -152,13 +153,13 @@ all_is_ready() { [ -e "${tools}/env.sh" ] && venv_is_ready && tree_is_ready; }
 
 # ------------------------------------------------------------------- the two parts
 
-# What pip said last that is not a warning.
+# Print pip's last line that is not a warning.
 latest_step() {
     grep -oE '^ *(Collecting|Using cached|Downloading|Building|Installing) [^:(]+' \
         "${log}" | tail -n 1 | cut -c 1-60
 }
 
-# Runs a command with its output in the log; says twice a minute that it is alive.
+# Run a command and write its output to the log. Print progress twice a minute.
 quietly() { # <command>
     local ticks=0
     "$@" >> "${log}" 2>&1 < /dev/null &
@@ -175,7 +176,7 @@ quietly() { # <command>
 }
 
 pip() {
-    # Wheels of gigabytes pass through TMPDIR, and /tmp is small on many machines.
+    # pip writes gigabytes to TMPDIR, and /tmp is small on many machines.
     TMPDIR=${tools}/tmp quietly "${venv}/bin/python3" -m pip \
         --disable-pip-version-check --no-input "$@"
 }
@@ -193,7 +194,7 @@ make_venv() {
     if [ -n "${python}" ] && [ "${named:-${python}}" = "${python}" ] &&
         [ "$(venv_fact checkout)" = "${root}" ] &&
         "${venv}/bin/python3" -c '' 2> /dev/null; then
-        # Recipes that are running go on in it: env.sh stays where it is.
+        # Running recipes still use it, so env.sh is kept.
         say "bringing ${venv} up to date"
         sed -i 's/^setup=.*/setup=unfinished/' "${venv}/.done"
     else
@@ -203,16 +204,16 @@ make_venv() {
         quietly "${python}" -m venv "${venv}" ||
             die "${python} cannot make a virtual environment; see ${log}"
     fi
-    # What unpacking ESPnet needs beside pip; the range of setuptools is ESPnet's.
+    # Unpacking ESPnet needs these. ESPnet sets the range of setuptools.
     pip install --upgrade pip wheel 'setuptools>=77.0.3,<82' 'setuptools-scm>=8,<9' ||
         die_of_pip "install pip itself"
-    # Whoever chooses another build or version of torch does not want ours.
+    # The user chose another build or version of torch.
     case " ${PRUNE_PIP_ARGS:-}" in *" torch"*) torch= ;; esac
     say "installing espnet_prune[${extras}] and torch: gigabytes, some minutes"
     # shellcheck disable=SC2086  # lists of words
     pip install ${PRUNE_PIP_ARGS:-} ${torch} --editable "${root}[${extras}]" ||
         die_of_pip "install espnet_prune[${extras}]"
-    # The scorers of the README, if there, ask for packages that they do not need.
+    # The scorers declare requirements that they do not need.
     misfit=$("${venv}/bin/python3" -m pip check 2>&1 |
         grep -v -e '^No broken' -e '^resemblyzer ' -e '^xls-r-sqa ' -e '^distillmos ' || true)
     [ -z "${misfit}" ] || die "packages do not fit together: ${misfit}"
@@ -222,8 +223,8 @@ make_venv() {
     describe_venv "${extras}" "${python}" > "${venv}/.done"
 }
 
-# ESPnet's release lacks what its repository has as links to folders, and what
-# ESPnet's own installers make.
+# ESPnet's release lacks links to folders of its repository, and files that ESPnet's
+# installers make.
 repair_tree() { # <folder>
     "${venv}/bin/python3" - "$1/egs2" << 'EOF'
 import sys
@@ -280,7 +281,7 @@ make_tree() {
         die "could not unpack the source of ESPnet; see ${log}"
     repair_tree "${new}/espnet-${version}"
     describe_tree > "${new}/espnet-${version}/.done"
-    # Recipes that are running find a tree at any time but for this moment.
+    # Running recipes find a tree at any time except this moment.
     [ ! -e "${tree}" ] || mv "${tree}" "${old}"
     mv "${new}/espnet-${version}" "${tree}"
     rm -rf "${new}" "${old}"
@@ -288,7 +289,7 @@ make_tree() {
 
 # ------------------------------------------------------------------------- the run
 
-# A foreign Python's settings would be seen as part of this one.
+# Settings of another Python would change this one.
 unset PYTHONHOME PYTHONPATH
 export PIP_USER=0
 

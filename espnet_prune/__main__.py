@@ -5,8 +5,8 @@
     python3 -m espnet_prune SCRIPT.py ARGS
 
 The last two run an ESPnet module or script with the plugin registered, so that
-``--python "python3 -m espnet_prune"`` teaches ESPnet's unmodified ``tts.sh`` the
-plugin's models.
+``--python "python3 -m espnet_prune"`` makes the plugin's models known to ESPnet's
+unmodified ``tts.sh``.
 """
 
 import importlib
@@ -21,7 +21,7 @@ from espnet_prune.errors import UserError, run
 
 
 def main() -> None:
-    """Run what the command line names."""
+    """Run the verb, module or script of the command line."""
     arguments = sys.argv[1:]
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(usage())
@@ -83,7 +83,7 @@ def launch(arguments: list[str]) -> None:
 def _is_module(name: str) -> bool:
     try:
         return importlib.util.find_spec(name) is not None
-    except ModuleNotFoundError:  # nor is there its package
+    except ModuleNotFoundError:  # its package does not exist either
         return False
 
 

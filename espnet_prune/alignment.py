@@ -1,4 +1,4 @@
-"""Durations learned inside the model, by ESPnet's JETS alignment module.
+"""Learn durations inside the model with ESPnet's JETS alignment module.
 
 Badlani et al., "One TTS Alignment To Rule Them All", ICASSP 2022; Lim et al., "JETS",
 Interspeech 2022.
@@ -24,10 +24,10 @@ BLANK = -1.0  # log-probability of no token, as in the papers
 
 
 class Alignment(NamedTuple):
-    """What a text and its mel-spectrogram say of each other.
+    """Alignment of a text and its mel spectrogram.
 
     Attributes:
-        durations: frames of each token (B, T_text), long; at least one a token, their
+        durations: frames of each token (B, T_text), long; at least one per token, their
             sum is the number of frames.
         forward_sum: loss over all monotonic alignments, a scalar.
         binarization: loss that sharpens the best alignment, a scalar.
@@ -42,9 +42,9 @@ class Alignment(NamedTuple):
 class DurationAligner(AlignmentModule):
     """ESPnet's alignment module with its weights, for a whole batch at once.
 
-    ESPnet's own lets padding leak into the last frames of a shorter utterance, keeps
-    the difference of every frame and token (B, T_feats, T_text, D), and computes priors
-    one by one.
+    In ESPnet's own, padding affects the last frames of a shorter utterance. It also
+    stores the difference of every frame and token (B, T_feats, T_text, D), and computes
+    priors one by one.
     """
 
     def forward(self, text, feats, text_lengths, feats_lengths, x_masks=None):
@@ -108,7 +108,7 @@ def log_prior(text_lengths, feats_lengths, tokens: int, frames: int) -> torch.Te
 
     Frame t of T (from 1) expects token k of N (from 0) with the probability of k
     successes in N trials whose chance is beta-distributed with t and T - t + 1. All its
-    gamma functions have whole arguments: one table of factorials serves them.
+    gamma functions have whole arguments, so that one table of factorials is enough.
 
     Args:
         text_lengths: N of every utterance (B,).
@@ -117,7 +117,7 @@ def log_prior(text_lengths, feats_lengths, tokens: int, frames: int) -> torch.Te
         frames: padded number of frames T_feats.
 
     Returns:
-        Log-probabilities (B, T_feats, T_text), float64; at padding they mean nothing.
+        Log-probabilities (B, T_feats, T_text), float64; undefined at padding.
 
     """
     device = text_lengths.device
@@ -137,10 +137,10 @@ def log_prior(text_lengths, feats_lengths, tokens: int, frames: int) -> torch.Te
 
 
 def best_tokens(log_p, text_lengths, feats_lengths) -> torch.Tensor:
-    """Find the token of every frame in the likeliest monotonic alignment.
+    """Return the token of every frame in the most likely monotonic alignment.
 
-    ESPnet's search runs on the host, in a millisecond an utterance; the batch is copied
-    there at once.
+    ESPnet's search runs on the host, in a millisecond per utterance. The batch is
+    copied to the host as a whole.
 
     Args:
         log_p: (B, T_feats, T_text).
@@ -160,7 +160,7 @@ def best_tokens(log_p, text_lengths, feats_lengths) -> torch.Tensor:
 
 
 def forward_sum_loss(log_p, text_lengths, feats_lengths) -> torch.Tensor:
-    """Sum over all monotonic alignments, as the CTC loss of the tokens in a row.
+    """Sum over all monotonic alignments: the CTC loss of the tokens in order.
 
     Args:
         log_p: (B, T_feats, T_text).
@@ -168,7 +168,7 @@ def forward_sum_loss(log_p, text_lengths, feats_lengths) -> torch.Tensor:
         feats_lengths: (B,).
 
     Returns:
-        A scalar: by token of each utterance, then over the batch.
+        A scalar: mean over the tokens of each utterance, then over the batch.
 
     """
     log_p = F.pad(log_p, (1, 0), value=BLANK).log_softmax(dim=-1).transpose(0, 1)
@@ -195,5 +195,5 @@ def average_over_tokens(values, durations, text_lengths, feats_lengths):
 
 
 def _valid(lengths, size):
-    """Mark what is not padding, (B, size)."""
+    """Return a mask that is true off padding, (B, size)."""
     return torch.arange(size, device=lengths.device) < lengths[:, None]

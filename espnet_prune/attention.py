@@ -1,9 +1,9 @@
 """Self-attention that prunes its connections.
 
 ESPnet's attention classes (plain, relative position and its legacy form) all end in
-``forward_attention(value, scores, mask)``. ``PruningMixin`` takes its place in any of
-them: probabilities in, masked probabilities out. The arithmetic is in ``masks``.
-``prune_self_attention`` does that to a model that has been built.
+``forward_attention(value, scores, mask)``. ``PruningMixin`` replaces it in any of them,
+and masks the probabilities. The arithmetic is in ``masks``. ``prune_self_attention``
+adds it to an existing model.
 """
 
 import contextlib
@@ -17,8 +17,8 @@ from espnet_prune import layers, masks
 from espnet_prune.config import PruningConf, parse_pruning, require_choice
 from espnet_prune.errors import UserError
 
-# ESPnet prints that the optional flash_attn is missing, in front of every command's own
-# words; it computes no probabilities, so pruned attention has no use for it.
+# ESPnet prints a warning that flash_attn is missing. Pruned attention cannot use
+# flash_attn, because it does not return probabilities.
 with contextlib.redirect_stderr(io.StringIO()):
     from espnet2.legacy.nets.pytorch_backend.transformer.attention import (
         LegacyRelPositionMultiHeadedAttention,
@@ -30,12 +30,12 @@ ATTENTION_SCALES = ("head_width", "model_width")
 
 
 class AttentionMaps(NamedTuple):
-    """What one layer attended to in one forward pass.
+    """The attention of one layer in one forward pass.
 
     Attributes:
         dense: A, probabilities before the mask (B, H, T, T).
-        mask: the mask that was applied (B, H, T, T), or (B, 1, T, T) where heads share
-            it; boolean if hard, float if soft, all true for a dense layer.
+        mask: the mask that was applied (B, H, T, T), or (B, 1, T, T) if heads share it;
+            boolean if hard, float if soft, all true for a dense layer.
         pruned: their product (B, H, T, T), not renormalised.
 
     """
@@ -51,9 +51,9 @@ class PruningStatistics(NamedTuple):
     Attributes:
         soft_means: mean of SM_soft per head (H,), with gradient; None under a hard
             mask.
-        kept_share: share of connections under the hard mask, a scalar; None of a pass
+        kept_share: share of connections under the hard mask, a scalar; None for a pass
             that is not counted.
-        kept_mass: share of attention probability under the hard mask, likewise.
+        kept_mass: share of attention probability under the hard mask, a scalar or None.
 
     """
 
@@ -76,12 +76,12 @@ class PruningMixin:
     Attributes:
         theta: the parameter behind the threshold; absent unless differentiable.
         synthesising: use the mask of inference rather than that of training.
-        watched: somebody reads the map ``attn`` of the next pass. A pass that is not
-            watched costs less time and memory.
-        counted: somebody reads all statistics of the next pass, and not only those
-            that the sparsity loss needs.
-        statistics: ``PruningStatistics`` of the last pass that was no synthesis, until
-            ``pruning_terms`` takes them.
+        watched: whether the map ``attn`` of the next pass is needed. A pass that is not
+            watched needs less time and memory.
+        counted: whether all statistics of the next pass are needed, and not only those
+            of the sparsity loss.
+        statistics: ``PruningStatistics`` of the last pass in training or validation,
+            until ``pruning_terms`` takes them.
 
     """
 
@@ -104,8 +104,8 @@ class PruningMixin:
         self._set_up(pruning, pruning_conf, attention_scale)
 
     def _set_up(self, pruning, pruning_conf, attention_scale):
-        """Add to an attention of ESPnet, new or trained, what pruning needs."""
-        # ESPnet's fused kernels give no probabilities to prune
+        """Add the attributes of pruning to an attention of ESPnet, new or trained."""
+        # ESPnet's fused kernels do not return probabilities to prune
         self.dropout = layers.Dropout(self.dropout_rate).train(self.training)
         self.use_sdpa = self.use_flash_attn = False
         self.pruning = pruning
@@ -126,7 +126,7 @@ class PruningMixin:
     def threshold(self) -> torch.Tensor:
         """Threshold theta in multiples of the uniform weight 1/N, a scalar.
 
-        The fixed one of vanilla pruning is the mean of a row, 1/N, hence theta = 1.
+        The fixed threshold of vanilla pruning is the mean of a row, 1/N, so theta = 1.
         """
         if self.pruning == "differentiable":
             return self.pruning_conf.threshold_scale * self.theta
@@ -145,8 +145,8 @@ class PruningMixin:
 
         Args:
             value: (B, H, T, d_k).
-            scores: (B, H, T, T), divided by sqrt(d_k). Decoders that keep their past
-                ask for the last queries only, (B, H, 1, T).
+            scores: (B, H, T, T), divided by sqrt(d_k). Decoders with a cache pass only
+                the last query, (B, H, 1, T).
             mask: true where a key may be attended to, (B, 1, T) or (B, T, T); None
                 for all.
 
@@ -178,7 +178,7 @@ class PruningMixin:
         return self.pruning_conf.training_mask(self.pruning)
 
     def _may_be_fast(self, mask):
-        """Tell whether ``_attend`` can do this pass."""
+        """Return whether ``_attend`` can do this pass."""
         shares_soft_mask = (
             self._mask_kind() == "soft" and self.pruning_conf.shares_mask(self.pruning)
         )
@@ -263,7 +263,7 @@ class PruningMixin:
             with torch.no_grad():
                 hard = combine(masks.hard_mask(dense, self.threshold, counts))
         if not self.synthesising:
-            # a query is valid where its own position is a key of some query
+            # a query is valid if its own position is a key of any query
             queries = mask.any(dim=1)[:, -dense.size(-2) :]
             pairs = (mask & queries[:, :, None])[:, None]
             soft_means = None
@@ -284,7 +284,7 @@ class PrunedMultiHeadedAttention(PruningMixin, MultiHeadedAttention):
     """ESPnet's multi-head attention with pruned connections."""
 
     def forward(self, query, key, value, mask, expand_kv=False):
-        """Attend as ESPnet's class does."""
+        """Return the same as ESPnet's class."""
         q, k, v = self.forward_qkv(query, key, value, expand_kv)
         return self.forward_attention(v, layers.scaled_scores(q, k), mask)
 
@@ -298,7 +298,7 @@ class PrunedRelPositionMultiHeadedAttention(
 class PrunedLegacyRelPositionMultiHeadedAttention(
     PruningMixin, LegacyRelPositionMultiHeadedAttention
 ):
-    """The older form of it, ESPnet's default in conformers, likewise."""
+    """ESPnet's legacy attention with relative positions, with pruned connections."""
 
 
 _PRUNED = {
@@ -315,12 +315,12 @@ def prune_self_attention(
     names: Sequence[str] = ("self_attn",),
     attention_scale: str = "head_width",
 ) -> list[PruningMixin]:
-    """Prune the self-attention of any ESPnet model, in place; weights stay.
+    """Prune the self-attention of any ESPnet model in place; weights are kept.
 
-    Which attention is self-attention is told by the attribute that its layer holds it
-    under: ESPnet's transformer and conformer layers, of encoders and of decoders, name
-    it ``self_attn``. Attention to another sequence (``src_attn`` of decoder layers,
-    style tokens) has other names and is left alone. Branchformers name theirs ``attn``.
+    Self-attention is found by the name of its attribute: ESPnet's transformer and
+    conformer layers, in encoders and decoders, name it ``self_attn``. Attention to
+    another sequence (``src_attn`` of decoder layers, style tokens) has other names and
+    is not changed. Branchformers name their self-attention ``attn``.
 
     Args:
         module: a model or a part of it, for instance ``model.tts.decoder``.
@@ -330,18 +330,18 @@ def prune_self_attention(
         attention_scale: see ``PruningMixin``.
 
     Returns:
-        The pruned attentions in the order of layers. Of differentiable pruning each
+        The pruned attentions in the order of layers. With differentiable pruning, each
         has a new parameter, ``theta``: give it to the optimiser.
 
     Raises:
-        UserError: a setting that cannot work, nothing to prune, or self-attention of
-            a kind that cannot be pruned. ``module`` is then as it was.
+        UserError: a setting that cannot work, no self-attention, or self-attention of a
+            kind that cannot be pruned. ``module`` is not changed in this case.
 
     """
     conf = parse_pruning(pruning, pruning_conf)
     require_choice("attention_scale", attention_scale, ATTENTION_SCALES)
-    # ESPnet's attentions, which have no types, and where they are; without repeats, for
-    # layers may share one
+    # The types of ESPnet's attentions are not declared. Each is listed once, because
+    # layers may share one.
     found: dict[Any, str] = {}
     for path, layer in module.named_modules():
         for name in names:
@@ -370,17 +370,17 @@ def prune_self_attention(
 
 
 def pruned_attentions(module: torch.nn.Module) -> list[PruningMixin]:
-    """List the attention modules of a model that can prune, in order of layers."""
+    """Return the attention modules of a model that can prune, in order of layers."""
     return [m for m in module.modules() if isinstance(m, PruningMixin)]
 
 
 def pruning_terms(
     parts: dict[str, torch.nn.Module],
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """Sum up what pruning adds to a loss and to its report, after a forward pass.
+    """Return the sparsity loss and the statistics of the last forward pass.
 
-    The statistics are taken off the layers: one that the next pass leaves out, as
-    stochastic depth does, would else give those of a graph that is gone.
+    This removes the statistics from the layers. Otherwise a layer that the next pass
+    skips (stochastic depth) would return values of an old graph.
 
     Args:
         parts: encoder, decoder or a whole model by the prefix of its statistics.
@@ -417,7 +417,7 @@ def pruning_terms(
 
 @contextlib.contextmanager
 def synthesising(module: torch.nn.Module) -> Iterator[None]:
-    """Use the masks of inference within the context; nobody watches the passes."""
+    """Use the masks of inference within the context; passes are not watched."""
     attentions = pruned_attentions(module)
     watched = [attention.watched for attention in attentions]
     for attention in attentions:
@@ -430,13 +430,13 @@ def synthesising(module: torch.nn.Module) -> Iterator[None]:
 
 
 class Watch:
-    """Have the statistics of a model's attentions counted in every tenth step.
+    """Count the statistics of a model's attentions in every tenth step of a training.
 
-    What only reports need is averaged over an epoch: a sample of its steps will do.
-    ESPnet's reporter leaves steps that lack a statistic out of its average, and
-    averages over ten steps or more. In validation, which ends an epoch, every pass is
-    counted, and watched for ESPnet's plots; the steps of the next epoch begin anew, as
-    they do in a training that is resumed.
+    Statistics for reports are averages over an epoch, so that a sample of its steps is
+    enough. ESPnet's reporter averages a statistic over the steps that have it, which
+    are ten or more. All steps of validation, which ends an epoch, are counted, and
+    watched for ESPnet's plots. The count starts again in each epoch, as it does in a
+    training that is resumed.
     """
 
     EVERY = 10

@@ -1,4 +1,4 @@
-"""Settings of pruning and of a model, and their checks."""
+"""Define and check the settings of pruning and of a model."""
 
 import dataclasses
 import difflib
@@ -10,7 +10,7 @@ from typing import Any, Literal
 from espnet_prune.errors import UserError
 
 PRUNING_KINDS = ("none", "vanilla", "differentiable")
-# What the models predict beside durations: ESPnet's extractor of it, and the setting
+# What the models predict in addition to durations: ESPnet's extractor, and the setting
 # that averages its values over tokens, which needs durations from outside the model.
 VARIANCES = (
     ("pitch", "dio", "use_token_averaged_f0"),
@@ -23,19 +23,19 @@ class PruningConf:
     """Settings of pruned attention, ``pruning_conf`` in YAML.
 
     Args:
-        sparsity_ratio: R, the mean soft mask that L_sp pulls towards, in (0, 1); lower
-            prunes more. It is not the share of connections that survives.
+        sparsity_ratio: R, the target of the mean soft mask in L_sp, in (0, 1); lower
+            prunes more. It is not the kept share of connections.
         temperature: T of the soft mask, > 0.
         sparsity_weight: weight of L_sp in the loss; 0 is the ablation "w/o L_sp".
         combine_heads: "or" shares the union of the heads' masks, "none" keeps one mask
-            a head. Default: "or" for vanilla, "none" for differentiable pruning.
+            per head. Default: "or" for vanilla, "none" for differentiable pruning.
         phase: 1 or 2, see the module.
         inference_mask: "hard" or "soft"; soft with a single long phase 1 is the
             ablation "w/o SM_hard".
         threshold_init: theta at the first step, in multiples of 1/N.
-        threshold_scale: theta = threshold_scale * parameter. Adam moves a parameter by
-            about the learning rate a step whatever its gradient, so a short run needs
-            a scale to reach the thresholds of a long one. The paper has 1.
+        threshold_scale: theta = threshold_scale * parameter. Adam changes a parameter
+            by about the learning rate per step for any gradient, so a short run needs a
+            scale to reach the thresholds of a long one. The paper uses 1.
         frame_count: the N of theta / N, "valid" frames of the utterance or the "padded"
             length of its batch.
         sparsity_pairs: L_sp averages over "valid" query-key pairs or over the "padded"
@@ -133,7 +133,8 @@ def parse_pruning(
         UserError: an unknown name or setting, or a value outside its range.
 
     """
-    if pruning is False or pruning is None:  # YAML reads `no` and an empty value so
+    # YAML reads `no` as False and an empty value as None
+    if pruning is False or pruning is None:
         pruning = "none"
     require_choice(f"tts_conf.{option}", pruning, PRUNING_KINDS)
     if conf is not None and not isinstance(conf, dict):
@@ -160,14 +161,14 @@ def parse_encoder_pruning(
     Args:
         pruning, pruning_conf: of the decoder, see ``parse_pruning``.
         encoder_pruning: of the encoder.
-        encoder_pruning_conf: its settings; those of ``pruning_conf`` where not given.
+        encoder_pruning_conf: its settings; by default those of ``pruning_conf``.
 
     Returns:
         Settings of the decoder and of the encoder.
 
     Raises:
         UserError: see ``parse_pruning``; also if the encoder would need phases that the
-            decoder does not have, for both are trained in the same ones.
+            decoder does not have, because both are trained in the same phases.
 
     """
     conf = parse_pruning(pruning, pruning_conf)
@@ -176,29 +177,30 @@ def parse_encoder_pruning(
     if encoder_pruning == "differentiable":
         if pruning != "differentiable":
             raise UserError(
-                "encoder_pruning is differentiable, but pruning, which decides on the "
-                f"phases of training, is {pruning}: set pruning: differentiable too"
+                "encoder_pruning is differentiable, but pruning, which determines "
+                f"the phases of training, is {pruning}: set pruning: differentiable "
+                "too"
             )
         for name in ("phase", "inference_mask"):
             if getattr(own, name) != getattr(conf, name):
                 raise UserError(
                     f"encoder_pruning_conf.{name} is {getattr(own, name)}, but "
-                    f"pruning_conf.{name} is {getattr(conf, name)}: both parts go "
-                    "through the same phases, leave the former out"
+                    f"pruning_conf.{name} is {getattr(conf, name)}: both parts have "
+                    "the same phases, leave the former out"
                 )
     return conf, own
 
 
 def choose_durations(tts: str, conf: Mapping[str, Any], data_has_them: bool) -> str:
-    """Say where a model gets its durations: "given" with the data, or "learned".
+    """Return the source of a model's durations: "given" with the data, or "learned".
 
     Args:
         tts: name of one of the plugin's models.
-        conf: its settings; what they say of ``durations`` is kept.
-        data_has_them: whether the data has ``durations``, which decides otherwise.
+        conf: its settings; ``durations`` in them is kept.
+        data_has_them: whether the data has ``durations``, which is the default.
 
     """
-    if tts != "stylespeech":  # the others have no aligner inside
+    if tts != "stylespeech":  # the other models have no aligner
         return "given"
     return conf.get("durations", "given" if data_has_them else "learned")
 
@@ -209,7 +211,7 @@ def check_variances(
     """Refuse settings of durations, pitch and energy that do not go together.
 
     Args:
-        settings: options of training by name; what is left out follows from the rest.
+        settings: options of training by name; missing ones follow from the rest.
         durations: "given" or "learned".
         data_has_them: whether the data has ``durations``.
 
@@ -222,7 +224,7 @@ def check_variances(
     if durations == "given" and not data_has_them:
         raise UserError(
             f"{tts} needs durations, but the data has none: name the folder of "
-            "durations by --teacher_dumpdir, or let stylespeech find them by "
+            "durations with --teacher_dumpdir, or let stylespeech learn them with "
             "tts_conf.durations: learned"
         )
     for name, extractor, averaged in VARIANCES:
@@ -241,14 +243,14 @@ def check_variances(
 
 
 def require_numbers(model: Callable[..., Any], settings: dict[str, Any]) -> None:
-    """Refuse values that are not numbers of the kind that a model asks for.
+    """Refuse values that are not numbers of the kind that a model needs.
 
     Args:
-        model: class whose constructor's annotations and names say what is wanted.
+        model: class; annotations and names of its constructor define the kinds.
         settings: its arguments by name.
 
     Raises:
-        UserError: a size, rate or weight that is none, or outside its range.
+        UserError: a size, rate or weight is not a number, or outside its range.
 
     """
     for name, parameter in inspect.signature(model).parameters.items():
@@ -283,7 +285,7 @@ def require_choice(name: str, value: Any, choices) -> None:
 
 
 def did_you_mean(name: str, known) -> str:
-    """Return a hint at the known name that is closest to a misspelt one."""
+    """Return a hint with the known name that is closest to a misspelled one."""
     close = difflib.get_close_matches(name, known, n=1)
     return f"; did you mean {close[0]}?" if close else ""
 

@@ -1,4 +1,4 @@
-"""Errors that a user can mend, and how the commands end on them."""
+"""Errors that a user can correct, and how commands end with them."""
 
 import sys
 from collections.abc import Callable
@@ -7,12 +7,12 @@ from collections.abc import Callable
 class UserError(ValueError):
     """Something the user asked for cannot be done.
 
-    The message is one line: what was wrong, then what to do about it.
+    The message is one line, which names the fault and then the remedy.
     """
 
 
 def first_line(error: BaseException) -> str:
-    """Give the first line of an error's message that says something."""
+    """Return the first line of an error's message that is not empty."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0][:200] if lines else type(error).__name__
 

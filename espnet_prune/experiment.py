@@ -1,6 +1,6 @@
 """The files of an experiment folder: config.yaml and the progress in checkpoint.pth.
 
-Importing this module imports neither ESPnet nor torch; torch is loaded where a
+Importing this module imports neither ESPnet nor torch; torch is loaded when a
 checkpoint is read.
 """
 
@@ -22,7 +22,7 @@ def read_config(path: str | Path) -> dict[str, Any]:
         path: An experiment folder, or a file such as its ``config.yaml``.
 
     Raises:
-        UserError: The file is missing, or it has no settings of a training.
+        UserError: The file is missing, or is not the configuration of a training.
 
     """
     path = Path(path)
@@ -32,12 +32,12 @@ def read_config(path: str | Path) -> dict[str, Any]:
             config = yaml.load(stream, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(
-            f"{file.parent} holds no {file.name}; give the experiment folder that "
+            f"{file.parent} contains no {file.name}; give the experiment folder that "
             "training wrote"
         ) from None
     except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise UserError(f"{file} is not readable YAML ({reason}); mend it") from None
+        raise UserError(f"{file} is not readable YAML ({reason}); correct it") from None
     if not isinstance(config, dict):
         raise UserError(
             f"{file} is not the configuration of a training; give the {CONFIG} of an "
@@ -47,7 +47,7 @@ def read_config(path: str | Path) -> dict[str, Any]:
 
 
 def read_progress(folder: str | Path) -> dict[str, Any]:
-    """Read the state of ESPnet's reporter out of checkpoint.pth.
+    """Read the state of ESPnet's reporter from checkpoint.pth.
 
     Returns:
         ``epoch``, and ``stats``: epoch -> split -> name -> value.
@@ -59,7 +59,7 @@ def read_progress(folder: str | Path) -> dict[str, Any]:
     path = Path(folder) / CHECKPOINT
     if not path.exists():
         raise UserError(
-            f"{folder} holds no {CHECKPOINT}; train at least one epoch there first"
+            f"{folder} contains no {CHECKPOINT}; train at least one epoch there first"
         )
     import pickle
     from zipfile import BadZipFile
@@ -68,7 +68,7 @@ def read_progress(folder: str | Path) -> dict[str, Any]:
 
     broken = (EOFError, KeyError, OSError, RuntimeError, TypeError, ValueError)
     try:
-        # Mapped, not read: the checkpoint carries model and optimiser as well.
+        # Mapped, not read, because the checkpoint contains model and optimiser too.
         states = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
         return {name: states["reporter"][name] for name in ("epoch", "stats")}
     except (*broken, BadZipFile, pickle.UnpicklingError):
@@ -79,7 +79,7 @@ def read_progress(folder: str | Path) -> dict[str, Any]:
 
 
 def is_finished(config: dict[str, Any], progress: dict[str, Any]) -> bool:
-    """Tell whether a training came to its end; early stopping is one.
+    """Return whether a training is finished, also by early stopping.
 
     Args:
         config: Settings of the training, see ``read_config``.

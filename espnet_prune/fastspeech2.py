@@ -1,7 +1,7 @@
 """ESPnet's FastSpeech2 with self-attention that can be pruned.
 
-Encoder and decoder may be transformers or conformers; everything that is not pruning
-is ESPnet's, its arguments and its statistics included.
+Encoder and decoder may be transformers or conformers; everything except pruning,
+including arguments and statistics, is ESPnet's.
 """
 
 import dataclasses
@@ -36,18 +36,19 @@ class PrunedFastSpeech2(FastSpeech2):
         pruning: self-attention of the decoder: none, vanilla or differentiable.
         pruning_conf: see ``espnet_prune.training.phases.PruningConf``.
         encoder_pruning: the same for the encoder.
-        encoder_pruning_conf: its settings; those of ``pruning_conf`` where not given.
-        plugin_version: version of espnet_prune that trained the model; written by it.
-        fastspeech2_conf: the arguments of ESPnet's FastSpeech2. With ``use_gst`` the
+        encoder_pruning_conf: its settings; by default those of ``pruning_conf``.
+        plugin_version: version of espnet_prune that trained the model; training writes
+            it.
+        fastspeech2_conf: the arguments of ESPnet's FastSpeech2. With ``use_gst``, the
             voice is that of a reference, as in StyleSpeech.
 
     Raises:
-        UserError: an unknown or impossible setting, or a model that a newer version of
-            this plugin has trained.
+        UserError: a setting is unknown or impossible, or a newer version of this plugin
+            trained the model.
 
     """
 
-    durations = "given"  # with the data; there is no aligner inside
+    durations = "given"  # with the data; the model has no aligner
 
     def __init__(
         self,
@@ -112,10 +113,10 @@ class PrunedFastSpeech2(FastSpeech2):
 
         Args:
             text, text_lengths, feats, feats_lengths, durations, durations_lengths,
-                batch: as those of FastSpeech2.
+                batch: as in FastSpeech2.
 
         Returns:
-            As FastSpeech2's; the statistics also have threshold, kept share, kept mass
+            As in FastSpeech2; the statistics also have threshold, kept share, kept mass
             and mean soft mask of each decoder layer, counted from 1.
 
         Raises:
@@ -153,20 +154,21 @@ class PrunedFastSpeech2(FastSpeech2):
         """
         if feats_lengths is None:
             return self.gst(feats)
-        # ESPnet's style encoder reads padding as speech: one by one there is none
+        # ESPnet's style encoder reads padding as speech, so encode references one by
+        # one
         return torch.cat(
             [self.gst(x[None, :n]) for x, n in zip(feats, feats_lengths, strict=True)]
         )
 
     def inference(self, text, feats=None, style_vector=None, **given):
-        """Say one text with the masks of inference.
+        """Speak one text with the masks of inference.
 
         Args:
-            text, feats, given: as FastSpeech2's.
-            style_vector: (adim,), in place of the reference ``feats`` of ``use_gst``.
+            text, feats, given: as in FastSpeech2.
+            style_vector: (adim,), instead of the reference ``feats`` of ``use_gst``.
 
         Returns:
-            As FastSpeech2's.
+            As in FastSpeech2.
 
         """
         with synthesising(self):
@@ -182,14 +184,14 @@ class PrunedFastSpeech2(FastSpeech2):
         style_vector=None,
         **given,
     ):
-        """Say several texts with the masks of inference.
+        """Speak several texts with the masks of inference.
 
         Args:
-            text, text_lengths, feats, feats_lengths, given: as FastSpeech2's.
-            style_vector: (B, adim) or (1, adim), in place of references.
+            text, text_lengths, feats, feats_lengths, given: as in FastSpeech2.
+            style_vector: (B, adim) or (1, adim), instead of references.
 
         Returns:
-            As FastSpeech2's.
+            As in FastSpeech2.
 
         """
         if self.use_gst and style_vector is None and feats is not None:
@@ -200,14 +202,14 @@ class PrunedFastSpeech2(FastSpeech2):
 
 
 class _StyleEncoder(StyleEncoder):
-    """ESPnet's style tokens; a style vector (B, adim) in place of mels goes through."""
+    """ESPnet's style tokens, which also accept a style vector (B, adim)."""
 
     def forward(self, speech):
         return speech if speech.dim() == 2 else super().forward(speech)
 
 
 def _joined_signature() -> inspect.Signature:
-    """List FastSpeech2's arguments as ours, for ESPnet to write into config.yaml."""
+    """Return FastSpeech2's arguments as ours; ESPnet writes them to config.yaml."""
     own = inspect.signature(PrunedFastSpeech2).parameters
     theirs = inspect.signature(FastSpeech2).parameters
     joined = {**theirs, **own}

@@ -1,4 +1,4 @@
-"""Files that are whole or absent, folders with one writer, results that are kept."""
+"""Write complete files, lock folders, and keep results of long work."""
 
 import contextlib
 import errno
@@ -13,24 +13,24 @@ from typing import Any
 
 from espnet_prune.errors import UserError
 
-# Names of files end at 255 bytes, and ours get a temporary part and an ending.
+# File names have at most 255 bytes, and ours get a temporary part and an ending.
 LONGEST_NAME = 200
 ABANDONED_SECONDS = 24 * 3600
 LOCK, OWNER = ".lock", ".lock.owner"
 
-_swept: set[Path] = set()  # folders that this process has looked through
+_swept: set[Path] = set()  # folders that this process has cleaned
 
 
 @contextlib.contextmanager
 def replace_when_written(path: str | Path) -> Iterator[Path]:
-    """Hand out a temporary name beside ``path`` and move it in place at the end.
+    """Yield a temporary name in the folder of ``path``, and rename it at the end.
 
-    A process that is killed in between leaves the old file, or none, never half of
-    one. Each writer has a temporary name of its own, so the content is always that of
-    one of them. The content is on the disk before the name changes.
+    A process that is killed in between leaves the old file, or none, never a part of
+    one. Each writer has its own temporary name, so the content is always that of one
+    writer. The content is on the disk before the name changes.
 
     Raises:
-        UserError: The disk is full, or the folder cannot be written to.
+        UserError: The disk is full, or the folder is not writable.
 
     """
     path = Path(path)
@@ -47,8 +47,8 @@ def replace_when_written(path: str | Path) -> Iterator[Path]:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         if full or error.filename == str(partial):
             raise UserError(
-                f"cannot write {path} ({error.strerror}): make room, or choose a "
-                "folder that can be written to"
+                f"cannot write {path} ({error.strerror}): free disk space, or choose "
+                "a writable folder"
             ) from error
         raise
     finally:
@@ -65,7 +65,7 @@ def _flush(path: Path) -> None:
 
 
 def _remove_abandoned(folder: Path) -> None:
-    """Remove what killed writers left, once a process and folder."""
+    """Remove files of killed writers, once per process and folder."""
     if folder in _swept:
         return
     _swept.add(folder)
@@ -77,13 +77,13 @@ def _remove_abandoned(folder: Path) -> None:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write a text file, whole or not at all."""
+    """Write a text file, completely or not at all."""
     with replace_when_written(path) as partial:
         partial.write_text(text, encoding="utf-8", newline="\n")
 
 
 def is_done(path: Path, state: str) -> bool:
-    """Say whether ``mark_done`` has written this mark for the same ``state``."""
+    """Return whether ``mark_done`` has written this mark for the same ``state``."""
     try:
         return path.read_text(encoding="utf-8") == f"{state}\n"
     except (OSError, UnicodeDecodeError):
@@ -91,28 +91,28 @@ def is_done(path: Path, state: str) -> bool:
 
 
 def mark_done(path: Path, state: str) -> None:
-    """Write a mark beside finished work.
+    """Write a mark for finished work.
 
     Args:
         path: The mark.
-        state: One line that says what the work was made from. Work that was made from
-            something else counts as not done.
+        state: One line that describes the inputs of the work. Work with other inputs
+            counts as not done.
 
     """
     write_text(path, f"{state}\n")
 
 
 class Journal:
-    """Results of long work that are kept as they come: an interrupted run goes on.
+    """Results of long work, each kept at once, so that an interrupted run continues.
 
     Used as a context manager, it is open for ``add``.
 
     Args:
-        path: The file, a line of JSON each.
-        state: What all results depend on; those of another state are forgotten.
+        path: The file, with a line of JSON for each result.
+        state: What all results depend on; results of another state are ignored.
 
     Attributes:
-        known: Results by key, those of earlier runs included.
+        known: Results by key, including those of earlier runs.
 
     """
 
@@ -125,7 +125,7 @@ class Journal:
             if json.loads(lines[0]) != {"state": state}:
                 return
         for line in lines[1:]:
-            # the last line is empty, or half of one
+            # the last line is empty or incomplete
             with contextlib.suppress(ValueError, TypeError):
                 key, value = json.loads(line)
                 self.known[key] = value
@@ -142,7 +142,7 @@ class Journal:
         self._file.close()
 
     def add(self, key: str, value: Any) -> None:
-        """Keep a result that JSON can hold."""
+        """Keep a result that JSON can represent."""
         self._file.write(json.dumps([key, value]) + "\n")
         self._file.flush()
         self.known[key] = value
@@ -150,16 +150,16 @@ class Journal:
 
 @contextlib.contextmanager
 def lock_folder(path: str | Path, what: str) -> Iterator[None]:
-    """Keep a folder for this process while it writes there; the folder is made.
+    """Lock a folder while this process writes there; the folder is made.
 
-    The lock ends with the process, however that ends.
+    The lock ends with the process, also if it is killed.
 
     Args:
         path: The folder.
-        what: What is done there, for the message that others get.
+        what: Description of the work for the message to other processes.
 
     Raises:
-        UserError: Another process has the folder, or it cannot be written to.
+        UserError: Another process has locked the folder, or it is not writable.
 
     """
     from filelock import FileLock, Timeout
@@ -171,8 +171,8 @@ def lock_folder(path: str | Path, what: str) -> Iterator[None]:
         lock.acquire()
     except Timeout:
         raise UserError(
-            f"{folder} is in use by {_read_owner(folder)}: wait until that has ended, "
-            "end it, or choose another folder"
+            f"{folder} is in use by {_read_owner(folder)}: wait for it to end, end "
+            "it, or choose another folder"
         ) from None
     except OSError as error:
         raise UserError(
@@ -202,7 +202,7 @@ def _read_owner(folder: Path) -> str:
 
 
 def can_name_a_file(name: str) -> bool:
-    """Say whether an utterance can be written to a file of its name."""
+    """Return whether an utterance can be written to a file of its name."""
     return (
         bool(name)
         and not set(name) & {"/", "\0"}
@@ -212,13 +212,13 @@ def can_name_a_file(name: str) -> bool:
 
 
 def read_json_lines(path: Path) -> dict[str, dict[str, Any]]:
-    """Read JSON lines, each the record of an ``utterance``; no file has no records.
+    """Read JSON lines, each the record of an ``utterance``; {} for a missing file.
 
-    Of two lines for an utterance the last one counts. Lines that cannot be read are
-    left out, such as the last one of a process that was killed.
+    The last line for an utterance counts. Broken lines, such as the last one of an
+    interrupted run, are skipped.
     """
     records: dict[str, dict[str, Any]] = {}
-    # bytes: a line may end within a character, and a text may hold U+2028, at which
+    # bytes: a line may end within a character, and a text may contain U+2028, at which
     # splitlines would split
     for line in path.read_bytes().split(b"\n") if path.is_file() else ():
         with contextlib.suppress(ValueError, KeyError, TypeError):

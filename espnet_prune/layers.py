@@ -1,8 +1,7 @@
-"""Dropout, attention and convolution over time in less time and memory.
+"""Faster dropout, attention and convolution over time, with less memory.
 
-They compute what ``torch.nn`` and ESPnet compute. Dropout and convolution are made for
-a CPU: on any other device, in half precision and under ``torch.compile`` they hand over
-to ``torch.nn``.
+Results are those of ``torch.nn`` and ESPnet. Dropout and convolution are for a CPU: on
+any other device, in half precision and under ``torch.compile`` they call ``torch.nn``.
 
 Letters: B utterances, T padded length, D input and O output channels, K taps of a
 kernel.
@@ -16,22 +15,22 @@ import weakref
 import torch
 import torch.nn.functional as F
 
-# ESPnet prints that the optional flash_attn is missing, in front of every command's own
-# words; it computes no probabilities, so pruned attention has no use for it.
+# ESPnet prints a warning that flash_attn is missing. Pruned attention cannot use
+# flash_attn, because it does not return probabilities.
 with contextlib.redirect_stderr(io.StringIO()):
     from espnet2.legacy.nets.pytorch_backend.transformer.attention import (
         MultiHeadedAttention,
     )
 
-LEVELS = 256  # values of a random byte: the steps of a dropout rate
+LEVELS = 256  # number of values of a random byte, and so of dropout rates
 
 
 class Dropout(torch.nn.Dropout):
-    """Dropout from one random byte an element instead of a Bernoulli draw.
+    """Dropout from one random byte per element instead of a Bernoulli draw.
 
-    On a CPU the draw is the dearest part of dropout, four times the arithmetic. The
-    rate is rounded to 1/256 (0.1 becomes 0.1016), and the survivors are scaled by the
-    exact inverse of the share that is kept.
+    On a CPU, the draw takes four times as long as the arithmetic. The rate is rounded
+    to 1/256 (0.1 becomes 0.1016), and kept elements are scaled by the exact inverse of
+    the kept share.
     """
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -46,12 +45,12 @@ class Dropout(torch.nn.Dropout):
 def draw_mask(
     shape: torch.Size, rate: float, device: torch.device | str = "cpu"
 ) -> tuple[torch.Tensor, float]:
-    """Draw what dropout keeps.
+    """Draw the mask of dropout.
 
     Args:
         shape: of the mask.
         rate: share of elements to drop, above 0 and below 1.
-        device: of the mask; only on a CPU is the rate rounded.
+        device: of the mask; the rate is rounded only on a CPU.
 
     Returns:
         Tensor: true where an element is kept, of the shape.
@@ -69,7 +68,7 @@ def draw_mask(
 
 
 class _Mask(torch.autograd.Function):
-    """Multiply by a mask and a factor; the mask, a byte an element, is all it keeps."""
+    """Multiply by a mask and a factor; only the mask, a byte per element, is kept."""
 
     @staticmethod
     def forward(ctx, x, keep, factor):
@@ -87,7 +86,7 @@ class _Mask(torch.autograd.Function):
 def mish(x: torch.Tensor) -> torch.Tensor:
     """Return x * tanh(softplus(x)).
 
-    On a CPU tanh(softplus(x)) comes from a single exponential, n / (n + 2) with
+    On a CPU, tanh(softplus(x)) is computed with a single exponential, n / (n + 2) with
     n = e^x (e^x + 2), in a third of the time.
     """
     return _Mish.apply(x) if _is_eager_on_cpu(x) else F.mish(x)
@@ -122,7 +121,7 @@ class Mish(torch.nn.Module):
 
 
 def full_precision(device: torch.device):
-    """Return a context without autocast; the meta device has none to begin with."""
+    """Return a context without autocast; the meta device does not have autocast."""
     if device.type == "meta":
         return contextlib.nullcontext()
     return torch.autocast(device.type, enabled=False)
@@ -131,8 +130,8 @@ def full_precision(device: torch.device):
 def probabilities(scores: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
     """Softmax over the valid keys in float32, zero at the others.
 
-    The lowest number added to a score hides a key as well as filling it in does, and
-    its gradient costs nothing: each pass over (B, H, T, T) counts.
+    Adding the lowest number to a score hides a key. This is cheaper than masked_fill,
+    whose gradient needs another pass over (B, H, T, T).
 
     Args:
         scores: (B, H, T, T).
@@ -148,7 +147,7 @@ def probabilities(scores: torch.Tensor, mask: torch.Tensor | None) -> torch.Tens
         bias = scores.new_zeros(mask.shape).masked_fill(mask.eq(0), lowest)
         scores = scores + bias.unsqueeze(1)
     attn = scores.softmax(dim=-1)
-    if mask is not None and mask.size(1) > 1:  # queries may differ: some without a key
+    if mask is not None and mask.size(1) > 1:  # queries differ; some have no key
         attn = attn * mask.bool().any(dim=-1, keepdim=True).unsqueeze(1)
     return attn
 
@@ -163,14 +162,14 @@ def attend(
 ) -> torch.Tensor:
     """Weigh values by attention that is dense or pruned by a hard mask.
 
-    The same as softmax, hard mask, dropout and product one after the other, but only
-    one number a connection is kept for the backward pass.
+    The result is that of softmax, hard mask, dropout and product in turn, but only one
+    number per connection is kept for the backward pass.
 
     Args:
         scores: (B, H, T, T).
         value: (B, H, T, d).
         mask: true where a key may be attended to (B, 1, T); None for all.
-        dropout_rate: of the connections that are left.
+        dropout_rate: of the remaining connections.
         cutoff: probability below which a connection is pruned (B, 1, 1, 1); None for
             dense attention.
         share: a connection stays if any head keeps it.
@@ -191,15 +190,15 @@ def attend(
 class _Attend(torch.autograd.Function):
     """Softmax, hard mask, dropout and product with the values in one.
 
-    A probability is never negative. Its sign is therefore free to say, in what is kept
-    for the backward pass, that a connection has been pruned or dropped.
+    A probability is never negative. In the tensor for the backward pass, a negative
+    sign therefore marks a connection that was pruned or dropped.
     """
 
     @staticmethod
     def forward(ctx, scores, value, bias, dropout_rate, cutoff, share):
         scores = scores if bias is None else scores + bias
         signed = scores.softmax(dim=-1)
-        factor, margins = 1.0, []  # a margin is negative where a connection goes
+        factor, margins = 1.0, []  # a negative margin removes a connection
         if cutoff is not None:
             margin = signed - cutoff
             margins.append(margin.amax(dim=1, keepdim=True) if share else margin)
@@ -225,20 +224,20 @@ class _Attend(torch.autograd.Function):
         kept = signed if ctx.dense else signed.clamp(min=0)
         grad_value = kept.to(grad.dtype).transpose(-2, -1) @ grad
         grad_scores = (grad @ value.transpose(-2, -1)).to(signed.dtype).mul_(kept)
-        # the gradient of softmax: a row's share in what its probabilities gain
+        # the gradient of softmax subtracts the sum of each row, by probability
         gains = grad_scores.sum(dim=-1, keepdim=True)
         grad_scores.addcmul_(signed if ctx.dense else signed.abs(), gains, value=-1)
         return grad_scores, grad_value, None, None, None, None
 
 
 class SelfAttention(MultiHeadedAttention):
-    """ESPnet's multi-head attention, dense, in less time and memory.
+    """ESPnet's multi-head attention, dense, with less time and memory.
 
-    It keeps no attention map: ``attn`` stays None.
+    It does not keep the attention map: ``attn`` stays None.
     """
 
     def forward(self, query, key, value, mask, expand_kv=False):
-        """Attend as ESPnet's class does."""
+        """Return the same as ESPnet's class."""
         q, k, v = self.forward_qkv(query, key, value, expand_kv)
         scores = scaled_scores(q, k)
         rate = self.dropout.p if self.training else 0.0
@@ -253,7 +252,7 @@ class SelfAttention(MultiHeadedAttention):
 def scaled_scores(q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
     """Return the scores (B, H, T, T) of queries and keys (B, H, T, d).
 
-    Scaling the queries costs less than scaling the scores, of which there are more.
+    There are fewer queries than scores, so scaling the queries is faster.
     """
     return (q * q.size(-1) ** -0.5) @ k.transpose(-2, -1)
 
@@ -279,11 +278,11 @@ def convolve(conv: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
     return _convolve_by_phases(x, _kernel_by_phases(conv), conv.bias, taps // 2)
 
 
-# With fewer channels the sums cost what the products save.
+# With fewer channels, the sums take the time that the products save.
 LEAST_CHANNELS = 128
 PHASES = 3
 
-# Toom and Cook: three outputs of a filter of three taps by five products, not nine.
+# Toom and Cook: three outputs of a filter of three taps from five products, not nine.
 # Evaluate input and kernel at 0, 1, -1, 2 and infinity, multiply, and interpolate.
 _OF_INPUT = (
     (2, -1, -2, 1, 0),
@@ -302,13 +301,15 @@ _OF_KERNEL = (
 _OF_PRODUCTS = ((1, 1, 1, 1, 0), (0, 1, -1, 2, 0), (0, 1, 1, 4, 1))
 
 
-_kernels = weakref.WeakKeyDictionary()
+_kernels: weakref.WeakKeyDictionary[torch.nn.Module, tuple] = (
+    weakref.WeakKeyDictionary()
+)
 
 
 def _kernel_by_phases(conv):
     """Evaluate the kernel of a convolution for ``_convolve_by_phases``.
 
-    That takes as long as the convolution of a short sentence. Without gradients it is
+    This takes as long as the convolution of a short sentence. Without gradients it is
     therefore done once, until the weights change.
 
     Returns:
@@ -334,12 +335,13 @@ def _evaluate_kernel(weight):
 
 
 def _convolve_by_phases(x, kernel, bias, before):
-    """Convolve x (B, T, D) by 5/9 of the multiplications.
+    """Convolve x (B, T, D) with 5/9 of the multiplications.
 
-    Frames and taps are dealt to three phases, t mod 3. Between phases the convolution
-    is a filter of three taps, which Toom and Cook do by five products; each product is
-    a convolution of a third of the taps over a third of the frames. The rounding error
-    is up to three times that of ``conv1d``. ``before`` zeros stand before the frames.
+    Frames and taps are divided into three phases, t mod 3. Between phases, the
+    convolution is a filter of three taps, for which Toom and Cook need five products;
+    each product is a convolution of a third of the taps over a third of the frames. The
+    rounding error is up to three times that of ``conv1d``. ``before`` is the number of
+    zeros before the first frame.
     """
     batch, length, size = x.shape
     rows, outputs = kernel.size(2) // size, -(-length // PHASES)
@@ -369,8 +371,8 @@ def _convolve_directly(x, weight, bias):
 class _WindowProduct(torch.autograd.Function):
     """Multiply every window of successive frames by a matrix, for J pairs at once.
 
-    The frames of a window lie one behind the other in memory, so that a view with
-    overlapping rows is the left factor and nothing is copied.
+    The frames of a window are contiguous in memory, so that a view with overlapping
+    rows is the left factor and nothing is copied.
     """
 
     @staticmethod
@@ -382,8 +384,8 @@ class _WindowProduct(torch.autograd.Function):
             weight: (O, J, K * D) for windows of K frames.
 
         Returns:
-            (J, B, T, O): what belongs to the window that begins at a frame. The last
-            K - 1 of an utterance mean nothing, for their windows reach beyond it.
+            (J, B, T, O): the product for the window that begins at each frame. The last
+            K - 1 of an utterance are undefined, because their windows extend beyond it.
 
         """
         y = x.new_empty(*x.shape[:3], weight.size(0))
@@ -421,8 +423,8 @@ def _windows(frames, matrix):
 def _matrices(dtype, rows):
     """Return the matrices of Toom and Cook for input, kernel and products.
 
-    That of the kernel holds one copy for each of its ``rows`` of three taps: it takes
-    (3 * rows,) taps to (5 * rows,), point by point.
+    The matrix of the kernel has one copy for each of its ``rows`` of three taps: it
+    maps (3 * rows,) taps to (5 * rows,), point by point.
     """
     with torch.inference_mode(False):  # those of a synthesis must serve a training too
         of_input, of_kernel, of_products = (
@@ -436,7 +438,7 @@ def _matrices(dtype, rows):
 
 
 def _is_eager_on_cpu(x):
-    """Tell whether x is for this file's arithmetic: full precision on a CPU, now."""
+    """Return whether this file's code computes x: eager mode, full precision, CPU."""
     return (
         x.device.type == "cpu"
         and x.dtype in (torch.float32, torch.float64)

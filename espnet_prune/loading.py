@@ -1,7 +1,7 @@
-"""The one loader of each kind of file that others may have made or broken.
+"""Load files that may be broken or not trusted.
 
-A file that is missing, empty, cut off, damaged or something else ends in one line that
-names it. Importing this module imports neither torch nor ESPnet.
+A file that is missing, empty, cut off, damaged or of another kind gives a message of
+one line that names it. Importing this module imports neither torch nor ESPnet.
 """
 
 import tarfile
@@ -15,12 +15,12 @@ from espnet_prune.errors import UserError
 
 # A configuration with a list of 100,000 tokens takes 2 MB.
 MAX_YAML_BYTES = 16 * 2**20
-# Aliases let some hundred bytes of YAML stand for billions of entries.
+# With aliases, a few hundred bytes of YAML can mean billions of entries.
 MAX_YAML_ENTRIES = 2_000_000
 # Archives of ESPnet's packing stage are stored, not compressed.
 MAX_UNPACKED_BYTES = 4 * 2**30
 MAX_UNPACKED_RATIO = 100
-# No ratio is asked of small archives: configurations and tables compress well.
+# Small archives may have any ratio, because configurations and tables compress well.
 SMALL_ARCHIVE_BYTES = 64 * 2**20
 
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -31,14 +31,14 @@ def load_yaml(path: str | Path, what: str = "configuration") -> dict[str, Any]:
 
     Args:
         path: The file.
-        what: What it should be, for the message.
+        what: Kind of the file, for the message.
 
     Returns:
         Its settings.
 
     Raises:
-        UserError: It cannot be read, is no YAML, holds no settings, or is far larger
-            than any such file.
+        UserError: The file cannot be read, is not YAML, has no settings, or is far
+            larger than any such file.
     """
     path = Path(path)
     try:
@@ -64,48 +64,48 @@ def parse_yaml(
         settings = yaml.load(text, Loader=_Loader)
         if not isinstance(settings, dict):
             found = "nothing" if settings is None else type(settings).__name__
-            raise ValueError(f"it holds {found}, not lines of NAME: VALUE")
+            raise ValueError(f"it contains {found}, not lines of NAME: VALUE")
         if _count_entries(settings, {}) > MAX_YAML_ENTRIES:
             raise ValueError("its aliases repeat too much")
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UserError(
-            f"{name} is no {what} ({first_line(error)}): name another file, or make "
-            "it again"
+            f"{name} is not a {what} ({first_line(error)}): name another file, or "
+            "make it again"
         ) from error
     return settings
 
 
 def _count_entries(value: Any, known: dict[int, int | None]) -> int:
-    """Count what is left when every alias is written out.
+    """Count the entries when every alias is written out.
 
     Raises:
-        ValueError: An alias stands for something around it.
+        ValueError: An alias refers to a part that contains it.
     """
     if not isinstance(value, (dict, list)):
         return 1
     if id(value) not in known:
-        known[id(value)] = None  # until all of it is counted
+        known[id(value)] = None  # until it is counted completely
         inside = value.values() if isinstance(value, dict) else value
         known[id(value)] = 1 + sum(_count_entries(entry, known) for entry in inside)
     count = known[id(value)]
     if count is None:
-        raise ValueError("an alias stands for what it is part of")
+        raise ValueError("an alias refers to a part that contains it")
     return count
 
 
 def load_weights(path: str | Path, finite: bool = True) -> dict[str, Any]:
-    """Read weights or a checkpoint to the CPU, and check that they are whole.
+    """Read weights or a checkpoint to the CPU, and check that they are complete.
 
     Args:
-        path: What ``torch.save`` wrote, or a ``.safetensors`` file.
+        path: A file of ``torch.save``, or a ``.safetensors`` file.
         finite: Refuse values that are NaN or infinite.
 
     Returns:
         The dictionary in the file, for instance name and tensor of each weight.
 
     Raises:
-        UserError: The file is missing, empty, cut off, damaged or something else, or
-            holds values that are no numbers; the first such weight is named.
+        UserError: The file is missing, empty, cut off, damaged or of another kind, or
+            has values that are not finite; the first such weight is named.
     """
     import torch
 
@@ -121,9 +121,9 @@ def load_weights(path: str | Path, finite: bool = True) -> dict[str, Any]:
             _check_crc(path)
             weights = torch.load(path, map_location="cpu", weights_only=True)
         if not isinstance(weights, dict):
-            raise ValueError(f"it holds a {type(weights).__name__}")
+            raise ValueError(f"it contains a {type(weights).__name__}")
     except Exception as error:
-        # of a broken file pickle, zipfile, torch and safetensors each raise their own
+        # pickle, zipfile, torch and safetensors raise different errors for broken files
         raise UserError(
             f"cannot load the weights {path} ({first_line(error)}): name another "
             "file, or copy or train it again"
@@ -134,9 +134,9 @@ def load_weights(path: str | Path, finite: bool = True) -> dict[str, Any]:
 
 
 def _check_crc(path: Path) -> None:
-    """Compare a zip with its checksums, which ``torch.load`` does not do.
+    """Check a zip file against its checksums, which ``torch.load`` does not do.
 
-    Files in the older format of PyTorch are no zip and have no checksums.
+    Files in the older format of PyTorch are not zip files and have no checksums.
     """
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
@@ -147,10 +147,10 @@ def _check_crc(path: Path) -> None:
 
 
 def require_finite(value: Any, path: str | Path, name: str = "") -> None:
-    """Refuse tensors of a nested dictionary or list that hold NaN or infinity.
+    """Refuse tensors of a nested dictionary or list that contain NaN or infinity.
 
     Raises:
-        UserError: It names the file and the first such tensor.
+        UserError: The message names the file and the first such tensor.
     """
     import torch
 
@@ -169,13 +169,13 @@ def require_finite(value: Any, path: str | Path, name: str = "") -> None:
 
 
 def check_archive(path: Path) -> None:
-    """Refuse an archive that would fill the disk or the time of whoever unpacks it.
+    """Refuse an archive that would unpack to far more than a model.
 
     Args:
         path: zip or tar, compressed or not.
 
     Raises:
-        UserError: It unpacks to too much, or holds a broken YAML file.
+        UserError: It would unpack to too much, or contains a broken YAML file.
         OSError, zipfile.BadZipFile, tarfile.TarError: It cannot be read.
     """
     total = 0
@@ -187,7 +187,7 @@ def check_archive(path: Path) -> None:
                     _check_member(path, entry.filename, archive.open(entry))
     else:
         with tarfile.open(path) as archive:
-            for member in archive:  # what is too large is refused before it is read
+            for member in archive:  # a large member is refused before it is read
                 total += member.size
                 require_archive_size(path, total)
                 if member.isfile() and member.name.endswith((".yaml", ".yml")):
@@ -203,7 +203,8 @@ def require_archive_size(path: Path, unpacked: int) -> None:
     if unpacked > allowed:
         raise UserError(
             f"{path} has {packed >> 10} KB and would unpack to {unpacked >> 20} MB, "
-            f"more than {allowed >> 20} MB: it is no packed model, name another file"
+            f"more than {allowed >> 20} MB: it is not a packed model, name another "
+            "file"
         )
 
 
@@ -216,12 +217,12 @@ def _check_member(path: Path, name: str, file: Any) -> None:
         text = content.decode("utf-8")
     except UnicodeDecodeError as error:
         raise UserError(
-            f"{name} in {path} is no text ({error.reason}): pack the model again"
+            f"{name} in {path} is not text ({error.reason}): pack the model again"
         ) from error
     parse_yaml(text, f"{name} in {path}")
 
 
 def first_line(error: BaseException) -> str:
-    """Give the first line of an error's message that says something."""
+    """Return the first line of an error's message that is not empty."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0][:200] if lines else type(error).__name__

@@ -10,9 +10,9 @@ Letters used throughout:
         attention weight 1/N; theta = 1 is the row mean of A, the fixed threshold of
         vanilla pruning
 
-Everything is computed in float32 (float64 for float64 input) whatever the precision
-of A: a typical A is 1/N ~ 0.002, and half precision would flip connections that lie
-near the threshold.
+Everything is computed in float32 (float64 for float64 input) for any precision of A: a
+typical A is 1/N ~ 0.002, and half precision would flip connections that lie near the
+threshold.
 
 Sections are those of Yoon et al., Interspeech 2023: vanilla pruning (VP) and
 differentiable pruning (DP).
@@ -22,12 +22,12 @@ import torch
 
 
 def cutoff(threshold: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-    """Turn a threshold into the probability below which a connection is pruned.
+    """Return the probability below which a threshold prunes a connection.
 
     Args:
         threshold: theta, a scalar, in multiples of the uniform weight.
         lengths: N of every utterance (B,), or the number of keys that every query
-            may attend to (B, T) where that differs, as under a causal mask.
+            may attend to (B, T) if that differs, as under a causal mask.
 
     Returns:
         theta / N, (B, 1, 1, 1) or (B, 1, T, 1).
@@ -45,8 +45,8 @@ def hard_mask(
 ) -> torch.Tensor:
     """Keep the connections whose probability reaches theta / N (DP, second phase).
 
-    The vanilla mask of one head is this one at theta = 1, since the mean of a softmax
-    row over its N keys is 1/N.
+    The vanilla mask of one head is this mask with theta = 1, because the mean of a
+    softmax row over its N keys is 1/N.
 
     Args:
         attn: A (B, H, T, T).
@@ -74,7 +74,8 @@ def soft_mask(
         attn: A (B, H, T, T).
         threshold: theta, a scalar.
         lengths: N (B,) or (B, T), see ``cutoff``.
-        temperature: T of the paper; the mask tends to the hard one as it falls to 0.
+        temperature: T of the paper; the mask approaches the hard one when it approaches
+            0.
 
     Returns:
         SM_soft (B, H, T, T), float, between 0 and 1.
@@ -99,8 +100,8 @@ def weigh_softly(
         attn: A (B, H, T, T), float32 or float64.
         threshold: theta, a scalar.
         lengths: N (B,) or (B, T), see ``cutoff``.
-        weights: of every position in the mean (B, 1, T): a pair of positions counts
-            with the product of its weights, divided by the sum over all pairs.
+        weights: of every position in the mean (B, 1, T): the weight of a pair of
+            positions is the product of its weights, divided by the sum over all pairs.
         temperature: T of the paper.
 
     Returns:
@@ -146,7 +147,7 @@ class _SoftProduct(torch.autograd.Function):
 def union_over_heads(mask: torch.Tensor) -> torch.Tensor:
     """Share one mask among the heads: a connection stays if any head keeps it (VP).
 
-    For a soft mask the largest weight stands in for the logical OR.
+    For a soft mask, the largest weight replaces the logical OR.
 
     Args:
         mask: (B, H, T, T), boolean or float.
@@ -166,7 +167,7 @@ def mean_soft_mask(soft: torch.Tensor, pairs: torch.Tensor) -> torch.Tensor:
         pairs: valid pairs (B, 1, T, T), boolean.
 
     Returns:
-        (H,), one mean a head.
+        (H,), one mean per head.
 
     """
     total = (_upcast(soft) * pairs).sum(dim=(-2, -1))
@@ -174,12 +175,12 @@ def mean_soft_mask(soft: torch.Tensor, pairs: torch.Tensor) -> torch.Tensor:
 
 
 def sparsity_loss(means: torch.Tensor, sparsity_ratio: float) -> torch.Tensor:
-    """Pull the mean soft mask of every head towards R (the paper's L_sp).
+    """Return the paper's L_sp, which moves the mean soft mask of every head towards R.
 
     Args:
         means: mean of SM_soft (L, H) of L layers.
-        sparsity_ratio: R. It is a target of the soft mask's mean, not the share of
-            connections that survives; a lower R prunes more.
+        sparsity_ratio: R. It is a target for the mean of the soft mask, not the kept
+            share of connections; a lower R prunes more.
 
     Returns:
         1 / (L H) * sum of (mean - R)^2, a scalar.
@@ -189,7 +190,7 @@ def sparsity_loss(means: torch.Tensor, sparsity_ratio: float) -> torch.Tensor:
 
 
 def kept_share(hard: torch.Tensor, pairs: torch.Tensor) -> torch.Tensor:
-    """Share of the valid connections that a hard mask keeps.
+    """Return the share of the valid connections that a hard mask keeps.
 
     Args:
         hard: SM_hard (B, H, T, T) or the shared (B, 1, T, T), boolean.
@@ -206,7 +207,7 @@ def kept_share(hard: torch.Tensor, pairs: torch.Tensor) -> torch.Tensor:
 def kept_mass(
     attn: torch.Tensor, hard: torch.Tensor, pairs: torch.Tensor
 ) -> torch.Tensor:
-    """Share of the attention probability that a hard mask keeps.
+    """Return the share of the attention probability that a hard mask keeps.
 
     Args:
         attn: A (B, H, T, T).

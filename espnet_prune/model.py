@@ -3,7 +3,7 @@
 Baseline: Min et al., "Meta-StyleSpeech", ICML 2021. Pruning: Yoon et al., "Pruning
 Self-Attention for Zero-Shot Multi-Speaker Text-to-Speech", Interspeech 2023.
 
-Letters: B utterances, T_text tokens (the appended <eos> included), T_feats mel frames,
+Letters: B utterances, T_text tokens (including the appended <eos>), T_feats mel frames,
 D model width, S width of the style vector, L layers, H heads. ``valid`` is true off
 padding, (B, T, 1).
 """
@@ -50,8 +50,8 @@ from espnet_prune.variance import (
 )
 
 PREDICTED = ("duration", "pitch", "energy")
-MAX_FRAMES_A_TOKEN = 200  # on average over a text: two seconds, and no speech
-_AVERAGED = {"pitch": "f0", "energy": "energy"}  # as ESPnet's extractors name it
+MAX_FRAMES_A_TOKEN = 200  # on average over a text; two seconds per token is not speech
+_AVERAGED = {"pitch": "f0", "energy": "energy"}  # the names of ESPnet's extractors
 
 
 class PhonemeEncoder(torch.nn.Module):
@@ -95,7 +95,7 @@ class MelDecoder(torch.nn.Module):
     Args:
         size: D.
         odim: mel bins.
-        blocks: ``FFTBlock`` layers, the ones that are pruned.
+        blocks: ``FFTBlock`` layers, which are pruned.
         prenet_units: width between the two linear layers of the prenet.
         dropout_rate: of the prenet.
 
@@ -121,7 +121,7 @@ class MelDecoder(torch.nn.Module):
 
 
 class Variances(NamedTuple):
-    """What the predictors say, each (B, T_text, 1): log(d + 1), pitch, energy."""
+    """Outputs of the predictors, each (B, T_text, 1): log(d + 1), pitch, energy."""
 
     log_duration: torch.Tensor
     pitch: torch.Tensor
@@ -129,7 +129,7 @@ class Variances(NamedTuple):
 
 
 class Targets(NamedTuple):
-    """What the data says: durations (B, T_text), pitch and energy (B, T_text, 1)."""
+    """Targets from the data: durations (B, T_text), pitch and energy (B, T_text, 1)."""
 
     durations: torch.Tensor
     pitch: torch.Tensor
@@ -146,17 +146,17 @@ class StyleSpeech(AbsTTS):
         pruning_conf: see ``espnet_prune.training.phases.PruningConf``.
         encoder_pruning: the same for the phoneme encoder. The paper reports that
             pruning it makes the model worse.
-        encoder_pruning_conf: its settings; those of ``pruning_conf`` where not given.
+        encoder_pruning_conf: its settings; by default those of ``pruning_conf``.
         durations: "given" with the data (ESPnet's ``teacher_dumpdir`` convention: one
-            number a token and one for <eos>; pitch and energy averaged over tokens) or
-            "learned" inside the model (pitch and energy by frame).
+            number per token and one for <eos>; pitch and energy averaged over tokens)
+            or "learned" inside the model (pitch and energy by frame).
         adim: D. aheads: H of encoder and decoder.
         elayers, eunits: encoder layers, hidden width of their feed-forward layers.
         dlayers, dunits: the same for the decoder.
         ffn_kernel_sizes: of the feed-forward layers' two convolutions.
         encoder_prenet_kernel_size, decoder_prenet_units: prenets.
         attention_scale: "head_width" divides scores by sqrt(D / H), the usual
-            definition; "model_width" by sqrt(D), as the public StyleSpeech.
+            definition; "model_width" by sqrt(D), as in the public StyleSpeech.
         encoder_dropout_rate, decoder_dropout_rate, attention_dropout_rate: dropout.
         style_units, style_dim, style_heads, style_kernel_size, style_dropout_rate: mel
             style encoder; style_dim is S.
@@ -166,19 +166,20 @@ class StyleSpeech(AbsTTS):
         stop_gradient_from: names of predictors (duration, pitch, energy) whose loss
             does not train the encoder.
         mel_weight, duration_weight, pitch_weight, energy_weight: weights of the losses.
-        forwardsum_weight, binarization_weight: weights of the alignment losses, of
+        forwardsum_weight, binarization_weight: weights of the alignment losses, for
             learned durations only.
         compile_model: train encoder, predictors and decoder compiled by torch.compile.
             The first steps then take minutes; synthesis is never compiled.
-        plugin_version: version of espnet_prune that trained the model; written by it.
+        plugin_version: version of espnet_prune that trained the model; training writes
+            it.
 
     Raises:
-        UserError: an unknown or impossible setting, or a model that a newer version of
-            this plugin has trained.
+        UserError: a setting is unknown or impossible, or a newer version of this plugin
+            trained the model.
 
     """
 
-    # ESPnet hands the reference mel to models that announce this
+    # ESPnet passes the reference mel to models with this attribute
     use_gst = True
     spks = None
     langs = None
@@ -462,7 +463,7 @@ class StyleSpeech(AbsTTS):
         use_teacher_forcing: bool = False,
         **kwargs,
     ) -> dict[str, torch.Tensor]:
-        """Say one text in the voice of a reference.
+        """Speak one text in the voice of a reference.
 
         Args:
             text: token ids without <eos> (T_text - 1,).
@@ -471,8 +472,8 @@ class StyleSpeech(AbsTTS):
             pitch: (T_text, 1), for teacher forcing; (T_feats, 1) if the model learned
                 its durations.
             energy: as pitch.
-            style_vector: (S,), in place of the reference.
-            alpha: factor on the durations, above 1 speaks more slowly.
+            style_vector: (S,), instead of the reference.
+            alpha: factor for durations; a value above 1 speaks more slowly.
             use_teacher_forcing: take durations, pitch and energy as given.
 
         Returns:
@@ -516,15 +517,16 @@ class StyleSpeech(AbsTTS):
         alpha: float = 1.0,
         **kwargs,
     ) -> dict[str, Any]:
-        """Say several texts, each in the voice of a reference of its own.
+        """Speak several texts, each in the voice of its own reference.
 
         Args:
             text: B texts as token ids without <eos>.
-            feats: references (B, T_ref, odim), normalised; one reference serves all.
+            feats: references (B, T_ref, odim), normalised; a single reference is used
+                for all texts.
             feats_lengths: (B,).
             durations, pitch, energy: as in ``inference``, with a leading B.
-            style_vector: (B, S) or (1, S), in place of the references.
-            alpha: factor on the durations, above 1 speaks more slowly.
+            style_vector: (B, S) or (1, S), instead of the references.
+            alpha: factor for durations; a value above 1 speaks more slowly.
 
         Returns:
             feat_gen: B mels (T_feats, odim). feat_gen_lengths: (B,). duration: frames
@@ -547,8 +549,8 @@ class StyleSpeech(AbsTTS):
         if style_vector is None:
             if feats is None:
                 raise UserError(
-                    "no reference speech: pass speech=, the recording whose voice to "
-                    "speak in, or a style vector"
+                    "no reference speech: pass speech=, a recording of the voice, or "
+                    "a style vector"
                 )
             style_vector = self.encode_style(feats, feats_lengths)
         style = style_vector.to(device).expand(len(text), -1)
@@ -590,7 +592,7 @@ class StyleSpeech(AbsTTS):
         }
 
     def _append_eos(self, text, text_lengths):
-        """Return text with <eos> behind each utterance (B, T_text) and its lengths."""
+        """Return text with <eos> after each utterance (B, T_text) and its lengths."""
         tokens = F.pad(text, (0, 1))
         tokens = tokens.scatter(1, text_lengths[:, None], self.eos)
         return tokens, text_lengths + 1
@@ -605,9 +607,9 @@ class StyleSpeech(AbsTTS):
         feats_lengths,
         size,
     ) -> "Targets":
-        """Check what the data says, and average frames over tokens if need be.
+        """Check the targets of the data, and average frames over tokens if necessary.
 
-        All that is returned has ``size`` tokens, T_text.
+        All results have ``size`` tokens, T_text.
         """
         if durations is None:
             raise UserError(
@@ -656,7 +658,7 @@ class StyleSpeech(AbsTTS):
         )
 
     def _decode(self, encoded, pitch, energy, durations, style, valid, frames=None):
-        """Turn encoded tokens (B, T_text, D) into mel (B, T_feats, odim)."""
+        """Convert encoded tokens (B, T_text, D) to mel (B, T_feats, odim)."""
         x = self.encoded_norm(encoded)
         x = x + self.embeddings["pitch"](pitch, valid)
         x = x + self.embeddings["energy"](energy, valid)
@@ -671,7 +673,7 @@ def add_positions(x: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
 
 
 def _valid(lengths: torch.Tensor, size: int) -> torch.Tensor:
-    """Mark what is not padding, (B, size, 1)."""
+    """Return a mask that is true off padding, (B, size, 1)."""
     return (torch.arange(size, device=lengths.device) < lengths[:, None])[..., None]
 
 
@@ -691,7 +693,7 @@ def require_durations(
 
     Args:
         durations: frames of each token and <eos>, zero-padded.
-        durations_lengths: how many numbers each utterance has (B,); None if as many
+        durations_lengths: how many durations each utterance has (B,); None if as many
             as tokens.
         token_lengths: tokens with <eos> (B,).
         feats_lengths: mel frames (B,).
@@ -711,8 +713,8 @@ def require_durations(
     for numbers, tokens in pairs:
         if numbers != tokens:
             raise UserError(
-                f"durations have {numbers} numbers for a text of {tokens} tokens: give "
-                "one a token and one for <eos>"
+                f"durations have {numbers} numbers for a text of {tokens} tokens: "
+                "give one per token and one for <eos>"
             )
     if not torch.equal(durations.sum(dim=1), feats_lengths.to(durations.device)):
         raise UserError(
@@ -721,13 +723,13 @@ def require_durations(
             "make them with the same fs, n_shift and audio as the features"
         )
     if (durations < 0).any():
-        raise UserError("a duration is negative: give frames, 0 or more")
+        raise UserError("a duration is negative: give numbers of frames from 0")
 
 
 class DurationCheck:
     """``require_durations`` of training, which does not wait for a GPU.
 
-    There the verdict on a batch is copied in the background and read when the next
+    On a GPU, the result for a batch is copied in the background and read when the next
     batch is checked.
     """
 
@@ -735,7 +737,7 @@ class DurationCheck:
         self.pending = None
 
     def __reduce__(self):
-        return DurationCheck, ()  # a copy of a model begins anew
+        return DurationCheck, ()  # a copy of a model starts without a state
 
     def __call__(self, durations, durations_lengths, token_lengths, feats_lengths):
         """Check a batch, see ``require_durations``."""
@@ -768,7 +770,7 @@ def require_speakable(
     if (frames > MAX_FRAMES_A_TOKEN * token_lengths).any():
         raise UserError(
             f"a text of {token_lengths.tolist()[int(frames.argmax())]} tokens would "
-            f"take {int(frames.max())} frames at speed {1 / alpha:g}: choose one "
+            f"take {int(frames.max())} frames at speed {1 / alpha:g}: choose a speed "
             "nearer to 1, or train the model longer"
         )
 
@@ -777,8 +779,8 @@ def require_plugin(version: str | None) -> None:
     """Refuse a model of a newer plugin, whose settings this one may not know."""
     if version is not None and Version(str(version)) > Version(__version__):
         raise UserError(
-            f"this model was trained by espnet_prune {version}, here is {__version__}: "
-            "update the plugin"
+            f"this model was trained with espnet_prune {version}, but version "
+            f"{__version__} is installed: update the plugin"
         )
     if version is not None and version != __version__:
-        logging.info("model trained by espnet_prune %s", version)
+        logging.info("model trained with espnet_prune %s", version)

@@ -1,4 +1,4 @@
-"""Processes that share the work of a command, and end when it does."""
+"""Processes that share the work of a command, and end with it."""
 
 import contextlib
 import multiprocessing
@@ -24,19 +24,19 @@ def process_pool(
     *arguments: Any,
     method: str | None = None,
 ) -> Iterator[ProcessPoolExecutor]:
-    """Hand out a pool of processes, which is gone afterwards.
+    """Yield a pool of processes, which end afterwards.
 
-    An interruption is left to this process, which drops what nobody has begun; if it
-    is killed the others end as well.
+    This process handles an interruption, and drops work that has not begun; if it is
+    killed, the others end too.
 
     Args:
         nj: Number of processes.
-        start: Called with ``arguments`` in each of them first.
-        method: How they are started, by default as ``multiprocessing`` does. Forked
-            ones would hang in libraries that have started threads.
+        start: Function that each process first calls with ``arguments``.
+        method: Start method, by default that of ``multiprocessing``. Forked processes
+            would hang in libraries that have started threads.
 
     Raises:
-        UserError: One of them was killed.
+        UserError: A process was killed.
 
     """
     context = multiprocessing.get_context(method)
@@ -45,8 +45,8 @@ def process_pool(
         yield pool
     except BrokenProcessPool:
         raise UserError(
-            "one of the processes was killed, perhaps for want of memory; run it "
-            "again with a smaller --nj, what is finished is kept"
+            "one of the processes was killed, perhaps because memory was full; run it "
+            "again with a smaller --nj, finished work is kept"
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)
@@ -59,7 +59,7 @@ def _start(start: Callable[..., None] | None, *arguments: Any) -> None:
         parent.join()
         os._exit(1)
 
-    # otherwise it would wait for work for ever if the parent is killed
+    # otherwise it would wait for work forever if the parent is killed
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=end_with_parent, args=(parent,), daemon=True).start()
@@ -75,14 +75,15 @@ def in_parallel[Item, Result](
     start: Callable[..., None] | None = None,
     *arguments: Any,
 ) -> Iterator[Result]:
-    """Apply a function to all items, in order, and show how far it is.
+    """Apply a function to all items, in order, and show the progress.
 
     Args:
-        function: Can be imported by name, unless ``nj`` is 1.
-        items: What it is applied to.
-        nj: Number of processes. Few items are left to this process.
-        label: Of the progress bar.
-        start: Called with ``arguments`` first, in each process.
+        function: Function, which must be importable by name unless ``nj`` is 1.
+        items: Its inputs.
+        nj: Number of processes. This process does the work alone if there are few
+            items.
+        label: Label of the progress bar.
+        start: Function that each process first calls with ``arguments``.
 
     Raises:
         UserError: A process was killed.
@@ -102,6 +103,6 @@ def in_parallel[Item, Result](
 def _progress[Result](
     results: Iterable[Result], total: int, label: str
 ) -> Iterable[Result]:
-    """Show a bar; where there is no terminal, a line twice a minute."""
+    """Show a progress bar, or without a terminal a line every 30 s."""
     interval = 0.5 if sys.stderr.isatty() else 30
     return tqdm(results, label, total, unit="file", mininterval=interval, ncols=79)

@@ -1,10 +1,10 @@
-"""Layers that are bent to a voice: the style-conditioned half of StyleSpeech.
+"""Layers that depend on the style vector.
 
 Min et al., "Meta-StyleSpeech", ICML 2021, Sec. 3.1. Letters: B utterances, T padded
 length (tokens or frames), D model width, S width of the style vector.
 
-Every layer zeroes padded positions before anything mixes neighbours, so an utterance
-gives the same in a batch as alone.
+Every layer zeroes padded positions before it mixes neighbours, so that an utterance has
+the same result in a batch as alone.
 """
 
 import torch
@@ -43,7 +43,7 @@ class StyleAdaptiveLayerNorm(torch.nn.Module):
             self.affine.bias[size:] = 0.0
 
     def forward(self, x: torch.Tensor, style: torch.Tensor) -> torch.Tensor:
-        """Normalise x (B, T, D) with the gain and bias that style (B, S) asks for."""
+        """Normalise x (B, T, D) with gain and bias predicted from style (B, S)."""
         gain, bias = self.affine(style)[:, None].chunk(2, dim=-1)
         return torch.addcmul(bias, gain, self.norm(x))
 
@@ -106,7 +106,7 @@ class FFTBlock(torch.nn.Module):
     def forward(
         self, x: torch.Tensor, style: torch.Tensor, valid: torch.Tensor
     ) -> torch.Tensor:
-        """Transform one layer.
+        """Apply the block.
 
         Args:
             x: (B, T, D).
@@ -125,7 +125,7 @@ class FFTBlock(torch.nn.Module):
 
 
 class MelStyleEncoder(torch.nn.Module):
-    """Turn a mel-spectrogram of any length into one style vector w.
+    """Convert a mel spectrogram of any length to one style vector w.
 
     Spectral (two linear layers), temporal (two gated convolutions), self-attention,
     and the mean over the valid frames.

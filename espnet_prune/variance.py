@@ -10,11 +10,11 @@ from espnet_prune.layers import Dropout, convolve, mish, same_conv
 
 
 class VariancePredictor(torch.nn.Module):
-    """Predict one value a token: log-duration, pitch or energy.
+    """Predict one value per token: log-duration, pitch or energy.
 
     Two convolutions, each with ReLU, layer norm and dropout, then a linear layer.
-    ESPnet has one of this shape, but it lets padding leak through its second
-    convolution; here a batch gives what its utterances give alone.
+    In ESPnet's predictor, padding affects the second convolution; here, an utterance
+    has the same result in a batch as alone.
 
     Args:
         size: D.
@@ -47,7 +47,7 @@ class VariancePredictor(torch.nn.Module):
 
 
 class VarianceEmbedding(torch.nn.Module):
-    """Embed one value a token: two convolutions with Mish between and a linear layer.
+    """Embed one value per token: two convolutions with Mish between and a linear layer.
 
     Args:
         size: D.
@@ -76,16 +76,16 @@ def log_duration(durations: torch.Tensor) -> torch.Tensor:
 def durations_from_log(
     log_durations: torch.Tensor, valid: torch.Tensor, alpha: float = 1.0
 ) -> torch.Tensor:
-    """Turn predicted log-durations into whole frames.
+    """Convert predicted log-durations to whole frames.
 
     Args:
         log_durations: (B, T_text, 1).
         valid: (B, T_text, 1).
-        alpha: factor on the durations, above 1 speaks more slowly.
+        alpha: factor for durations; a value above 1 speaks more slowly.
 
     Returns:
         Frames of each token (B, T_text), long, zero at padding. A text whose durations
-        are all zero gets one frame a token, for there must be something to hear.
+        are all zero gets one frame per token, so that there is speech.
 
     """
     frames = torch.round((torch.expm1(log_durations) * alpha).clamp(0, 1e6))
@@ -102,11 +102,11 @@ def regulate_length(
     Args:
         x: (B, T_text, D).
         durations: frames of each token (B, T_text), long, zero at padding.
-        frames: T_feats; the longest of the batch if None, for which a GPU has to wait.
+        frames: T_feats; if None, the largest of the batch, for which a GPU has to wait.
 
     Returns:
         Tensor: (B, T_feats, D), zero at padding: each frame is its token plus the
-            sinusoid of the frame's place, 0, 1, ..., inside that token.
+            sinusoid of the frame's position, 0, 1, ..., inside that token.
         Tensor: number of frames (B,), long.
 
     """
@@ -120,7 +120,7 @@ def regulate_length(
     position = times - (ends - durations).gather(1, tokens)
     repeated = x.gather(1, tokens[..., None].expand(-1, -1, x.size(2)))
     valid = (times < lengths[:, None])[..., None]
-    places = sinusoid(times[0], x.size(2)).to(x.dtype)  # of all that may occur
+    places = sinusoid(times[0], x.size(2)).to(x.dtype)  # of all possible positions
     positions = torch.nn.functional.embedding(position, places)
     return (repeated + positions) * valid.to(x.dtype), lengths
 

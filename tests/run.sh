@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Sets up what the tests need, once, and runs the quick ones; arguments go to pytest.
+# Sets up the environment of the tests and runs the quick ones; arguments go to pytest.
 #   tests/run.sh                  the quick suite
-#   tests/run.sh -m slow          the ones of minutes: training, whole recipes
+#   tests/run.sh -m slow          the slow tests: training, whole recipes
 #   tests/run.sh tests/test_masks.py
 
 set -e

@@ -71,7 +71,7 @@ def test_a_recording_that_lacks_what_its_header_promises(tmp_path, kept):
     path = with_size(tmp_path / "a.wav", 2 * RATE, kept)
     error = refused(path, what="reference")
     assert error.reason == "cut off"
-    assert f"{100 * kept:.0f} % of what its header promises" in str(error)
+    assert f"{100 * kept:.0f} % of the samples in its header" in str(error)
     assert str(error).startswith(f"reference {path} is cut off")
     with pytest.raises(AudioError, match="cut off"):  # without the samples as well
         audio.read_header(path)
@@ -86,7 +86,7 @@ def test_other_formats_that_are_cut_off(tmp_path, name):
 
 def test_what_is_no_recording(tmp_path):
     assert refused(tmp_path / "none.wav").reason == "missing file"
-    assert "is no file" in str(refused(tmp_path))
+    assert "is not a file" in str(refused(tmp_path))
     (tmp_path / "notes.wav").write_text("hello")
     assert refused(tmp_path / "notes.wav").reason == "unreadable audio"
     (tmp_path / "a.raw").write_bytes(bytes(100))
@@ -97,7 +97,7 @@ def test_samples_that_are_no_numbers(tmp_path):
     samples = noise()
     samples[7:9] = np.nan, np.inf
     error = refused(write(tmp_path / "a.wav", samples, subtype="FLOAT"))
-    assert error.reason == "samples that are no numbers"
+    assert error.reason == "samples that are not finite"
     assert "2 samples that are NaN or infinite" in str(error)
 
 

@@ -371,7 +371,7 @@ def missing(path):
 
 
 def no_audio(path):
-    path.write_text("this is no recording")
+    path.write_text("this is not a recording")
 
 
 def cut_off(path):
@@ -398,7 +398,7 @@ FAULTS = {
     "no samples": with_samples(np.zeros(0)),
     "too short": with_samples(speech(1, 0.3)),
     "too long": with_samples(speech(1, 20.5)),
-    "samples that are no numbers": with_samples(
+    "samples that are not finite": with_samples(
         np.where(np.arange(9000) == 7, np.nan, 0.1), subtype="FLOAT"
     ),
     "samples far above full scale": with_samples(
@@ -641,7 +641,9 @@ def test_models_of_other_data_are_not_trained_on(prepare, tree, tmp_path):
     model = tmp_path / "exp" / "tts_mine"
     model.mkdir(parents=True)
     (model / "checkpoint.pth").touch()
-    prepare(tree, "--num_texts", 5)  # another test set is no other training data
+    prepare(
+        tree, "--num_texts", 5
+    )  # another test set does not change the training data
     before = read(tmp_path / "data" / "train")
     with pytest.raises(UserError, match="tts_mine was trained on other data"):
         prepare(tree, "--split_seed", 1)
@@ -697,7 +699,7 @@ def test_tokens_that_training_lacks_are_said(prepare, tree, tmp_path):
 
 def test_phonemes_by_default(prepare, tree):
     out = prepare(tree, "--token_type", "phn")
-    assert re.search(r"tokens +\d+ kinds, median \d+ a text, [\d.]+ a second", out)
+    assert re.search(r"tokens +\d+ kinds, median \d+ per text, [\d.]+ per second", out)
 
 
 # --------------------------------------------------------------------------- run.sh

@@ -137,8 +137,8 @@ def unknown_setting(folder):
 @pytest.mark.parametrize(
     "harm, message",
     [
-        (remove("checkpoint.pth"), "holds no checkpoint.pth; train"),
-        (remove("config.yaml"), "holds no config.yaml; give the experiment folder"),
+        (remove("checkpoint.pth"), "contains no checkpoint.pth; train"),
+        (remove("config.yaml"), "contains no config.yaml; give the experiment folder"),
         (damage, "is not a checkpoint of ESPnet's trainer, or is damaged; train"),
         (other_content, "is not a checkpoint of ESPnet's trainer"),
         (no_epoch, "no epoch has been finished in .*; train"),
@@ -173,7 +173,7 @@ def test_several_models_are_told_apart(tmp_path):
 def test_folders_in_a_wrong_order_are_refused(tmp_path):
     first, second = two_phases(tmp_path)
     for folders, message in (
-        ([tmp_path / "typo"], "typo is no folder; give the experiment folder"),
+        ([tmp_path / "typo"], "typo is not a folder; give the experiment folder"),
         ([second, first], r"two is the phase 2 of .*one; give phase 1 first"),
         ([first, second, first], "one is given twice; name it once"),
     ):
@@ -184,7 +184,7 @@ def test_folders_in_a_wrong_order_are_refused(tmp_path):
 @pytest.mark.parametrize("thresholds", [(1.5, 2.4), (1.5,)])
 def test_phase_2_of_another_phase_1_is_refused(tmp_path, thresholds):
     folders = two_phases(tmp_path, epochs=[thresholds])
-    with pytest.raises(UserError, match="other thresholds than phase 1"):
+    with pytest.raises(UserError, match="does not have the thresholds of phase 1"):
         read_models(folders)
 
 

@@ -357,7 +357,7 @@ def test_name_is_registered_and_print_config_shows_every_setting():
         ({"decoder_type": "lstm"}, "lstm is not supported"),
         ({"dlayers": "two"}, "dlayers.*is not an instance of int"),
         ({"dlayers": 0}, "no layer with self_attn"),
-        ({"plugin_version": "999.0"}, "trained by espnet_prune 999.0"),
+        ({"plugin_version": "999.0"}, "trained with espnet_prune 999.0"),
     ],
 )
 def test_bad_settings_end_in_one_line(conf, message):
@@ -460,7 +460,7 @@ def test_models_without_references_speak_as_in_espnet(tmp_path, monkeypatch):
     ):
         with pytest.raises(UserError, match=message):
             text2speech("hello", **wrong)
-    with pytest.raises(UserError, match="text by text"):
+    with pytest.raises(UserError, match="one text per call"):
         text2speech.batch(["hello"], [voice()])
     with pytest.raises(UserError, match="takes no reference"):
         text2speech.style_vector(voice())
@@ -502,7 +502,9 @@ def test_attention_and_packing_find_the_voice(tmp_path, monkeypatch, capsys, voi
 
     (tmp_path / "utt2sid").unlink()
     if voices is not GST:
-        with pytest.raises(UserError, match="holds no utt2sid, which this model needs"):
+        with pytest.raises(
+            UserError, match="contains no utt2sid, which this model needs"
+        ):
             record_panel(*record, spembs="embed.scp")
         (tmp_path / "utt2sid").write_text("a 2\n")
         with pytest.raises(UserError, match="no speaker embedding.*--spembs"):

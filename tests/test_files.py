@@ -89,7 +89,7 @@ def test_files_are_as_readable_as_any_other(tmp_path):
 
 def test_names_of_the_greatest_length(tmp_path):
     write_text(tmp_path / ("é" * 127), "text")
-    with pytest.raises(UserError, match="cannot write .*: make room, or choose"):
+    with pytest.raises(UserError, match="cannot write .*: free disk space, or choose"):
         write_text(tmp_path / ("e" * 300), "text")
     assert os.listdir(tmp_path) == ["é" * 127]
 

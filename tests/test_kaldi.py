@@ -34,7 +34,9 @@ FAULTS = {
 def test_a_line_that_cannot_be_used_is_named(tmp_path, reason):
     path = tmp_path / "text"
     path.write_bytes(FAULTS[reason])
-    with pytest.raises(UserError, match=rf"text, line 2 \({reason}: .*write `ID"):
+    with pytest.raises(
+        UserError, match=rf"text, line 2 \({reason}: .*write lines of `ID"
+    ):
         read_columns(path)
     faults: list[Finding] = []
     assert read_columns(path, faults) == {"a": "one"}

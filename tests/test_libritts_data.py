@@ -492,7 +492,9 @@ def test_data_sh_with_half_of_the_labels_ends_in_one_line(recipe, tree, tmp_path
     for _ in range(2):
         ended = run(LIBRITTS=corpus, LIBRITTS_LABEL=labels)
         assert ended.returncode == 2 and ended.stderr.count("\n") == 1
-        assert "lab.tar.gz-aa and its like; get the labels anew" in ended.stderr
+        assert (
+            "lab.tar.gz-aa and the other pieces; get the labels again" in ended.stderr
+        )
         assert not (folder / "data" / TRAIN).exists()
 
 

@@ -314,7 +314,10 @@ def test_utterances_are_drawn_evenly_over_speakers():
     )
     assert choose_utterances(data, systems, 14, 0)[1][0] in data  # none is left over
     for number in (0, 15):
-        with pytest.raises(UserError, match=f"{number} utterances are asked for, 14"):
+        with pytest.raises(
+            UserError,
+            match=f"{number} utterances are wanted, but all systems have only 14",
+        ):
             choose_utterances(data, systems, number, 0)
 
 
@@ -435,7 +438,7 @@ def test_collect_gives_the_numbers_worked_by_hand(key, tmp_path, capsys):
 
     shown = capsys.readouterr().out
     assert cells_of(shown)[2][:4] == ["a", "4.00 [-2.35, 10.35]", "1.30", "-"]
-    assert "-1.00 [-1.00, -1.00]" in shown and "2 raters, test t1" in shown
+    assert "-1.00 [-1.00, -1.00]" in shown and "2 listeners, test t1" in shown
     assert (tmp_path / "out" / "listening.md").read_text().strip() in shown
 
 
@@ -488,13 +491,13 @@ def damaged(change):
     [
         (
             damaged(lambda text: text.replace("t1,", "t2,")),
-            "it is of t2, the key of t1",
+            "its test is t2, that of the key t1",
         ),
-        (damaged(lambda text: text.replace("clip", "klip")), "lacks the columns"),
-        (damaged(lambda text: ""), "lacks the columns"),
-        (damaged(lambda text: "PK\x00\x01"), "lacks the columns"),
+        (damaged(lambda text: text.replace("clip", "klip")), "columns are missing"),
+        (damaged(lambda text: ""), "columns are missing"),
+        (damaged(lambda text: "PK\x00\x01"), "columns are missing"),
         (damaged(lambda text: "<html>" + 200_000 * "A"), "ratings .*field larger than"),
-        (lambda path: path.write_bytes(b"\xff\xfe\xff"), "is no file of ratings"),
+        (lambda path: path.write_bytes(b"\xff\xfe\xff"), "is not a file of ratings"),
         (damaged(lambda text: text.replace(",a1,", ",z9,")), "line 2 of .* not in the"),
         (
             damaged(lambda text: text.replace(",a2,", ",a1,")),
@@ -532,8 +535,8 @@ def test_two_files_of_one_rater_are_refused(key, tmp_path):
 def test_keys_that_are_none(key, tmp_path):
     ratings = write_ratings(tmp_path / "x.csv", "X", by_hand((4,) * 4, (1,) * 4))
     for content, fault in (
-        ("[]", "is no key of a listening test"),
-        ("{", "is no key of a listening test"),
+        ("[]", "is not a key of a listening test"),
+        ("{", "is not a key of a listening test"),
         ('{"format": 99}', "format 99, not 1; read it with the version"),
     ):
         key.write_text(content)
@@ -545,6 +548,8 @@ def test_nothing_to_make_a_test_of(sounds, tmp_path):
     output = tmp_path / "out"
     with pytest.raises(UserError, match="cannot read .*text"):
         make(tmp_path, output)
-    with pytest.raises(UserError, match="15 utterances are asked for, 6"):
+    with pytest.raises(
+        UserError, match="15 utterances are wanted, but all systems have only 6"
+    ):
         make(sounds, output)
     assert not output.exists()

@@ -89,7 +89,7 @@ def test_a_pickle_that_runs_a_command_is_refused(tmp_path):
 
 def test_weights_that_are_something_else(weights):
     torch.save(torch.zeros(3), weights)
-    assert "it holds a Tensor" in refused(load_weights, weights)
+    assert "it contains a Tensor" in refused(load_weights, weights)
     with zipfile.ZipFile(weights, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("data.pkl", bytes(70 * 2**20))
     assert "would unpack to 70 MB" in refused(load_weights, weights)
@@ -124,14 +124,14 @@ def alias_bomb(levels):
 @pytest.mark.parametrize(
     "content, fault",
     [
-        ("", "it holds nothing"),
-        ("- a\n- list", "it holds list"),
-        ("words", "it holds str"),
-        ("a: [", "is no configuration"),
-        ("a: !!python/object/apply:os.system [ls]", "is no configuration"),
-        ("\0", "is no configuration"),
-        ("[" * 10_000, "is no configuration"),
-        ("a: &a [*a]", "an alias stands for what it is part of"),
+        ("", "it contains nothing"),
+        ("- a\n- list", "it contains list"),
+        ("words", "it contains str"),
+        ("a: [", "is not a configuration"),
+        ("a: !!python/object/apply:os.system [ls]", "is not a configuration"),
+        ("\0", "is not a configuration"),
+        ("[" * 10_000, "is not a configuration"),
+        ("a: &a [*a]", "an alias refers to a part that contains it"),
         (alias_bomb(30), "its aliases repeat too much"),
         ("a: " + "x" * 17 * 2**20, "is larger than any configuration"),
     ],

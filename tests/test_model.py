@@ -422,7 +422,7 @@ def test_speech_without_end_is_refused():
     feats = torch.randn(20, ODIM)
     with pytest.raises(UserError, match="a text of 5 tokens would take 5000000 frames"):
         model.inference(texts()[0], feats=feats)
-    with pytest.raises(UserError, match="at speed 1e-06: choose one nearer to 1"):
+    with pytest.raises(UserError, match="at speed 1e-06: choose a speed nearer to 1"):
         talkative().inference(texts()[0], feats=feats, alpha=1e6)
 
 

@@ -244,11 +244,11 @@ def test_what_cannot_be_described_is_refused(recipe, tmp_path):
     other.mkdir()
     (other / "config.yaml").write_text("tts: tacotron2\n")
     for arguments, fault in (
-        ([str(tmp_path)], "holds no config.yaml"),
+        ([str(tmp_path)], "contains no config.yaml"),
         ([str(other)], "tts: tacotron2, not of stylespeech or"),
         ([str(experiment), "--archive", str(text)], "x.zip is not a zip archive"),
         ([str(experiment), "--archive", str(recipe / "n.zip")], "n.zip is not a zip"),
-        ([str(experiment), "--scores", str(tmp_path)], "holds no tables"),
+        ([str(experiment), "--scores", str(tmp_path)], "contains no tables"),
         ([str(experiment), "--plugin_url", "x' ; touch y"], "is not an address that"),
         ([str(experiment), "--plugin_url", "git+https://x/y\nz"], "is not an address"),
     ):
@@ -284,5 +284,5 @@ def test_results_of_an_older_version_are_not_left_out_in_silence(recipe):
     experiment = write_model(recipe)
     (experiment / "scores" / "test").mkdir(parents=True)
     (experiment / "scores" / "test" / "scores.md").write_text("# Scores\n")
-    with pytest.raises(UserError, match="test holds no tables .* run these again"):
+    with pytest.raises(UserError, match="test contains no tables .* run these again"):
         main([str(experiment)])

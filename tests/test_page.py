@@ -42,7 +42,7 @@ def test_recordings_that_cannot_be_read_are_refused(tmp_path):
         ("inf.wav", "inf.wav has 1 samples that are NaN or infinite"),
         ("text.wav", "text.wav cannot be read as audio"),
         ("none.wav", "none.wav is missing"),
-        ("empty.wav", "empty.wav holds no samples"),
+        ("empty.wav", "empty.wav contains no samples"),
     ):
         with pytest.raises(UserError, match=fault):
             page.read_sound(tmp_path / name)

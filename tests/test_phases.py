@@ -230,7 +230,7 @@ def test_phase_2_needs_a_phase_1(corpus, runs, tmp_path):
     output = tmp_path / "phase2"
     missing = tmp_path / "nowhere"
     refused(corpus, output, f"no phase-1 checkpoint in {missing}", phase1_dir=missing)
-    refused(corpus, output, "nothing to start from.*--phase1_dir")
+    refused(corpus, output, "phase 2 cannot start.*--phase1_dir")
     assert not output.exists()  # nothing half-written
 
 

@@ -66,7 +66,7 @@ def test_what_cannot_work_is_refused_before_anything_runs(train_args, fault):
 @pytest.mark.parametrize(
     "text, train_args, fault",
     [
-        ("tts: stylespeech\n\ttts_conf: {}\n", "", "no YAML"),
+        ("tts: stylespeech\n\ttts_conf: {}\n", "", "not YAML"),
         ("tts: stylespeech\ntts_conf: [pruning]\n", "", "tts_conf is .'pruning'.: w"),
         ("tts: stylespeech\n", "--tts_conf 'pruning=none", "close the quote"),
     ],
@@ -91,7 +91,7 @@ MEL = "--feats_extract fbank --feats_extract_conf fmin=0 --feats_extract_conf fm
         ),
         (f"{MEL} --feats_extract_conf fs=22050", "griffin_lim hifigan", None),
         (f"{MEL} --feats_extract_conf fs=16000", "griffin_lim", None),
-        (MEL, "melgan", "neither known nor there"),
+        (MEL, "melgan", "is not known, and there is no"),
         (MEL, "nowhere/checkpoint.pkl", "checkpoint.pkl is missing"),
     ],
 )

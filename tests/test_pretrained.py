@@ -115,7 +115,9 @@ def test_a_cache_that_cannot_be_made_is_refused(recipe, tmp_path, monkeypatch):
     packed = pack_experiment(recipe, write_recipe(recipe))
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file" / "cache"))
-    assert "(Not a directory): set XDG_CACHE_HOME to a folder" in refused(packed)
+    assert "(Not a directory): set XDG_CACHE_HOME to a writable folder" in refused(
+        packed
+    )
 
 
 def test_archives_that_hold_no_model(recipe, tmp_path):
@@ -124,7 +126,7 @@ def test_archives_that_hold_no_model(recipe, tmp_path):
     assert "cannot be unpacked as a model" in refused(text)
     with zipfile.ZipFile(tmp_path / "other.zip", "w") as archive:
         archive.writestr("meta.yaml", "files: {}\nyaml_files: {}\n")
-    assert "is no packed TTS model" in refused(tmp_path / "other.zip")
+    assert "is not a packed TTS model" in refused(tmp_path / "other.zip")
 
 
 @pytest.mark.parametrize("name", ["/none/tts", "missing.zip", "a/b/c", "tts_mine"])
@@ -151,7 +153,7 @@ def test_tags(monkeypatch):
 
     monkeypatch.setattr("espnet2.utils.pretrained.download_pretrained", offline)
     message = refused("exp/tts_mistyped")
-    assert "exp/tts_mistyped is no folder or file here" in message
+    assert "exp/tts_mistyped is not a folder or file here" in message
     assert "ConnectionError: no route" in message
 
 
@@ -206,7 +208,9 @@ def test_a_model_that_ships_with_the_package(shipped, recipe, tmp_path, monkeypa
     assert out.read_bytes() != first
     with pytest.raises(UserError, match=r"there is no voice tim: .*\(ann, zoe\)"):
         say.main(["hello there", "-o", str(out), "--voice", "tim"])
-    assert "name one that ships (english_tiny), an exper" in refused("english_large")
+    assert "name one of the package (english_tiny), an exper" in refused(
+        "english_large"
+    )
     for file in (shipped / "english_tiny").glob("*.safetensors"):
         file.unlink()
     assert "the model english_tiny has no weights" in refused("english_tiny")
@@ -214,10 +218,10 @@ def test_a_model_that_ships_with_the_package(shipped, recipe, tmp_path, monkeypa
 
 def test_no_model_ships(shipped, tmp_path):
     message = refused(None)
-    assert "no model ships with this installation: name an experiment" in message
-    with pytest.raises(UserError, match="no model ships"):
+    assert "this installation contains no model: name an experiment" in message
+    with pytest.raises(UserError, match="contains no model"):
         say.main(["hello", "-o", str(tmp_path / "out.wav")])
-    with pytest.raises(UserError, match="no model ships"):
+    with pytest.raises(UserError, match="contains no model"):
         Text2Speech.from_pretrained()
 
 
@@ -312,6 +316,6 @@ def test_config_that_is_none(tmp_path):
     config = tmp_path / "config.yaml"
     for content in ("- a list", "a: [", "\0", "", "3"):
         config.write_text(content)
-        with pytest.raises(UserError, match="is no configuration of a training"):
+        with pytest.raises(UserError, match="is not a configuration of a training"):
             with paths_made_absolute(config):
                 pass

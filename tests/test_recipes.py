@@ -314,7 +314,9 @@ def test_a_script_that_is_ended_ends_what_it_has_started(tmp_path, how):
     started.send_signal(how)
     _, shown = started.communicate(timeout=60)
     assert started.returncode == 128 + how
-    assert shown == "script.sh: stopped; call it again with the same options to go on\n"
+    assert (
+        shown == "script.sh: stopped; call it again with the same options to continue\n"
+    )
     for pid in pids.read_text().split():
         status = Path(f"/proc/{pid}/status")
         assert not status.exists() or "zombie" in status.read_text()

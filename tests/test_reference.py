@@ -100,13 +100,13 @@ def test_samples_have_a_rate_of_their_own():
 def test_samples_above_one_are_brought_back(tmp_path):
     loud = load_reference(write(tmp_path, voice(level=1.3), subtype="FLOAT"), 16000)
     assert torch.allclose(loud, torch.from_numpy(voice(level=1.0)), atol=1e-3)
-    assert "up to 9828, wanted within [-1, 1]" in refused(voice() * 32768)
+    assert "up to 9828, but samples must lie within [-1, 1]" in refused(voice() * 32768)
 
 
 def test_missing_file(tmp_path):
     path = tmp_path / "nobody.wav"
     assert f"reference {path} is missing" in refused(path)
-    assert f"reference {tmp_path} is no file" in refused(tmp_path)
+    assert f"reference {tmp_path} is not a file" in refused(tmp_path)
 
 
 def test_file_that_is_no_audio(tmp_path):
@@ -140,7 +140,7 @@ def test_silence_is_refused(tmp_path):
     click = np.zeros(32000, dtype=np.float32)
     click[16000:16100] = 0.9
     assert "is silent" in refused(click)
-    # a constant offset is no sound
+    # a constant offset is not a sound
     assert "is silent" in refused(click * 0 + 0.1)
     stereo = np.stack([voice(), -voice()], axis=1)
     assert "silent after mixing its 2 channels" in refused(stereo)

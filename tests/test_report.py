@@ -103,7 +103,7 @@ def test_bad_input_leaves_nothing(folders, tmp_path):
 @pytest.mark.parametrize(
     "options, fault",
     [
-        (["--scores", "EMPTY"], "holds no tables"),
+        (["--scores", "EMPTY"], "contains no tables"),
         (["--data_dir", "EMPTY"], "cannot read .*text"),
         (["--samples", "-1"], "--samples is -1; choose"),
     ],

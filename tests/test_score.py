@@ -230,9 +230,9 @@ def test_a_missing_model_is_an_empty_column_with_its_reason(
     (line,) = [line for line in page.splitlines() if system_of(line) == "a"]
     cells = [cell.strip() for cell in line.strip("|").split("|")]
     assert cells[3:5] == ["-", "-"] and cells[5].startswith("0.35 [")
-    why = "the package fake-package is not installed; the models of the default"
+    why = "the package fake-package is not installed; install the default scorers"
     assert f"cer_fake: empty, {why}" in page
-    assert "broken_fake: empty, OSError: no weights; it needs its own package" in page
+    assert "broken_fake: empty, OSError: no weights; it needs another package" in page
     assert metrics["broken_fake"].seen == []
     with pytest.raises(UserError, match="no metric has a value.*no weights"):
         main(command(data, "a", metrics=["broken_fake"]))
@@ -315,8 +315,8 @@ def test_what_synthesis_measured_has_columns(data, measured, monkeypatch, capsys
     assert "mos_fake" in table and "rtf" not in table and "kept_share" not in table
     (a,) = [line for line in value.splitlines() if system_of(line) == "a"]
     # pooled: (1 + 4 + ... + 36) / (10 + 20 + ... + 60)
-    assert "| 0.4333 |" in a and "| 35.0 [" in a  # time is no matter of speakers
-    assert "kept_share of b leaves out 6 of 6 utterances, for soft masks" in page
+    assert "| 0.4333 |" in a and "| 35.0 [" in a  # time does not depend on speakers
+    assert "kept_share of b leaves out 6 of 6 utterances, because soft masks" in page
     assert "- a: vocoder hifigan, device a fast one, batches of 8." in page
     what = "model tts_b, vocoder hifigan_b, device a w/ b, 2 threads, batches of 8"
     assert f"- b: {what}." in page
@@ -341,7 +341,7 @@ def test_without_records_their_columns_are_empty_if_asked_for(data, measured, ca
     write_records(data.parent / "a", NAMES[:2])
     main(command(data, "a", "b", metrics=["mos_fake", "rtf"]))
     page = capsys.readouterr().out
-    assert "- rtf: seconds of synthesis" in page
+    assert "- rtf: seconds of computing" in page
     (b,) = [line for line in page.splitlines() if system_of(line) == "b"][:1]
     assert b.split("|")[5].strip() == "-"
 
@@ -395,7 +395,7 @@ def spoil(data, fault):
         return command(data, "a"), "bob_two in"
     if fault == "no wavs":
         (data.parent / "c").mkdir()
-        return command(data, "c"), "holds no .wav or .flac"
+        return command(data, "c"), "contains no .wav or .flac"
     if fault == "other set":
         write_wave(data.parent / "c" / "other.wav", 0.1)
         return command(data, "c"), "c has no recording of any of the 6"
@@ -407,7 +407,7 @@ def spoil(data, fault):
         return command(data, "a"), f"has the ID {name}, which cannot name a file"
     more = {
         "no name": (["--system", "exp/a"], "is not NAME=WAVS"),
-        "twice": (["--system", f"a={data.parent / 'b'}"], "a comes a second time"),
+        "twice": (["--system", f"a={data.parent / 'b'}"], "a is given a second time"),
         "path": (["--system", f"x/y={data.parent / 'b'}"], "is not NAME=WAVS"),
         "newline": (["--system", f"x\ny={data.parent / 'b'}"], "is not NAME=WAVS"),
         "no subset": (["--subset", "two"], "is not TITLE=FILE"),
@@ -459,7 +459,7 @@ def test_processes_do_all_the_work_and_a_killed_one_ends_in_one_line():
 
 @pytest.mark.slow
 def test_real_models_in_two_processes(data, capsys):
-    """Noise is no speech: the point is that all default columns are filled."""
+    """Score noise: all default columns are filled."""
     missing = []
     for name in scorers.DEFAULT:
         try:

@@ -226,7 +226,7 @@ def test_all_is_checked_before_anything_is_said(say, data, tmp_path):
 @pytest.mark.parametrize(
     "options, fault",
     [
-        (["hello"], "give either a text or --text_file, or a test set"),
+        (["hello"], "give a text, --text_file or --data_dir"),
         (["--reference", "a.wav"], "leave --reference out"),
         (["--data_dir", "none"], "cannot read none/text"),
     ],

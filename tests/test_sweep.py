@@ -108,7 +108,7 @@ def test_dry_run_lists_and_checks_and_writes_nothing(recipe):
     ended, trained, reported = sweep(recipe, *GRID, "--dry_run")
     assert "10 points in exp/sweep, each by ./run.sh, stages 7 to 8" in ended.stdout
     assert ended.stdout.count("    new ") == 10
-    assert "Dry run: 10 of 10 points are to be run" in ended.stdout
+    assert "Dry run: 10 of 10 points would run" in ended.stdout
     assert trained == [] == reported
     checks = (recipe / "log").read_text().splitlines()
     assert ["--phase1_epochs 20" in c for c in checks] == [True, False]
@@ -130,7 +130,7 @@ def test_finished_points_are_passed_over_and_others_go_on(recipe):
     (recipe / "fail").touch()
     ended, trained, reported = sweep(recipe, *options, code=3)
     assert len(trained) == 1 and reported == []
-    assert "call sweep.sh again to go on" in ended.stderr.splitlines()[-1]
+    assert "call sweep.sh again to continue" in ended.stderr.splitlines()[-1]
     assert "R0.50_s1" in ended.stderr
     (recipe / "fail").unlink()
     ended, trained, _ = sweep(recipe, *options)
@@ -237,12 +237,12 @@ def test_recipes_without_run_sh_are_run_by_prune_tts_sh(recipe):
         (["--seeds", "3 3"], "--seeds has 3 twice"),
         (["--phase1_epochs", "0"], "--phase1_epochs has 0"),
         (["--stop_stage", "6"], "--stop_stage is 6: choose 7"),
-        (["--stage", "1"], "run stages 1 to 6 by run.sh first"),
+        (["--stage", "1"], "run stages 1 to 6 with run.sh"),
         (["--tag", "x"], "leave --tag out"),
         (["--phase", "1"], "leave --phase out"),
         (["--score", "yes"], "--score is 'yes': choose one of true false"),
         (["--score", "true", "--stop_stage", "7"], "needs the speech of stage 8"),
-        (["--test_data", "nowhere"], "--test_data nowhere holds no text"),
+        (["--test_data", "nowhere"], "--test_data nowhere contains no text"),
     ],
 )
 def test_bad_command_lines_end_in_one_line(recipe, options, fault):

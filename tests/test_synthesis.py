@@ -214,7 +214,7 @@ def test_text_of_unknown_tokens_only(text2speech):
 
 def test_unknown_tokens_are_named(text2speech, caplog):
     text2speech("hello Österreich, Ö", speech=LOW)
-    assert "are said as <unk>: Ö\n" in caplog.text
+    assert "are spoken as <unk>: Ö\n" in caplog.text
     caplog.clear()
     text2speech("hello", speech=LOW)
     assert not caplog.records
@@ -226,7 +226,7 @@ def test_marks_that_training_had_not_are_left_out(text2speech, caplog):
     assert not caplog.records
     assert "gives no token" in refused(text2speech, "!?", speech=LOW)
     text2speech("hello \u093e", speech=LOW)  # a vowel sign of Hindi: no punctuation
-    assert "are said as <unk>: \u093e\n" in caplog.text
+    assert "are spoken as <unk>: \u093e\n" in caplog.text
 
 
 def test_text_front_end_that_is_not_installed(
@@ -375,7 +375,7 @@ def test_hifigan_by_name(tmp_path):
 def test_vocoder_that_does_not_fit_is_refused(experiment):
     load = Text2Speech.from_pretrained
     assert "fs found 16000 wanted 22050" in refused(load, experiment, vocoder="hifigan")
-    assert "vocoder 'wavenet' is neither known nor" in refused(
+    assert "vocoder 'wavenet' is not known" in refused(
         load, experiment, vocoder="wavenet"
     )
     assert "vocoder none.pkl is missing" in refused(
@@ -570,7 +570,7 @@ def test_durations_are_for_teacher_forcing(tmp_path):
         (torch.tensor([5.0]), "found torch.float32"),
         (np.array(["a"]), "found"),
         ([5, 6], "of shape ()"),
-        ("caf\udce9", "bytes that are no UTF-8"),
+        ("caf\udce9", "bytes that are not UTF-8"),
     ],
 )
 def test_texts_that_are_none(text2speech, text, fault):
@@ -753,21 +753,24 @@ def test_command_takes_several_references(experiment, text2speech, reference, tm
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["-o", "out.wav"], "either a text or --text_file"),
-        (["hi", "--text_file", "texts", "-o", "out.wav"], "either a text or"),
-        (["hi", "-o", "out.txt"], "out.txt is no audio file"),
+        (["-o", "out.wav"], "give a text, --text_file or"),
+        (
+            ["hi", "--text_file", "texts", "-o", "out.wav"],
+            "not exactly one source of texts",
+        ),
+        (["hi", "-o", "out.txt"], "out.txt is not an audio file"),
         (["hi", "-o", "none/out.wav"], "the folder none is missing"),
         (["hi", "-o", "out.wav", "--speed", "0"], "--speed is 0.0"),
         (["hi", "-o", "out.wav", "--batch_size", "0"], "--batch_size is 0"),
         (["hi", "-o", "out.wav", "--vocoder", "hifigan"], "fs found 16000"),
         (["hi", "-o", "out.wav", "--vocoder", "none"], "choose griffin_lim, hifigan"),
         (["hi", "-o", "out.wav", "--voice", "me.voice"], "two voices were given"),
-        (["caf\udce9", "-o", "out.wav"], "bytes that are no UTF-8"),
+        (["caf\udce9", "-o", "out.wav"], "bytes that are not UTF-8"),
         (["ÄÖ", "-o", "out.wav"], "only tokens that the model does not know"),
         (["", "-o", "out.wav"], "the text is empty"),
         (["hi", "-o", "out.wav", "--reference", "none.wav"], "none.wav is missing"),
         (["--text_file", "none.txt", "-o", "out"], "cannot read none.txt"),
-        (["--text_file", "empty", "-o", "out"], "empty holds no text"),
+        (["--text_file", "empty", "-o", "out"], "empty contains no text"),
         (["--text_file", "texts", "-o", "empty"], "empty is a file"),
         (["--text_file", "latin", "-o", "out"], "in UTF-8"),
         (["--text_file", "partly", "-o", "out"], "only tokens that the model"),
@@ -813,7 +816,10 @@ def test_command_speaks_in_a_voice_that_was_kept(
     other = write_recipe(tmp_path / "other", seed=1)
     said = ["hello", "--model", str(other), "-o", str(out), "--voice", str(file)]
     assert "belongs to another model" in refused(say.main, said)
-    for output, fault in (("me.wav", "is no voice file"), ("none/me.voice", "missing")):
+    for output, fault in (
+        ("me.wav", "is not a voice file"),
+        ("none/me.voice", "missing"),
+    ):
         arguments = [str(reference), *options[:2], "-o", str(tmp_path / output)]
         assert fault in refused(voice_command.main, arguments)
 

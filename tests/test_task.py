@@ -457,5 +457,5 @@ def test_model_of_a_newer_plugin_is_refused(experiment, tmp_path):
     settings["tts_conf"]["plugin_version"] = "999.0"
     file = tmp_path / "config.yaml"
     file.write_text(yaml.safe_dump(settings))
-    with pytest.raises(UserError, match="trained by espnet_prune 999.0"):
+    with pytest.raises(UserError, match="trained with espnet_prune 999.0"):
         Text2Speech(train_config=file, model_file=experiment / "model.pth")

@@ -178,7 +178,7 @@ def test_a_pinned_list_that_was_changed_is_refused(
     pinned = tmp_path / "vctk_108.tsv"
     pinned.write_text(pinned.read_text().replace("football", "rugby"))
     monkeypatch.setattr(prepare_module, "PINNED", pinned)
-    with pytest.raises(UserError, match="is not the pinned list any more"):
+    with pytest.raises(UserError, match="is not the fixed list any more"):
         prepare(vctk)
     (tmp_path / "vctk_108.tsv.sha256").unlink()
     with pytest.raises(UserError, match="cannot read .*sha256, which comes with"):
@@ -225,7 +225,7 @@ def test_a_reference_that_is_missing_or_short_stops_it(prepare, vctk, tmp_path):
     assert not (tmp_path / "data" / "text").exists()
     left_out = findings(tmp_path / "data" / "left_out.tsv")[2:]
     assert [row[0] for row in left_out] == ["p234_038", "p300_012"]
-    assert "lasts 0.7 s, wanted 2 s" in left_out[1][2]
+    assert "lasts 0.7 s, wanted at least 2 s" in left_out[1][2]
     shown = prepare(vctk, "--list", path, "--skip_faulty", "true")
     assert set(read(tmp_path / "data")["text"]) == {"p225_038"}
     assert "2 of the list are left out" in shown
@@ -310,7 +310,7 @@ COLUMNS = "speaker\treference\ttext\n"
         ("speaker\ttext\n", "lacks reference"),
         ("speaker\treference\ttext\tage\n", "has the unknown age"),
         ("speaker\treference\ttext\ttext\n", "has text twice"),
-        (COLUMNS, "lists nobody"),
+        (COLUMNS, "has no utterance"),
         (f"{COLUMNS}p225\tp225_012\n", "line 2 of .* has 2 of 3 columns and no text"),
         (f"{COLUMNS}p225\tp225_012\t \n", "and no text"),
         (f"{COLUMNS}a/b\tp225_012\tHi.\n", "speaker 'a/b'"),
@@ -533,9 +533,9 @@ def test_run_sh_refuses_in_one_line(recipe, tmp_path, arguments, fault):
         ("exp/tts_b/nowhere", "there is no model exp/tts_b/nowhere"),
         ("packed/none.zip", "there is no model packed/none.zip"),
         ("empty", "empty has no config.yaml"),
-        ("scores=a/b", "no model can be called scores"),
-        ("ground_truth=a/b", "no model can be called ground_truth"),
-        (".", "no model can be called ."),
+        ("scores=a/b", "the name scores cannot be used"),
+        ("ground_truth=a/b", "the name ground_truth cannot be used"),
+        (".", "the name . cannot be used"),
     ],
 )
 def test_run_sh_knows_all_models_before_one_speaks(recipe, tmp_path, model, fault):

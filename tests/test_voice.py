@@ -74,4 +74,4 @@ def test_broken_voices(tmp_path):
         safetensors.torch.save({"style_vector": STYLE}),
     ):
         path.write_bytes(content)
-        assert "me.voice is no voice file" in refused(load_voice, path)
+        assert "me.voice is not a voice file" in refused(load_voice, path)

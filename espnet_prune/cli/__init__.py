@@ -1,18 +1,18 @@
 """The command ``espnet-prune``: a module per verb, with ``get_parser`` and ``main``."""
 
 VERBS = {
-    "say": "say texts in the voice of a recording",
+    "say": "speak texts in the voice of a recording",
     "score": "score speech: error rate, similarity, predicted MOS, with intervals",
     "listen": "make a listening test, or collect its ratings",
     "report": "thresholds, losses, scores and speech of experiments on one page",
     "attention": "draw attention before and after the mask",
-    "sweep": "put the experiments of a sweep side by side",
+    "sweep": "compare the experiments of a sweep",
     "card": "write the model card of an experiment",
-    "check": "check that a packed model says the same as before",
+    "check": "check that a packed model produces the same samples",
     "align": "find where each token of recordings ends, for given durations",
-    "durations": "durations in seconds to durations in frames",
+    "durations": "convert durations from seconds to frames",
     "bpe": "train a sentencepiece model and its token list",
-    "voice": "keep the voice of recordings in a file",
+    "voice": "save the voice of recordings in a file",
     "vocode": "send recordings through a mel and a vocoder",
     "merge": "merge YAML files of settings into one",
     "plan": "check a training configuration and plan its phases",

@@ -3,8 +3,8 @@
 Reads Kaldi folders DATA_DIR/SET and writes ``token_ends`` into each: the seconds at
 which the tokens of an utterance and <eos> end. Utterances that cannot be aligned leave
 ``text`` and are listed in ``unaligned.tsv``; utils/fix_data_dir.sh takes them out of
-the other files. What was found is kept in DATA_DIR/token_ends, so that an interrupted
-run goes on where it was.
+the other files. Results are kept in DATA_DIR/token_ends, so that an interrupted run
+continues there.
 """
 
 import argparse
@@ -25,7 +25,11 @@ def get_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("sets", nargs="+", help="names of Kaldi folders in --data_dir")
     add("--data_dir", type=Path, default=Path("data"), help="has SET/text, SET/wav.scp")
-    add("--g2p", required=True, help="ESPnet's g2p of the tokens, of English")
+    add(
+        "--g2p",
+        required=True,
+        help="ESPnet's g2p of the tokens; it must be one for English",
+    )
     add("--cleaner", default="none", help="ESPnet's text cleaner")
     add("--nj", type=int, default=4, help="processes")
     return parser
@@ -41,7 +45,7 @@ def main(cmd=None) -> None:
     from espnet2.text.build_tokenizer import build_tokenizer
     from espnet2.text.cleaner import TextCleaner
 
-    ForcedAligner()  # says what is missing before any text is read
+    ForcedAligner()  # raises if something is missing, before any text is read
     clean = TextCleaner(None if args.cleaner == "none" else args.cleaner)
     tokenizer = build_tokenizer(token_type="phn", g2p_type=args.g2p)
     with lock_folder(args.data_dir, "alignment"):

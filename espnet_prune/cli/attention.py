@@ -2,8 +2,8 @@
 
 espnet-prune attention EXP [EXP ...] --data_dir DATA --output_dir DIR
 
-DATA is a Kaldi folder of a zero-shot test set: ``text`` is what to say, ``wav.scp``
-the recording in whose voice to say it. Several experiments are drawn below one another.
+DATA is a Kaldi folder of a zero-shot test set: ``text`` has the text and ``wav.scp``
+the recording of the voice. Several experiments are drawn below each other.
 """
 
 import argparse
@@ -36,7 +36,7 @@ def get_parser() -> argparse.ArgumentParser:
         help="Kaldi folder with text and wav.scp",
     )
     parser.add_argument(
-        "--key", help="Utterance of the data folder; its first one if not given"
+        "--key", help="Utterance of the data folder (default: the first one)"
     )
     parser.add_argument(
         "--spembs",
@@ -50,7 +50,7 @@ def get_parser() -> argparse.ArgumentParser:
 
 
 def main(cmd: Sequence[str] | None = None) -> None:
-    """Synthesise with every model, draw and write the figure."""
+    """Synthesise with every model, then draw and write the figure."""
     args = get_parser().parse_args(cmd)
     from espnet_prune.evaluation import maps
 

@@ -1,4 +1,4 @@
-"""Measure what a training step, a sentence and a start cost, and what pruning adds."""
+"""Measure the cost of pruning: the time of a training step, a sentence and a start."""
 
 import argparse
 from collections.abc import Sequence
@@ -25,19 +25,22 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--against",
         type=Path,
-        help="Checkout of espnet_prune or of the public StyleSpeech to take turns with",
+        help="Checkout of espnet_prune or of the public StyleSpeech to compare with",
     )
     parser.add_argument(
         "--config",
         type=Path,
-        help="Training configuration with the model's size; the paper's if not given",
+        help="Training configuration with the model's size (default: that of the "
+        "paper)",
     )
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
     parser.add_argument(
         "--precision", default="float32", choices=["float32", "bfloat16", "float16"]
     )
     parser.add_argument("--compile", action="store_true", help="Compile the model")
-    parser.add_argument("--threads", type=int, help="Of the CPU; PyTorch's choice")
+    parser.add_argument(
+        "--threads", type=int, help="Threads of the CPU (default: PyTorch's choice)"
+    )
     parser.add_argument("--batch_size", type=int, default=8, help="Utterances")
     parser.add_argument(
         "--frames", type=int, default=480, help="Mel frames of each utterance"
@@ -118,7 +121,7 @@ def main(cmd: Sequence[str] | None = None) -> None:
 
 
 def describe(work: benchmark.Work, args: argparse.Namespace) -> str:
-    """Say in one line what a table holds."""
+    """Return one line that describes a table."""
     size = f"{work.batch_size} x {work.frames} frames"
     if work.part == "synthesis":
         size = f"1 x {work.frames} frames"
@@ -148,7 +151,7 @@ def read_model_settings(config: Path) -> dict:
         ) from None
     if not isinstance(content, dict) or content.get("tts") != "stylespeech":
         raise UserError(
-            f"--config {config} does not say tts: stylespeech; give a configuration "
+            f"--config {config} does not set tts: stylespeech; give a configuration "
             "that does"
         )
     return content.get("tts_conf") or {}

@@ -1,6 +1,7 @@
 """Train a sentencepiece model and write the token list that goes with it.
 
-ESPnet's tts.sh has no stage for this, though its training takes ``--token_type bpe``.
+ESPnet's tts.sh has no stage for this, although its training accepts ``--token_type
+bpe``.
 """
 
 import argparse
@@ -16,9 +17,14 @@ def get_parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("texts", nargs="+", help="Kaldi text files (ID SENTENCE)")
-    add("--nbpe", type=int, required=True, help="number of pieces")
+    add("--nbpe", type=int, required=True, help="number of BPE tokens")
     add("--cleaner", default="none", help="ESPnet's text cleaner")
-    add("--output_dir", type=Path, required=True, help="for bpe.model and tokens.txt")
+    add(
+        "--output_dir",
+        type=Path,
+        required=True,
+        help="folder for bpe.model and tokens.txt",
+    )
     return parser
 
 

@@ -3,8 +3,8 @@
 espnet-prune card EXP --archive EXP/MODEL.zip
 espnet-prune card EXP --tag OWNER/NAME --output REPOSITORY/README.md
 
-What only people know, such as the licence, is asked for by options; the card says
-"to be filled in" where none was given.
+Options give what only people know, such as the licence; without them the card contains
+"to be filled in".
 """
 
 import argparse
@@ -28,35 +28,41 @@ def get_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--tag",
-        help="What the model is called where it is uploaded, OWNER/NAME; without it "
-        "the card loads the archive",
+        help="Name of the repository, OWNER/NAME; without it the card loads the "
+        "archive",
     )
     parser.add_argument(
         "--archive",
         type=Path,
         metavar="ZIP",
-        help="Archive of the packing stage, to put the card in",
+        help="Archive of the packing stage; the card is put into it",
     )
     parser.add_argument(
-        "--output", type=Path, help=f"File of the card, EXP/{CARD} if not given"
+        "--output", type=Path, help=f"File of the card (default: EXP/{CARD})"
     )
     parser.add_argument("--language", default="noinfo", help="Language code")
     parser.add_argument(
-        "--corpus", default=UNKNOWN, help="What the model was trained with"
+        "--corpus", default=UNKNOWN, help="Corpus that the model was trained with"
     )
     parser.add_argument(
-        "--license", default=UNKNOWN, help="Of the weights, for instance cc-by-4.0"
+        "--license",
+        default=UNKNOWN,
+        help="Licence of the weights, for instance cc-by-4.0",
     )
     parser.add_argument(
-        "--vocoder", default=GRIFFIN_LIM, help="Of the example, for instance hifigan"
+        "--vocoder",
+        default=GRIFFIN_LIM,
+        help="Vocoder of the example, for instance hifigan",
     )
     parser.add_argument(
-        "--text", default="Hello, this is my voice.", help="What the example says"
+        "--text",
+        default="Hello, this is my voice.",
+        help="Text that the example speaks",
     )
     parser.add_argument(
         "--plugin_url",
-        help="Where pip finds the plugin, for instance git+https://HOST/OWNER/NAME; "
-        "without it the card says to install it from its source",
+        help="Address from which pip installs the plugin, for instance "
+        "git+https://HOST/OWNER/NAME (default: from a copy of its source)",
     )
     parser.add_argument(
         "--scores",
@@ -64,7 +70,7 @@ def get_parser() -> argparse.ArgumentParser:
         type=Path,
         default=[],
         metavar="DIR",
-        help="Folders that `score` or `listen collect` wrote, beside those in "
+        help="Folders that `score` or `listen collect` wrote, in addition to those in "
         "EXP/scores",
     )
     return parser

@@ -1,4 +1,4 @@
-"""Check that a packed model says what the experiment said, sample by sample."""
+"""Check that a packed model produces the same samples as its experiment."""
 
 import argparse
 from collections.abc import Sequence
@@ -10,23 +10,28 @@ from espnet_prune.speech.vocoder import GRIFFIN_LIM
 def get_parser() -> argparse.ArgumentParser:
     """Get argument parser."""
     parser = argparse.ArgumentParser(
-        description="Load a packed model by ESPnet's Text2Speech and compare what it "
-        "says, bit for bit, with what its experiment said.",
+        description="Load a packed model by ESPnet's Text2Speech and compare its "
+        "speech, bit for bit, with that of its experiment.",
     )
-    parser.add_argument("packed", type=Path, help="zip of the packing stage")
+    parser.add_argument("packed", type=Path, help="zip file of the packing stage")
     parser.add_argument(
-        "--data_dir", type=Path, required=True, help="text and reference wav.scp"
+        "--data_dir",
+        type=Path,
+        required=True,
+        help="Kaldi folder with text and wav.scp (references)",
     )
     parser.add_argument(
         "--said",
         type=Path,
         required=True,
-        help="folder with the speech of the decoding stage, or, if that ran on a GPU, "
-        "the weights that it used, to decode them here as well",
+        help="folder with the speech of the decoding stage; if that stage ran on a "
+        "GPU, its weights, with which the experiment is decoded again here",
     )
     parser.add_argument("--config", type=Path, help="YAML with the options of decoding")
     parser.add_argument(
-        "--inference_args", default="", help="options of decoding that override it"
+        "--inference_args",
+        default="",
+        help="options of decoding that override --config",
     )
     parser.add_argument(
         "--vocoder",
@@ -54,4 +59,4 @@ def main(cmd: Sequence[str] | None = None) -> None:
         args.vocoder,
         args.spembs,
     )
-    print(f"{args.packed}: loads, and says {name} bit for bit as before")
+    print(f"{args.packed}: loads, and produces {name} bit for bit as before")

@@ -1,8 +1,8 @@
 """Turn durations in seconds into frames, for ESPnet's ``--teacher_dumpdir``.
 
-``data/SET/token_ends`` says where each token of an utterance and <eos> end, in seconds;
-the recordings have been brought to one sampling rate by then, so that their frames can
-be counted. Written is ``SET/durations``: one number for each of them.
+``data/SET/token_ends`` has the ends of each token of an utterance and of <eos> in
+seconds. The recordings have one sampling rate at this point, so that their frames can
+be counted. This writes ``SET/durations``: one number of frames for each token.
 """
 
 import argparse
@@ -22,8 +22,8 @@ def get_parser() -> argparse.ArgumentParser:
     add("--data_dir", type=Path, default=Path("data"), help="has SET/token_ends")
     add("--dump_dir", type=Path, required=True, help="has SET/utt2num_samples")
     add("--fs", type=int, required=True, help="sampling rate of the features in Hz")
-    add("--n_shift", type=int, required=True, help="samples a frame")
-    add("--output_dir", type=Path, required=True, help="gets SET/durations")
+    add("--n_shift", type=int, required=True, help="samples per frame")
+    add("--output_dir", type=Path, required=True, help="folder for SET/durations")
     return parser
 
 

@@ -1,14 +1,14 @@
-r"""Make a listening test as one web page, and turn its ratings into MOS and SMOS.
+r"""Make a listening test as one web page, and compute MOS and SMOS from its ratings.
 
 espnet-prune listen make --data_dir DATA --output_dir OUT \
     --system baseline=exp/a/decode/test/wav --system DP45=exp/b/decode/test/wav
 espnet-prune listen collect --key OUT/listening_test.key.json \
     --output_dir RESULT ratings_*.csv
 
-``make`` writes OUT/listening_test.html, which is sent to the raters. It needs no other
-file and no network, it keeps the ratings when it is closed, and it saves a CSV, which
-they send back. The key says which sample is by which system; keep it. DATA and WAVS are
-those of ``espnet-prune score``.
+``make`` writes OUT/listening_test.html, which you send to the listeners. It needs no
+other file and no network, keeps the ratings when it is closed, and saves a CSV, which
+the listeners send back. The key names the system of each sample; keep it. DATA and WAVS
+are those of ``espnet-prune score``.
 """
 
 import argparse
@@ -26,7 +26,7 @@ def get_parser() -> argparse.ArgumentParser:
     """Get argument parser."""
     form = argparse.ArgumentDefaultsHelpFormatter
     parser = argparse.ArgumentParser(
-        description="Make a listening test, or read what its raters sent back",
+        description="Make a listening test, or read the ratings of its listeners",
         formatter_class=form,
     )
     commands = parser.add_subparsers(dest="command", required=True)
@@ -41,7 +41,8 @@ def get_parser() -> argparse.ArgumentParser:
         "--utterances",
         type=int,
         default=15,
-        help="Number of utterances, each rated of every system in every part",
+        help="Number of texts; each listener rates every system on each text, in each "
+        "part",
     )
     make.add_argument(
         "--parts",
@@ -50,16 +51,24 @@ def get_parser() -> argparse.ArgumentParser:
         choices=list(listening.PARTS),
         help="MOS: naturalness. SMOS: similarity to the voice of the reference",
     )
-    make.add_argument("--seed", type=int, default=0, help="Of the draw of utterances")
-    make.add_argument("--title", default="Listening test", help="Of the page")
     make.add_argument(
-        "--send_to", default="whoever gave you this page", help="Who gets the ratings"
+        "--seed", type=int, default=0, help="Seed of the choice of utterances"
+    )
+    make.add_argument("--title", default="Listening test", help="Title of the page")
+    make.add_argument(
+        "--send_to",
+        default="the person who gave you this page",
+        help="To whom listeners send their ratings",
     )
     collect = commands.add_parser(
-        "collect", help="Read the CSV files of the raters", formatter_class=form
+        "collect", help="Read the CSV files of the listeners", formatter_class=form
     )
     collect.add_argument(
-        "files", nargs="+", type=Path, metavar="CSV", help="Files, or folders of them"
+        "files",
+        nargs="+",
+        type=Path,
+        metavar="CSV",
+        help="CSV files of the listeners, or folders of them",
     )
     collect.add_argument(
         "--key", type=Path, required=True, help=f"{KEY}, written with the page"
@@ -70,7 +79,7 @@ def get_parser() -> argparse.ArgumentParser:
     collect.add_argument(
         "--keep_unfinished",
         action="store_true",
-        help="Take what there is of raters who did not rate everything",
+        help="Also use the ratings of listeners who did not rate everything",
     )
     return parser
 
@@ -94,7 +103,7 @@ def make(args: argparse.Namespace) -> None:
         f"{number} ratings of {args.utterances} utterances by {len(systems)} systems "
         f"({', '.join(parts)}); {test.seconds / 60:.1f} minutes of sound"
     )
-    print(f"{output_dir / PAGE} ({size:.1f} MB): for the raters")
+    print(f"{output_dir / PAGE} ({size:.1f} MB): send it to the listeners")
     print(f"{output_dir / KEY}: keep it, `collect` needs it")
 
 

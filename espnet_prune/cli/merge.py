@@ -13,18 +13,18 @@ from espnet_prune.files import replace_when_written
 
 
 def merge(*settings: dict[str, Any]) -> dict[str, Any]:
-    """Return settings with all later ones over the first.
+    """Return the settings of all files; later ones override earlier ones.
 
-    Sections are merged; lists and all other values are replaced. Text in ``${}`` stays
-    the text that it is.
+    Sections are merged; lists and all other values are replaced. Text in ``${}`` is not
+    changed.
 
     Raises:
-        UserError: one has a section where another has a list, or a value that
-            OmegaConf cannot hold.
+        UserError: one file has a section where another one has a list, or a value is
+            none that OmegaConf accepts.
 
     """
     try:
-        if "'???'" in repr(settings):  # OmegaConf would pass it over
+        if "'???'" in repr(settings):  # OmegaConf would ignore it
             raise UserError("a setting is '???'; give it a value")
         merged = OmegaConf.to_container(OmegaConf.merge(*settings))
         # sections merged give a section, with the keys that they had
@@ -39,7 +39,7 @@ def read_settings(path: Path) -> dict[str, Any]:
     """Read a file of settings.
 
     Raises:
-        UserError: one line; the file is missing or holds something else.
+        UserError: the file is missing or does not contain settings.
 
     """
     try:
@@ -71,9 +71,14 @@ def get_parser() -> argparse.ArgumentParser:
     """Return the parser of this command."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "files", nargs="+", type=Path, help="each goes over those before"
+        "files",
+        nargs="+",
+        type=Path,
+        help="YAML files; later files override earlier ones",
     )
-    parser.add_argument("--output_dir", type=Path, required=True, help="where to write")
+    parser.add_argument(
+        "--output_dir", type=Path, required=True, help="folder for the merged file"
+    )
     return parser
 
 

@@ -1,9 +1,8 @@
 """Check a training configuration and plan its phases, for ``prune_tts.sh``.
 
 The plan is printed as lines ``NAME=VALUE``. The values are whole numbers and one of
-the names of pruning, whatever the configuration says. Settings are read here without
-ESPnet, whose import would take longer than all the rest; training itself checks every
-one of them.
+the names of pruning, for every configuration. Settings are read here without ESPnet,
+because its import takes longer than all the rest; training itself checks each of them.
 """
 
 import argparse
@@ -25,7 +24,7 @@ from espnet_prune.errors import UserError
 from espnet_prune.training.host import MODELS
 
 PHASE1_SHARE = 40 / 300  # of all steps, in the paper
-# Options of training that the plan depends on, and what ESPnet takes by default.
+# Options of training that the plan depends on, and ESPnet's defaults.
 VALUES = {
     "max_epoch": 40,
     "tts": "tacotron2",
@@ -49,10 +48,10 @@ def plan(
         train_config: file with the options of training; ``max_epoch`` counts both
             phases.
         train_args: options that override it, as one string.
-        phase1_epochs: epochs of phase 1, the paper's share of all if not given. Of no
-            effect on models of one phase: none, vanilla, and soft masks to the end.
+        phase1_epochs: epochs of phase 1; by default the paper's share of all epochs.
+            Ignored for models with one phase: none, vanilla, and soft masks to the end.
         teacher_dumpdir: folder of the durations that come with the data, if any.
-        vocoders: what will decode, in a row.
+        vocoders: vocoders of decoding, separated by spaces.
 
     Raises:
         UserError: a setting that cannot work, or a vocoder that would refuse the
@@ -111,10 +110,11 @@ def read_options(train_config: str | Path | None, train_args: str) -> dict[str, 
 
     Returns:
         ``VALUES``, and a dictionary for each of ``SECTIONS`` with ``_conf`` behind its
-        name. What decides by its absence is absent.
+        name. A setting whose absence has a meaning is left out.
 
     Raises:
-        UserError: what is no YAML, no option with a value, or no section.
+        UserError: the file is not YAML, an option has no value, or a section is not
+            one.
 
     """
     try:
@@ -147,7 +147,7 @@ def read_options(train_config: str | Path | None, train_args: str) -> dict[str, 
     except yaml.YAMLError as error:
         reason = " ".join(str(error).split())
         raise UserError(
-            f"{train_config} or --train_args is no YAML ({reason}): correct it"
+            f"{train_config} or --train_args is not YAML ({reason}): correct it"
         ) from error
     settings.update(given)
     for name in ("max_epoch", "tts", "feats_extract"):
@@ -175,7 +175,7 @@ def _value(text: str) -> Any:
 
 
 def _change(section: dict[str, Any], change: str) -> dict[str, Any]:
-    """Apply ``NAME.NAME=VALUE`` or a whole dictionary, as ESPnet's options take them.
+    """Apply ``NAME.NAME=VALUE`` or a whole dictionary, as ESPnet's options do.
 
     The innermost dictionary of a whole one replaces what was there.
     """
@@ -186,7 +186,7 @@ def _change(section: dict[str, Any], change: str) -> dict[str, Any]:
         except (ValueError, SyntaxError):
             whole = yaml.safe_load(change)
         if not isinstance(whole, dict):
-            raise UserError(f"{change} is no setting: write NAME=VALUE")
+            raise UserError(f"{change} is not a setting: write NAME=VALUE")
         return {**section, **whole}
     changed = dict(section)
     inner = changed
@@ -206,9 +206,13 @@ def get_parser() -> argparse.ArgumentParser:
         "how many epochs each phase gets.",
     )
     parser.add_argument("--train_config", help="YAML file with options of training")
-    parser.add_argument("--train_args", default="", help="options that override it")
     parser.add_argument(
-        "--teacher_dumpdir", default="", help="folder of given durations, if any"
+        "--train_args", default="", help="options that override --train_config"
+    )
+    parser.add_argument(
+        "--teacher_dumpdir",
+        default="",
+        help="folder with the durations of the data, if any",
     )
     parser.add_argument(
         "--phase1_epochs",
@@ -218,7 +222,8 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--vocoders",
         default="",
-        help="vocoders of decoding, in a row; checked against --feats_extract_conf",
+        help="vocoders of decoding, separated by spaces; checked against "
+        "--feats_extract_conf",
     )
     return parser
 

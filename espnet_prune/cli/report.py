@@ -1,11 +1,11 @@
-r"""Report what training did to the thresholds: tables, figures and one web page.
+r"""Report the thresholds after training: tables, figures and one web page.
 
 espnet-prune report EXP_PHASE1 EXP_PHASE2 --output_dir DIR
 espnet-prune report BASELINE EXP_PHASE1 EXP_PHASE2 --output_dir DIR \
     --scores SCORES --data_dir DATA
 
-DIR/report.html has all of it, the speech that was decoded included, and needs no other
-file: it can be sent. Of several models, tables and figures go to DIR/MODEL.
+DIR/report.html contains everything, including decoded speech, and needs no other file:
+you can send it. With several models, tables and figures are in DIR/MODEL.
 """
 
 import argparse
@@ -19,16 +19,16 @@ from espnet_prune.evaluation.history import AXES
 def get_parser() -> argparse.ArgumentParser:
     """Get argument parser."""
     parser = argparse.ArgumentParser(
-        description="Report thresholds and what they keep, per decoder layer and "
-        "phase, as tables, figures and one web page",
+        description="Report thresholds and kept shares, per decoder layer and phase, "
+        "as tables, figures and one web page",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument(
         "experiments",
         nargs="+",
         metavar="EXP",
-        help="Experiment folders; for a model that was trained in two phases, phase 1 "
-        "and then phase 2",
+        help="Experiment folders. For a model with two phases, name phase 1 and then "
+        "phase 2",
     )
     parser.add_argument(
         "--output_dir", required=True, help="Folder to write tables and figures to"
@@ -37,7 +37,7 @@ def get_parser() -> argparse.ArgumentParser:
         "--axis",
         default="step",
         choices=sorted(AXES),
-        help="What the figures show time in",
+        help="Unit of time in the figures",
     )
     parser.add_argument(
         "--scores",
@@ -54,14 +54,14 @@ def get_parser() -> argparse.ArgumentParser:
         type=Path,
         default=[],
         metavar="DATA",
-        help="Kaldi folders of the test sets: the page shows text and reference "
-        "beside the speech",
+        help="Kaldi folders of the test sets: the page shows text and reference next "
+        "to the speech",
     )
     parser.add_argument(
         "--samples",
         type=int,
         default=4,
-        help="Utterances of each test set whose speech the page has",
+        help="Number of utterances of each test set on the page",
     )
     return parser
 

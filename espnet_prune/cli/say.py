@@ -1,14 +1,14 @@
-"""Say texts in the voice of a recording.
+"""Speak texts in the voice of a recording.
 
 espnet-prune say "text" -o out.wav
 espnet-prune say --model EXP --reference ref.wav "text" -o out.wav
 espnet-prune say --model EXP --voice me.voice --text_file texts.txt -o out_folder
 espnet-prune say --model EXP --data_dir DATA -o out_folder
 
-DATA is the Kaldi folder of a zero-shot test set: ``text`` is what to say and
-``wav.scp`` the reference. Beside each UTTERANCE.wav, its computing time and the share
-of attention connections that were kept go to synthesis.jsonl. Run it again to go on
-after an interruption.
+DATA is the Kaldi folder of a zero-shot test set: ``text`` has the texts and ``wav.scp``
+the references. In addition to each UTTERANCE.wav, synthesis.jsonl gets its computing
+time and the kept share of attention connections. After an interruption, run it again to
+continue.
 """
 
 import argparse
@@ -28,18 +28,18 @@ FORMATS = {".wav": "WAV", ".flac": "FLAC"}
 
 
 def read_texts(source: str, kaldi: bool = False) -> dict[str, str]:
-    """Read what to say, one text a line; empty lines are skipped.
+    """Read texts, one per line; empty lines are skipped.
 
     Args:
         source: A text file, or ``-`` for the standard input.
-        kaldi: Lines are ``ID text``; otherwise texts are numbered.
+        kaldi: Whether lines are ``ID text``; otherwise texts are numbered.
 
     Returns:
         Name of each text and the text, in order.
 
     Raises:
-        UserError: The file cannot be read or holds no text, or a name cannot be that
-            of a file or comes twice.
+        UserError: The file cannot be read or has no text, or a name is used twice or
+            cannot name a file.
     """
     where = "the standard input" if source == "-" else source
     lines = [line for line in read_lines(source) if line.strip()]
@@ -78,20 +78,20 @@ def _read_named(lines: list[str], where: str) -> dict[str, str]:
 
 
 def output_files(texts: dict[str, str], output: Path, one: bool) -> list[Path]:
-    """Name the file of each text and refuse those that cannot be written.
+    """Return the file of each text; refuse files that cannot be written.
 
     Args:
-        texts: As :func:`read_texts` gives them.
-        output: An audio file for ``one`` text, else a folder.
+        texts: As :func:`read_texts` returns them.
+        output: An audio file if ``one``, otherwise a folder.
         one: Whether the text was given on the command line.
 
     Raises:
-        UserError: ``output`` is the wrong kind of thing, or its folder is missing.
+        UserError: ``output`` is not what ``one`` needs, or its folder is missing.
     """
     if one:
         if output.suffix.lower() not in FORMATS or output.is_dir():
             raise UserError(
-                f"the output {output} is no audio file: name one that ends in "
+                f"the output {output} is not an audio file: name one that ends in "
                 f"{' or '.join(FORMATS)}"
             )
         if not output.parent.is_dir():
@@ -106,15 +106,15 @@ def output_files(texts: dict[str, str], output: Path, one: bool) -> list[Path]:
 def get_parser() -> argparse.ArgumentParser:
     """Return the parser of this command."""
     parser = argparse.ArgumentParser(
-        description="Say texts in the voice of a recording, by a model that was "
+        description="Speak texts in the voice of a recording, with a model that was "
         "trained with espnet_prune.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("text", nargs="?", help="What to say, of any length")
+    parser.add_argument("text", nargs="?", help="Text to speak, of any length")
     parser.add_argument(
         "--text_file",
         metavar="FILE",
-        help="What to say, one text a line, in UTF-8; - reads the standard input",
+        help="Texts to speak, one per line, in UTF-8; - reads the standard input",
     )
     parser.add_argument(
         "--kaldi",
@@ -130,32 +130,32 @@ def get_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--model",
-        help="A model that ships with the package, an experiment folder, a packed "
-        "model, or a tag of the model zoo; the first one that ships, if not given",
+        help="A model of the package, an experiment folder, a packed model, or a tag "
+        "of the model zoo (default: the first model of the package)",
     )
     parser.add_argument(
         "--model_file",
         metavar="FILE",
-        help="Weights in the experiment folder, if not train.loss.ave.pth",
+        help="Weights in the experiment folder (default: train.loss.ave.pth)",
     )
     parser.add_argument(
         "--reference",
         action="append",
         metavar="FILE",
-        help="Recording of the voice, at any rate. Given several times, the voice is "
-        "the mean of the recordings",
+        help="Recording of the voice, with any sampling rate. If you give several, "
+        "their style vectors are averaged",
     )
     parser.add_argument(
         "--voice",
         metavar="VOICE",
-        help="The voice in place of recordings: a file of espnet-prune voice, or the "
-        "name of a voice that comes with the model, whose first one speaks if neither "
-        "is given",
+        help="Voice to use instead of recordings: a file of espnet-prune voice, or the "
+        "name of a voice of the model (default, without --reference: its first "
+        "voice)",
     )
     parser.add_argument(
         "--trim_reference",
         action="store_true",
-        help="Cut silence off both ends of the recordings",
+        help="Remove silence at both ends of the recordings",
     )
     parser.add_argument(
         "-o",
@@ -174,7 +174,10 @@ def get_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
     parser.add_argument(
-        "--batch_size", type=int, default=8, help="Texts that are said at once"
+        "--batch_size",
+        type=int,
+        default=8,
+        help="Number of texts that are computed together",
     )
     return parser
 
@@ -185,7 +188,10 @@ def main(cmd=None) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     given = [args.text, args.text_file, args.data_dir]
     if sum(value is not None for value in given) != 1:
-        raise UserError("give either a text or --text_file, or a test set, --data_dir")
+        raise UserError(
+            "there is not exactly one source of texts: give a text, --text_file or "
+            "--data_dir"
+        )
     for name in ("speed", "batch_size"):
         if not getattr(args, name) > 0:
             raise UserError(
@@ -217,15 +223,15 @@ def main(cmd=None) -> None:
         device=args.device,
     )
     tokens = [text2speech.tokenize(text) for text in texts.values()]
-    styles = None  # the first voice that comes with the model
+    styles = None  # the first voice of the model
     if args.voice is not None:
         styles = [text2speech.read_voice(args.voice)]
     elif args.reference is not None:
         styles = [text2speech.style_vector(args.reference, trim=args.trim_reference)]
     elif not text2speech.voices:
         raise UserError(
-            "no voice was given: name a recording of it by --reference, or a voice "
-            "file by --voice"
+            "no voice was given: name a recording with --reference, or a voice file "
+            "with --voice"
         )
 
     seconds = 0.0
@@ -244,7 +250,7 @@ def main(cmd=None) -> None:
 
 
 def say_data(args: argparse.Namespace) -> None:
-    """Say a test set, each utterance in the voice of its own reference.
+    """Speak a test set, each utterance in the voice of its own reference.
 
     Raises:
         UserError: The data, the model or a recording cannot be used.

@@ -1,15 +1,15 @@
-r"""Score what systems said: error rate, similarity, predicted MOS, with intervals.
+r"""Score the speech of systems: error rate, similarity, predicted MOS, with intervals.
 
 espnet-prune score --data_dir DATA --output_dir OUT \
     --system baseline=exp/a/decode/test/wav --system DP45=exp/b/decode/test/wav
 
-DATA is the Kaldi folder of a zero-shot test set: ``text`` is what was to be said,
-``wav.scp`` the reference, ``utt2spk`` the speaker, ``gt_wav.scp``, where there is one,
-the recording of ``text``, which makes a row of its own. Run it again to go on after an
-interruption, to add systems or metrics: only what is new or has changed is scored.
-Systems that ``say --data_dir`` made have columns for their real-time factor and the
-share of connections that they keep. The recordings after mel and vocoder are what
-``vocode`` writes; give its folder as one more system.
+DATA is the Kaldi folder of a zero-shot test set: ``text`` has the texts, ``wav.scp``
+the references, ``utt2spk`` the speakers and, if there is one, ``gt_wav.scp`` the
+recordings of the texts, which get their own row. Run it again to continue after an
+interruption, or to add systems or metrics: it scores only what is new or has changed.
+Speech of ``say --data_dir`` gets columns with its real-time factor and kept share. To
+score recordings after mel and vocoder, give the folder of ``vocode`` as one more
+system.
 """
 
 import argparse
@@ -26,7 +26,8 @@ from espnet_prune.evaluation.scorers import DEFAULT, MEASURED, METRICS
 def get_parser() -> argparse.ArgumentParser:
     """Get argument parser."""
     parser = argparse.ArgumentParser(
-        description="Score what systems said, with intervals and paired differences",
+        description="Score the speech of systems, with intervals and paired "
+        "differences",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add_test_set(parser)
@@ -41,18 +42,21 @@ def get_parser() -> argparse.ArgumentParser:
         nargs="+",
         choices=list(METRICS),
         metavar="METRIC",
-        help=f"Of {', '.join(METRICS)}; default: {', '.join(DEFAULT)}, and of systems "
-        f"that `say --data_dir` made {' and '.join(MEASURED)}",
+        help=f"Metrics, from {', '.join(METRICS)}; default: {', '.join(DEFAULT)}, and "
+        f"{' and '.join(MEASURED)} for speech of `espnet-prune say --data_dir`",
     )
     parser.add_argument(
         "--subset",
         action="append",
         default=[],
         metavar="TITLE=FILE",
-        help="Make tables of these speakers too; FILE has one a line",
+        help="Make tables of these speakers too; FILE has one speaker per line",
     )
     parser.add_argument(
-        "--nj", type=int, default=2, help="Processes, each of 1 core and 1 to 2 GB"
+        "--nj",
+        type=int,
+        default=2,
+        help="Number of processes; each needs one core and 1 to 2 GB of memory",
     )
     return parser
 
@@ -63,7 +67,7 @@ def main(cmd: Sequence[str] | None = None) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     if args.nj < 1:
         raise UserError(f"--nj is {args.nj}; choose 1 or more")
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes: one core each
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # so that each process uses one core
     from espnet_prune.evaluation import scores
 
     print(
@@ -76,5 +80,5 @@ def main(cmd: Sequence[str] | None = None) -> None:
             args.nj,
         )
     )
-    names = "scores.md, scores.csv, scores.json and a .jsonl of each system"
+    names = "scores.md, scores.csv, scores.json and a .jsonl per system"
     print(f"Written: {args.output_dir}/{names}")

@@ -1,4 +1,4 @@
-"""Put the experiments of a sweep side by side: tables and figures.
+"""Compare the experiments of a sweep in tables and figures.
 
 espnet-prune sweep SWEEP_DIR --output_dir DIR [--scores scores.csv]
 
@@ -14,15 +14,15 @@ from collections.abc import Sequence
 def get_parser() -> argparse.ArgumentParser:
     """Get argument parser."""
     parser = argparse.ArgumentParser(
-        description="Tabulate and draw the experiments of a sweep over R, the length "
-        "of phase 1 and seeds",
+        description="Compare the experiments of a sweep over R, the length of phase 1 "
+        "and seeds in tables and figures",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("sweep_dir", help="Folder of the experiments")
     parser.add_argument(
         "--scores",
-        help="scores.csv of `score`, whose systems have the names of the experiments "
-        "without _phase1 and _phase2",
+        help="scores.csv of `score`; its systems must have the names of the "
+        "experiments without _phase1 and _phase2",
     )
     parser.add_argument(
         "--output_dir", required=True, help="Folder to write tables and figures to"

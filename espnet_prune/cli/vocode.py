@@ -1,10 +1,10 @@
-"""Send recordings through a mel and a vocoder, for the row of ground truth.
+"""Send recordings through a mel and a vocoder, for a row of ground truth.
 
 espnet-prune vocode --data_dir DATA --vocoder hifigan -o OUT
 
-DATA is the Kaldi folder of a test set with gt_wav.scp. Run it again to go on after an
-interruption; what is finished is kept. `score --system ground_truth_mel_hifigan=OUT`
-then has a row of these recordings.
+DATA is the Kaldi folder of a test set with gt_wav.scp. After an interruption, run it
+again to continue; finished files are kept. `score --system
+ground_truth_mel_hifigan=OUT` then has a row of these recordings.
 """
 
 import argparse
@@ -31,13 +31,15 @@ def get_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--model",
-        help="The mel is that of this model (experiment folder, packed model or tag); "
-        "otherwise the one that the vocoder was trained on",
+        help="Model whose mel is used: an experiment folder, a packed model or a tag "
+        "(default: the mel that the vocoder was trained on)",
     )
-    parser.add_argument("--model_file", help="Weights in the experiment folder")
+    parser.add_argument(
+        "--model_file", help="Weights in the experiment folder of --model"
+    )
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
     parser.add_argument(
-        "-o", "--output", type=Path, required=True, help="Folder of UTTERANCE.wav"
+        "-o", "--output", type=Path, required=True, help="Folder for UTTERANCE.wav"
     )
     return parser
 
@@ -47,8 +49,8 @@ def main(cmd: Sequence[str] | None = None) -> None:
     args = get_parser().parse_args(cmd)
     if not (args.data_dir / "gt_wav.scp").is_file():
         raise UserError(
-            f"{args.data_dir} has no gt_wav.scp, the recordings of its texts; without "
-            "them there is no ground truth"
+            f"{args.data_dir} has no gt_wav.scp; give a test set with recordings of "
+            "its texts"
         )
     from espnet_prune.evaluation.copy_synthesis import copy_synthesis
     from espnet_prune.evaluation.scoring import read_wavs

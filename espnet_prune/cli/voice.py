@@ -1,4 +1,4 @@
-"""Keep the voice of recordings in a file, for ``espnet-prune say --voice``.
+"""Save the voice of recordings in a file, for ``espnet-prune say --voice``.
 
 espnet-prune voice me.wav another.wav --model EXP -o me.voice
 """
@@ -14,7 +14,7 @@ from espnet_prune.errors import UserError
 def get_parser() -> argparse.ArgumentParser:
     """Return the parser of this command."""
     parser = argparse.ArgumentParser(
-        description="Compute the style vector of a voice and keep it in a file. Only "
+        description="Compute the style vector of a voice and save it in a file. Only "
         "the model that computed it can use it.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
@@ -22,42 +22,48 @@ def get_parser() -> argparse.ArgumentParser:
         "reference",
         nargs="+",
         metavar="FILE",
-        help="Recordings of the voice, at any rate; of several the mean is kept",
+        help="Recordings of the voice, with any sampling rate. The style vectors of "
+        "several are averaged",
     )
     parser.add_argument(
         "--model",
-        help="A model that ships with the package, an experiment folder, a packed "
-        "model or a tag; the first one that ships, if not given",
+        help="A model of the package, an experiment folder, a packed model or a tag "
+        "(default: the first model of the package)",
     )
     parser.add_argument(
         "--model_file",
         metavar="FILE",
-        help="Weights in the experiment folder, if not train.loss.ave.pth",
+        help="Weights in the experiment folder (default: train.loss.ave.pth)",
     )
     parser.add_argument(
         "--trim_reference",
         action="store_true",
-        help="Cut silence off both ends of the recordings",
+        help="Remove silence at both ends of the recordings",
     )
     parser.add_argument(
         "--note",
         default="",
-        help="Text that is kept in the file, for instance whose voice it is",
+        help="Note to save in the file, for instance the name of the speaker",
     )
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
     parser.add_argument(
-        "-o", "--output", type=Path, required=True, help="File to write, NAME.voice"
+        "-o",
+        "--output",
+        type=Path,
+        required=True,
+        help="File to write, usually NAME.voice",
     )
     return parser
 
 
 def main(cmd: Sequence[str] | None = None) -> None:
-    """Check, listen, and write the file."""
+    """Check the arguments, compute the style vector and write the file."""
     args = get_parser().parse_args(cmd)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     if args.output.suffix != ".voice" or args.output.is_dir():
         raise UserError(
-            f"the output {args.output} is no voice file: name one that ends in .voice"
+            f"the output {args.output} is not a voice file: name one that ends in "
+            ".voice"
         )
     if not args.output.parent.is_dir():
         raise UserError(f"the folder {args.output.parent} is missing: make it first")

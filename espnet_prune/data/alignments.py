@@ -1,7 +1,7 @@
-"""Where tokens end: found in recordings set by set, and turned into durations.
+"""Find the ends of tokens in the recordings of sets, and convert them to durations.
 
-``token_ends`` of a Kaldi folder says where each token of an utterance and <eos> end, in
-seconds, so that it serves every sampling rate and hop size.
+``token_ends`` of a Kaldi folder has the ends of each token of an utterance and of <eos>
+in seconds, so that it is valid for every sampling rate and hop size.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,12 +22,12 @@ from espnet_prune.files import Journal
 from espnet_prune.processes import in_parallel
 from espnet_prune.speech.audio import AudioError, read_header, read_mono
 
-# Fewer is a text in another language, or texts of other recordings.
+# A smaller share means texts in another language or of other recordings.
 SMALLEST_SHARE = 0.5
 
 
 class Utterance(NamedTuple):
-    """What to align."""
+    """An utterance to align."""
 
     name: str
     tokens: tuple[str, ...]
@@ -35,7 +35,7 @@ class Utterance(NamedTuple):
 
     @property
     def key(self) -> str:
-        """Name it so that another text or recording has another name."""
+        """Return a key that differs for another text or recording."""
         try:
             header = read_header(self.path)
             length = f"{header.frames}/{header.rate}"
@@ -44,19 +44,19 @@ class Utterance(NamedTuple):
         return "\t".join((self.name, length, " ".join(self.tokens)))
 
 
-_aligner: ForcedAligner  # in processes that align
+_aligner: ForcedAligner  # one in each process that aligns
 
 
 def _start_worker() -> None:
     global _aligner
-    import torch  # resamples
+    import torch  # for resampling
 
     torch.set_num_threads(1)
     _aligner = ForcedAligner()
 
 
 def _align_one(utterance: Utterance) -> list[float] | Finding:
-    """Say where the tokens end, in a process that has an aligner, or why not."""
+    """Return the ends of the tokens, or why there are none; needs ``_aligner``."""
     try:
         speech = read_mono(utterance.path, RATE)
         return _aligner.token_ends(utterance.tokens, speech)
@@ -73,13 +73,13 @@ def align_folder(
     ``unaligned.tsv``.
 
     Args:
-        folder: Kaldi folder with ``text`` and ``wav.scp``, files only.
-        store: File that keeps what was found, one utterance a line.
-        tokenize: Makes tokens of a text.
-        nj: Processes.
+        folder: Kaldi folder with ``text`` and a ``wav.scp`` of plain files.
+        store: File that keeps the results, one utterance per line.
+        tokenize: Function that returns the tokens of a text.
+        nj: Number of processes.
 
     Returns:
-        Numbers of utterances that were aligned and that were left out.
+        Numbers of aligned and of left-out utterances.
 
     Raises:
         UserError: Most utterances cannot be aligned, or a file is missing.
@@ -95,7 +95,7 @@ def align_folder(
         for name, text in texts.items()
     ]
     faults = {}
-    for one in utterances:  # before any process is started
+    for one in utterances:  # before any process starts
         try:
             words_of(one.tokens)
         except AlignmentError as error:
@@ -129,10 +129,10 @@ def _require_most(folder: Path, faults: dict[str, Finding], number: int) -> None
     if number - len(faults) < SMALLEST_SHARE * number:
         first = next(iter(faults.values()))
         raise UserError(
-            f"{len(faults)} of {number} utterances of {folder} cannot be aligned, "
-            f"{first.utterance} for one ({first.reason}: {first.detail}): check that "
-            "texts and recordings belong together and are English "
-            "(g2p_en*, espeak_ng_english*), or learn the durations"
+            f"{len(faults)} of {number} utterances of {folder} cannot be aligned, for "
+            f"instance {first.utterance} ({first.reason}: {first.detail}): check that "
+            "texts and recordings belong together and are English (g2p_en*, "
+            "espeak_ng_english*), or learn the durations"
         )
 
 
@@ -143,17 +143,17 @@ def write_durations(
 
     Args:
         data_dir: Folder with ``token_ends``.
-        dump_dir: Folder of the same set with ``utt2num_samples``, at ``fs``; says
-            which utterances are in use.
+        dump_dir: Folder of the same set with ``utt2num_samples``, at ``fs``; it lists
+            the utterances in use.
         fs: Sampling rate of the features in Hz.
-        n_shift: Samples a frame.
+        n_shift: Samples per frame.
         output: File to write.
 
     Returns:
         Number of utterances.
 
     Raises:
-        UserError: An utterance has no ends, or none that are in order, or a file is
+        UserError: The ends of an utterance are missing or not in order, or a file is
             missing.
 
     """

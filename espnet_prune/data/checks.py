@@ -1,7 +1,7 @@
-"""A corpus as it comes, checked recording by recording.
+"""Check each recording of a corpus.
 
-Nothing here ends on a bad recording or text. What cannot be used has a fault, and what
-can be used but deserves a look is found among the warnings.
+A bad recording or text does not stop the check. Utterances that cannot be used have a
+fault; usable ones that should be checked are listed in the warnings.
 """
 
 import hashlib
@@ -27,24 +27,24 @@ from espnet_prune.text.normalise import (
 )
 
 SILENT_WARNING = 0.5  # share of 20 ms frames that are pauses
-# A text that is said this many times faster or slower than the median is suspicious.
+# A text that is spoken so many times faster or slower than the median is suspicious.
 UNUSUAL_RATE = 2.5
 
 
 class Utterance(NamedTuple):
-    """A recording and what is said in it, as found on disk."""
+    """A recording and its text, as found on disk."""
 
-    name: str  # SPEAKER-REST: Kaldi's scripts want ids that sort as their speakers do
+    name: str  # SPEAKER-REST: Kaldi's scripts need ids that begin with the speaker
     speaker: str
     path: Path
     text: str | None  # None if there is none
 
 
 class Settings(NamedTuple):
-    """What the recordings have to fit."""
+    """Settings that the recordings have to fit."""
 
     fs: int = 22050  # Hz
-    n_shift: int = 256  # samples a mel frame
+    n_shift: int = 256  # samples per mel frame
     min_seconds: float = 0.5
     max_seconds: float = 20.0
     token_type: str = "phn"
@@ -54,7 +54,7 @@ class Settings(NamedTuple):
 
 
 class Checked(NamedTuple):
-    """What was measured of an utterance."""
+    """Measurements of an utterance."""
 
     utterance: Utterance
     fault: Finding | None = None  # of the recording
@@ -62,7 +62,7 @@ class Checked(NamedTuple):
     seconds: float = 0.0
     rate: int = 0  # Hz
     channels: int = 0
-    needs_copy: bool = False  # in one channel within [-1, 1], for it is not
+    needs_copy: bool = False  # to have one channel within [-1, 1]
     peak: float = 0.0
     clipped: float = 0.0  # share of samples at the peak
     silent: float = 0.0  # share of frames that are pauses
@@ -83,16 +83,16 @@ class Checked(NamedTuple):
 
     @property
     def speaker(self) -> str:
-        """Who speaks."""
+        """Speaker of the utterance."""
         return self.utterance.speaker
 
     def in_file(self, path: Path) -> "Checked":
-        """Return the same with the recording in another file."""
+        """Return a copy with the recording in another file."""
         return self._replace(utterance=self.utterance._replace(path=path))
 
 
 class Checker:
-    """Judges utterances, one a call; made once a process, for tokenizers cannot travel.
+    """Checks utterances. Each process makes its own: tokenizers cannot be pickled.
 
     Raises:
         UserError: these settings have no tokenizer.
@@ -101,7 +101,7 @@ class Checker:
 
     def __init__(self, settings: Settings):
         self.settings = settings
-        # Pieces are not known yet; there are no more of them than characters.
+        # The BPE tokens are not known yet; there are at most as many as characters.
         kind = "char" if settings.token_type == "bpe" else settings.token_type
         from espnet2.text.build_tokenizer import build_tokenizer
         from espnet2.text.cleaner import TextCleaner
@@ -110,11 +110,11 @@ class Checker:
             self.clean = TextCleaner(
                 None if settings.cleaner == "none" else settings.cleaner
             )
-            self.clean("a")  # it looks for what it needs when it is called
+            self.clean("a")  # a cleaner loads its packages when it is called
             self.tokenizer = build_tokenizer(
                 kind, g2p_type=None if settings.g2p == "none" else settings.g2p
             )
-        except Exception as error:  # whatever a g2p or cleaner raises
+        except Exception as error:  # g2ps and cleaners raise many kinds of error
             reason = str(error).strip().splitlines() or [type(error).__name__]
             raise UserError(
                 f"no tokens can be made with token_type {kind}, g2p {settings.g2p}, "
@@ -123,16 +123,16 @@ class Checker:
             ) from error
 
     def tokenize(self, text: str) -> list[str]:
-        """Make tokens of a normalised text, as training will."""
+        """Return the tokens of a normalised text, as training will."""
         return self.tokenizer.text2tokens(self.clean(text))
 
     def __call__(self, utterance: Utterance) -> Checked:
-        """Measure an utterance; a fault takes the place of what cannot be measured."""
+        """Measure an utterance; if that fails, the result has a fault."""
         try:
             return self._judge_text(self._judge_recording(utterance))
-        except Exception as error:  # one odd file must not end a night's work
+        except Exception as error:  # one bad file must not stop a long check
             detail = f"{utterance.path}: {type(error).__name__}: {error}"
-            fault = Finding(utterance.name, "cannot be judged", detail)
+            fault = Finding(utterance.name, "cannot be checked", detail)
             return Checked(utterance, fault=fault, text_fault=fault)
 
     def _judge_recording(self, utterance: Utterance) -> Checked:
@@ -169,7 +169,7 @@ class Checker:
             seconds=header.seconds,
             rate=header.rate,
             channels=header.channels,
-            # Stage 2 would clip samples beyond 1, and take some headers for empty.
+            # Stage 2 would clip samples beyond 1, and treat some headers as empty.
             needs_copy=header.channels > 1 or peak > 1 or not header.says_size,
             peak=peak,
             clipped=clipped,
@@ -196,7 +196,7 @@ class Checker:
         checked = checked._replace(utterance=utterance._replace(text=text))
         try:
             tokens = self.tokenize(text)
-        except Exception as error:  # of a g2p
+        except Exception as error:  # from a g2p
             return faulty("text cannot be tokenised", f"{text}: {error}")
         if not has_speech(tokens):
             return faulty("text without tokens", text)
@@ -229,7 +229,7 @@ def should_lower(texts: Iterable[str | None], settings: Settings) -> bool:
 
 
 def has_speech(tokens: Iterable[str]) -> bool:
-    """Tell whether any token is more than a space or a punctuation mark."""
+    """Return whether any token is not a space or a punctuation mark."""
     return any(
         character.isalnum()
         for token in tokens
@@ -253,13 +253,13 @@ def _check_one(utterance: Utterance) -> Checked:
 def check(
     utterances: Sequence[Utterance], settings: Settings, nj: int, label: str
 ) -> list[Checked]:
-    """Measure all utterances; of recordings with the same samples the first counts.
+    """Measure all utterances; only the first recording with the same samples is used.
 
     Raises:
         UserError: these settings have no tokenizer.
 
     """
-    Checker(settings)  # says what is wrong before any process is started
+    Checker(settings)  # raises before any process starts
     checked: list[Checked] = []
     seen: dict[bytes, Utterance] = {}
     for one in in_parallel(_check_one, utterances, nj, label, _start_worker, settings):
@@ -269,14 +269,14 @@ def check(
                 detail = f"{one.utterance.path}: the same as {first.path}"
                 fault = Finding(one.utterance.name, "same recording twice", detail)
                 one = one._replace(fault=fault)
-        # what came from other processes shares no strings yet
+        # results of other processes do not share strings yet
         kinds = tuple(map(sys.intern, one.token_kinds))
         checked.append(one._replace(token_kinds=kinds))
     return checked
 
 
 def find_warnings(kept: list[Checked], fs: int) -> list[Finding]:
-    """List what is used but deserves a look."""
+    """Return usable utterances that should be checked."""
     warnings = []
     spoken = [one for one in kept if one.tokens]
     usual = np.median([one.tokens / one.seconds for one in spoken]) if spoken else 0
@@ -298,6 +298,6 @@ def find_warnings(kept: list[Checked], fs: int) -> list[Finding]:
         if one.tokens:
             ratio = one.tokens / one.seconds / usual
             if not 1 / UNUSUAL_RATE < ratio < UNUSUAL_RATE:
-                detail = f"said {ratio:.2f} times as fast as the median text"
+                detail = f"spoken {ratio:.2f} times as fast as the median text"
                 warnings.append(Finding(name, "text may not fit", detail))
     return warnings

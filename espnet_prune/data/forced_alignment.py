@@ -1,10 +1,10 @@
-"""Where each token of a text is spoken, by PocketSphinx's acoustic model of English.
+"""Find the ends of tokens in speech, with PocketSphinx's acoustic model of English.
 
-Its weights come inside its wheel, so no aligner has to be installed or trained. Tokens
-are those of ESPnet's g2p, whatever it is, as long as their phonemes are English: each
-is spelled in the 39 phones of the acoustic model, which decides how long the phones of
-a word take; what is no phone (stress, length) takes no time, and what stands between
-words (space, punctuation) takes the pause.
+Its package contains the weights, so no aligner has to be installed or trained. Tokens
+may come from any g2p of ESPnet with English phonemes. Each token is spelled in the 39
+phones of the acoustic model, which decides the durations of the phones of a word.
+Stress and length marks take no time. Spaces and punctuation between words take the
+pause.
 """
 
 from collections.abc import Sequence
@@ -23,11 +23,11 @@ PHONES = frozenset(VOWELS + CONSONANTS)
 
 
 class AlignmentError(ValueError):
-    """One utterance cannot be aligned.
+    """An utterance cannot be aligned.
 
     Attributes:
-        reason: Short, the same for all of a kind.
-        detail: Of this utterance.
+        reason: Short, the same for all faults of a kind.
+        detail: The fault of this utterance.
 
     """
 
@@ -38,7 +38,7 @@ class AlignmentError(ValueError):
 
 
 class Spoken(NamedTuple):
-    """A word as the acoustic model spells it: its tokens and the phones of each."""
+    """A word in the acoustic model's spelling: its tokens and the phones of each."""
 
     tokens: tuple[int, ...]
     phones: tuple[tuple[str, ...], ...]
@@ -51,10 +51,10 @@ def phones_of(token: str) -> tuple[str, ...] | None:
         token: ARPAbet with or without stress ("AH0"), or IPA ("ɜ", "oʊ", "ˈ").
 
     Returns:
-        Its phones, none for a mark, or None for what stands between words.
+        Its phones, which are empty for a mark, or None for a token between words.
 
     Raises:
-        AlignmentError: A letter is no phoneme of English.
+        AlignmentError: A symbol is not an English phoneme.
 
     """
     if token.rstrip("012") in PHONES:
@@ -67,13 +67,13 @@ def phones_of(token: str) -> tuple[str, ...] | None:
         return spell(token)
     except ValueError as error:
         raise AlignmentError(
-            "no English phone sounds like a letter of its tokens",
+            "a symbol of its tokens is not an English phoneme",
             f"{str(error)!r} of {token!r}",
         ) from error
 
 
 def words_of(tokens: Sequence[str]) -> list[Spoken]:
-    """Cut tokens into words at what stands between them."""
+    """Split tokens into words at spaces and punctuation."""
     words: list[Spoken] = []
     word: list[tuple[int, tuple[str, ...]]] = []
     for i, phones in enumerate([*map(phones_of, tokens), None]):
@@ -102,25 +102,25 @@ class ForcedAligner:
             ) from error
         self._decoder = pocketsphinx.Decoder(
             hmm=pocketsphinx.get_model_path("en-us/en-us"),
-            dict="/dev/null",  # words are spelled utterance by utterance
+            dict="/dev/null",  # words are added for each utterance
             lm=None,
             cmn="batch",
-            bestpath=False,  # it leaves words too short for their phones
+            bestpath=False,  # it makes words too short for their phones
             samprate=RATE,
             loglevel="FATAL",
         )
         self._spelled: set[str] = set()
 
     def token_ends(self, tokens: Sequence[str], speech: np.ndarray) -> list[float]:
-        """Say where each token ends.
+        """Return where each token ends.
 
         Args:
-            tokens: of ESPnet's tokenizer, without <eos> (T_text - 1,).
+            tokens: tokens of ESPnet's tokenizer, without <eos> (T_text - 1,).
             speech: mono, between -1 and 1, at ``RATE`` (samples,).
 
         Returns:
-            Seconds, never decreasing (T_text,). The last is that of <eos>, which takes
-            the pause at the end, and is the length of the recording.
+            Seconds, never decreasing (T_text,). The last one is the end of <eos>, which
+            takes the final pause: the length of the recording.
 
         Raises:
             AlignmentError: No word is spoken, the text does not fit the speech, or the
@@ -142,7 +142,7 @@ class ForcedAligner:
             self._decode(pcm)
             if self._decoder.hyp() is None:
                 raise AlignmentError("the text does not fit the recording")
-            self._decoder.set_alignment()  # a second pass finds the phones
+            self._decoder.set_alignment()  # the second pass finds the phones
             self._decode(pcm)
         except RuntimeError as error:
             raise AlignmentError("the text does not fit the recording") from error
@@ -168,7 +168,7 @@ class ForcedAligner:
         return starts, ends
 
     def _spell(self, word: Spoken) -> str:
-        """Teach the decoder a word and return its name, which is its spelling."""
+        """Add a word to the decoder and return its name, which is its spelling."""
         phones = [phone for spelling in word.phones for phone in spelling]
         name = "-".join(phones)
         if name not in self._spelled:
@@ -177,23 +177,24 @@ class ForcedAligner:
         return name
 
     def _decode(self, pcm: bytes) -> None:
-        self._decoder.reinit_feat()  # else it remembers the noise of other recordings
+        # otherwise the decoder keeps its noise estimate of earlier recordings
+        self._decoder.reinit_feat()
         self._decoder.start_utt()
         self._decoder.process_raw(pcm, full_utt=True)
         self._decoder.end_utt()
 
 
 def spread(tokens, starts, ends, length: float) -> list[float]:
-    """Give every moment of a recording to a token.
+    """Assign the whole time of a recording to tokens.
 
     Args:
         tokens: (T_text - 1,).
         starts, ends: seconds of the tokens that have phones, by index.
-        length: of the recording in seconds.
+        length: length of the recording in seconds.
 
     Returns:
-        Where each token and <eos> end (T_text,): phones where they end, marks at once,
-        and the pause goes to the first token that stands between the words.
+        Ends of each token and <eos> (T_text,). Marks take no time, and the first token
+        between two words takes the pause.
 
     """
     result: list[float | None] = []  # None for a mark
@@ -207,6 +208,6 @@ def spread(tokens, starts, ends, length: float) -> list[float]:
         else:
             result.append(None)
     ends_in_order: list[float] = []
-    for end in reversed(result):  # a mark ends where the token before it does
+    for end in reversed(result):  # a mark ends with the token before it
         ends_in_order.append(ends_in_order[-1] if end is None else min(end, length))
     return [*ends_in_order, length]

@@ -1,8 +1,8 @@
-"""Kaldi folders: the only reader and the only writer.
+"""Read and write Kaldi folders.
 
-Each file has one line an utterance, ``ID VALUE`` in UTF-8, sorted as the C locale
-sorts. ``text`` is what is said and ``utt2spk`` by whom. ``wav.scp`` is the recording of
-it, or in a zero-shot test set the reference; ``gt_wav.scp`` is then the recording.
+Each file has one line per utterance, ``ID VALUE`` in UTF-8, sorted as in the C locale.
+``text`` has the text and ``utt2spk`` the speaker. ``wav.scp`` has the recording, or in
+a zero-shot test set the reference; the recording is then in ``gt_wav.scp``.
 """
 
 import shutil
@@ -14,17 +14,17 @@ from espnet_prune.errors import UserError
 from espnet_prune.files import LONGEST_NAME, write_text
 from espnet_prune.text.normalise import BOM
 
-# What ``write_folder`` writes, or removes where a set has none.
+# Files that ``write_folder`` writes, or removes if a set does not have them.
 FILES = ("text", "utt2spk", "spk2utt", "wav.scp", "gt_wav.scp", "token_ends")
 
 Row = dict[str, str]  # "utterance": its id; name of a file: the value there
 
 
 class Finding(NamedTuple):
-    """Something about an utterance that the user should know."""
+    """A remark about an utterance for the user."""
 
     utterance: str
-    reason: str  # the same words for all of a kind
+    reason: str  # the same words for all findings of a kind
     detail: str
 
 
@@ -33,8 +33,8 @@ def read_columns(path: Path, faults: list[Finding] | None = None) -> dict[str, s
 
     Args:
         path: The file. Lines end at line feeds only, not at U+2028 inside a text.
-        faults: Gets the lines that cannot be used, which are then left out. Of an id
-            that comes twice the first line counts.
+        faults: Gets the lines that cannot be used, which are then left out. If an id
+            comes twice, the first line counts.
 
     Returns:
         Values by id, in the order of the file; a line without a value has "".
@@ -69,10 +69,10 @@ def read_columns(path: Path, faults: list[Finding] | None = None) -> dict[str, s
         else:
             raise UserError(
                 f"cannot read {path}, line {number} ({fault}: {words[0][:40]!r}); "
-                "write `ID VALUE`, one a line"
+                "write lines of `ID VALUE`"
             )
     if not table and faults is None:
-        raise UserError(f"{path} is empty; write `ID VALUE`, one a line")
+        raise UserError(f"{path} is empty; write lines of `ID VALUE`")
     return table
 
 
@@ -95,10 +95,10 @@ def _fault_of_id(name: str) -> str:
 
 
 def write_table(path: Path, table: Mapping[str, str]) -> None:
-    """Write lines ``ID VALUE``, sorted, whole or not at all.
+    """Write lines ``ID VALUE``, sorted, completely or not at all.
 
     Raises:
-        UserError: An id or a value cannot stand on such a line.
+        UserError: An id or a value cannot be on such a line.
 
     """
     lines = []
@@ -120,12 +120,12 @@ def write_table(path: Path, table: Mapping[str, str]) -> None:
 
 
 def write_folder(folder: Path, rows: Iterable[Row]) -> None:
-    """Write the files of a set and ``spk2utt``; remove the folder if nothing is said.
+    """Write the files of a set and ``spk2utt``; remove the folder of an empty set.
 
     Args:
-        folder: Gets each of ``FILES`` that rows have; others of them are removed, as
-            they would belong to another set.
-        rows: One an utterance. All have ``utt2spk``.
+        folder: Gets each of ``FILES`` that rows have; others of them are removed,
+            because they belong to another set.
+        rows: One per utterance. All have ``utt2spk``.
 
     Raises:
         UserError: See ``write_table``.

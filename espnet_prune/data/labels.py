@@ -1,8 +1,9 @@
-"""Forced-alignment labels as tokens and frame durations.
+"""Convert forced-alignment labels to tokens and frame durations.
 
-Aligners say in seconds where each phone ends. A model trains on how many mel frames
-each token takes, a sum that must be exactly the number of frames. Times stay in seconds
-as long as they can, so that one set of labels serves every sampling rate and hop size.
+Aligners write the ends of phones in seconds. Training needs the number of mel frames of
+each token; their sum must be exactly the number of frames. Times stay in seconds as
+long as possible, so that one set of labels is valid for every sampling rate and hop
+size.
 """
 
 from collections.abc import Sequence
@@ -13,14 +14,14 @@ import numpy as np
 
 from espnet_prune.errors import UserError
 
-PAUSE = "sp"  # our one token for what aligners call sil, sp or nothing
+PAUSE = "sp"  # our token for the sil, sp or empty label of aligners
 PAUSE_LABELS = frozenset({"", "sil", "sp", "<eps>"})
 # Labels are written with two or three decimals.
 LARGEST_GAP = 0.005  # seconds between the end of an interval and the next start
 
 
 class Interval(NamedTuple):
-    """What is heard from ``start`` to ``end``, in seconds."""
+    """The label from ``start`` to ``end``, in seconds."""
 
     start: float
     end: float
@@ -30,7 +31,7 @@ class Interval(NamedTuple):
 def frame_count(num_samples: int, hop_length: int) -> int:
     """Count the frames of ESPnet's STFT.
 
-    It pads the samples so that frame k is centred on sample k * hop_length.
+    ESPnet pads the samples so that frame k is centred on sample k * hop_length.
     """
     return 1 + num_samples // hop_length
 
@@ -41,15 +42,14 @@ def frame_durations(
     """Count the frames of each token.
 
     Frame k is centred on sample k * hop_length (ESPnet pads the signal by half a
-    window) and belongs to the token within which that sample lies. Tokens shorter than
-    a hop may get none. The last token takes the frames up to the end, so the sum holds
-    whatever the rounding; whether the labels fit the recording at all is for the caller
-    to check.
+    window) and belongs to the token that contains this sample. Tokens shorter than a
+    hop may get no frame. The last token takes all frames up to the end, so that the sum
+    is exact. The caller must check that the labels fit the recording.
 
     Args:
-        ends: Where each token ends, in seconds, never decreasing (T_text,).
+        ends: End of each token in seconds, never decreasing (T_text,).
         fs: Sampling rate of the features in Hz, not that of the labelled recording.
-        hop_length: Samples a frame.
+        hop_length: Samples per frame.
         num_frames: Frames of the utterance, ``frame_count(samples, hop_length)``.
 
     Returns:
@@ -57,16 +57,16 @@ def frame_durations(
             ``num_frames``.
 
     Raises:
-        UserError: There is no token, or an end is negative, no number, or before the
-            one in front of it.
+        UserError: There is no token, or an end is negative, NaN, or before the previous
+            one.
 
     """
     times = np.asarray(ends, dtype=np.float64)
     if times.ndim != 1 or len(times) == 0:
-        raise UserError("the labels hold no interval: remove the utterance")
+        raise UserError("the labels contain no interval: remove the utterance")
     if not np.isfinite(times).all() or times[0] < 0 or (np.diff(times) < 0).any():
         raise UserError(
-            "the labels' times are not in order: align the utterance anew or remove it"
+            "the labels' times are not in order: align the utterance again or remove it"
         )
     # Whole samples first: 0.48 s at 16 kHz is not exactly 7680.0 in floating point.
     samples = np.rint(times * fs).astype(np.int64)
@@ -83,7 +83,7 @@ def read_labels(path: str | Path) -> list[Interval]:
             ends in ``.TextGrid`` and has a tier ``phones``.
 
     Raises:
-        UserError: The file cannot be read as such.
+        UserError: The file is not such a file.
 
     """
     path = Path(path)
@@ -100,7 +100,7 @@ def read_labels(path: str | Path) -> list[Interval]:
         fields = [field.strip() for field in line.split("\t")]
         try:
             start, end = map(float, fields[:2])
-            label = fields[2] if len(fields) > 2 else ""  # pauses may have none
+            label = fields[2] if len(fields) > 2 else ""  # pauses may have no label
         except ValueError:
             raise UserError(
                 f"line {number} of {path} is not START, END, LABEL between tabs: "
@@ -120,10 +120,10 @@ def _read_textgrid(path: Path) -> list[Interval]:
     try:
         grid = textgrid.openTextgrid(str(path), includeEmptyIntervals=True)
         entries = grid.getTier("phones").entries
-    except Exception as error:  # whatever the library meets in a file
+    except Exception as error:  # the library raises many kinds of error
         reason = " ".join(str(error).split())[:100] or type(error).__name__
         raise UserError(
-            f"{path} is no TextGrid with a tier of phones ({reason})"
+            f"{path} is not a TextGrid with a tier `phones` ({reason})"
         ) from error
     return [Interval(entry.start, entry.end, entry.label) for entry in entries]
 
@@ -131,13 +131,13 @@ def _read_textgrid(path: Path) -> list[Interval]:
 def tokens_and_ends(
     intervals: Sequence[Interval],
 ) -> tuple[list[str], list[float]]:
-    """Make tokens of intervals: each phone one, neighbouring pauses one together.
+    """Return tokens of intervals: one per phone, and one for neighbouring pauses.
 
     Args:
         intervals: In order and without gaps, from time 0 on.
 
     Returns:
-        Tokens (T_text,) and where each ends in seconds (T_text,).
+        Tokens (T_text,) and the end of each in seconds (T_text,).
 
     Raises:
         UserError: Nothing is spoken, or the intervals leave gaps or overlap.
@@ -149,8 +149,8 @@ def tokens_and_ends(
     for interval in intervals:
         if abs(interval.start - before) > LARGEST_GAP or interval.end < interval.start:
             raise UserError(
-                f"the labels jump from {before:g} s to {interval.start:g} s: align the "
-                "utterance anew or remove it"
+                f"the labels jump from {before:g} s to {interval.start:g} s: align "
+                "the utterance again or remove it"
             )
         before = interval.end
         token = PAUSE if interval.label in PAUSE_LABELS else interval.label
@@ -160,5 +160,5 @@ def tokens_and_ends(
             tokens.append(token)
             ends.append(interval.end)
     if not set(tokens) - {PAUSE}:
-        raise UserError("the labels hold no phone: remove the utterance")
+        raise UserError("the labels contain no phone: remove the utterance")
     return tokens, ends

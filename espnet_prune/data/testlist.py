@@ -1,7 +1,7 @@
-"""Lists of who says what in the voice of which recording, and the test sets they make.
+"""Lists of speakers, texts and references, and the test sets that they make.
 
-A list is a table with tabs between its columns: speaker, reference and text, and where
-there are such, target (the recording of the text) and spare (another reference).
+A list is a table with tabs between its columns: speaker, reference and text, and
+optionally target (the recording of the text) and spare (another reference).
 """
 
 import random
@@ -18,28 +18,28 @@ from espnet_prune.speech.audio import AudioError, read_header
 
 COLUMNS = ("speaker", "reference", "spare", "target", "text")
 NEEDED = ("speaker", "reference", "text")
-LONGEST_REFERENCE = 15.0  # seconds, of one that is drawn
-CHARACTERS = (20, 200)  # of a text that is drawn; it is said in one breath
+LONGEST_REFERENCE = 15.0  # seconds; limit for references that are drawn
+CHARACTERS = (20, 200)  # limits for texts that are drawn; they are spoken in one piece
 AUDIO = (".wav", ".flac")  # a name with such an ending is a file, not an utterance
 
 Line = dict[str, str]  # column: value, "" for none
 
 
 class Corpus(Protocol):
-    """A corpus on disk, whose recordings are known by the names of utterances."""
+    """A corpus on disk, which finds recordings by the names of utterances."""
 
     def recording(self, utterance: str) -> Path:
-        """Give the file of a recording, which may be missing."""
+        """Return the file of a recording, which may be missing."""
 
     def text(self, utterance: str) -> str | None:
-        """Give what is said in a recording, None if that is not known."""
+        """Return the text of a recording, None if it is not known."""
 
 
 class ListedCorpus(Corpus, Protocol):
-    """A corpus that can say what it has."""
+    """A corpus that can list its recordings."""
 
     def utterances(self, speaker: str) -> list[str]:
-        """List the recordings of a speaker, in order."""
+        """Return the recordings of a speaker, in order."""
 
 
 # ----------------------------------------------------------------------------- lists
@@ -67,15 +67,15 @@ def read_list(path: Path) -> list[Line]:
     ]
     if faults:
         raise UserError(
-            f"the first line of {path} {faults[0]}; name its columns, of "
+            f"the first line of {path} {faults[0]}; name its columns, from "
             f"{', '.join(COLUMNS)}, with tabs between them"
         )
     if len(lines) < 2:
-        raise UserError(f"{path} lists nobody; write one line an utterance")
+        raise UserError(f"{path} has no utterance; write one line per utterance")
     rows = []
     for number, line in enumerate(lines[1:], 2):
         values = [value.strip() for value in line.split("\t")]
-        found = dict(zip(names, values, strict=False))  # what is missing is said below
+        found = dict(zip(names, values, strict=False))  # missing ones are found below
         empty = [name for name in NEEDED if not found.get(name)]
         if len(values) != len(names) or empty:
             raise UserError(
@@ -86,14 +86,14 @@ def read_list(path: Path) -> list[Line]:
         if set("/ ") & set(found["speaker"]):
             raise UserError(
                 f"line {number} of {path} has the speaker '{found['speaker']}', whose "
-                "name cannot be that of a file; rename it"
+                "name cannot name a file; rename it"
             )
         rows.append({name: found.get(name, "") for name in COLUMNS})
     return rows
 
 
 def list_text(lines: Iterable[Line]) -> str:
-    """Write a list as text."""
+    """Return a list as text."""
     table = [dict(zip(COLUMNS, COLUMNS, strict=True)), *lines]
     return "".join("\t".join(line[c] for c in COLUMNS) + "\n" for line in table)
 
@@ -104,13 +104,13 @@ def draw_list(
     """Draw a reference and targets for each speaker; no speaker depends on another.
 
     Args:
-        corpus: On disk.
-        speakers: Of whom to draw.
-        texts_per_speaker: Targets of each.
-        seed: Of the draw.
+        corpus: The corpus.
+        speakers: Speakers to draw from.
+        texts_per_speaker: Number of targets of each speaker.
+        seed: Seed of the draw.
 
     Returns:
-        Lines, and speakers who were left out.
+        Lines, and speakers that were left out.
 
     """
     lines: list[Line] = []
@@ -153,7 +153,7 @@ def _fits(corpus: ListedCorpus, name: str) -> bool:
 
 
 def let_all_say(lines: list[Line], sentences: Sequence[str]) -> list[Line]:
-    """Let every speaker of a list say every sentence, with the reference it has."""
+    """Return a list in which every speaker of a list speaks every sentence."""
     voices = {line["speaker"]: line for line in reversed(lines)}
     return [
         {**voices[speaker], "target": "", "text": sentence}
@@ -166,12 +166,12 @@ def let_all_say(lines: list[Line], sentences: Sequence[str]) -> list[Line]:
 
 
 class TestSet(NamedTuple):
-    """What a list makes of a corpus.
+    """The result of a list and a corpus.
 
     Attributes:
-        rows: Of the Kaldi folder.
+        rows: Rows of the Kaldi folder.
         faults: Lines that cannot be used.
-        remarks: Lines that can, with something to know.
+        remarks: Remarks about lines that can be used.
 
     """
 
@@ -181,15 +181,15 @@ class TestSet(NamedTuple):
 
 
 def make_test_set(corpus: Corpus, lines: Sequence[Line], base: Path) -> TestSet:
-    """Look up the recordings of a list and name its utterances.
+    """Find the recordings of a list and name its utterances.
 
     Args:
         corpus: On disk.
-        lines: Who says what.
+        lines: Lines of the list.
         base: Folder of the list, for the files that it names.
 
     Raises:
-        UserError: Two lines would have one name.
+        UserError: Two lines would have the same name.
 
     """
     made = TestSet([], [], [])
@@ -234,11 +234,11 @@ def make_test_set(corpus: Corpus, lines: Sequence[Line], base: Path) -> TestSet:
 
 
 def _fault_of(path: Path, shortest: float = SHORTEST_REFERENCE) -> str:
-    """Say why a recording cannot be used."""
+    """Return why a recording cannot be used."""
     try:
         seconds = read_header(path).seconds
     except AudioError as error:
         return f"{path} {error.detail}"
     if seconds < shortest:
-        return f"{path} lasts {seconds:.1f} s, wanted {shortest:.0f} s"
+        return f"{path} lasts {seconds:.1f} s, wanted at least {shortest:.0f} s"
     return ""

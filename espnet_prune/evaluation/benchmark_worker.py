@@ -1,9 +1,9 @@
-"""Run steps of one checkout, one at a time, as a line on stdin asks for them.
+"""Run steps of one checkout, one for each line on stdin.
 
 ``benchmark`` starts this file by its path, with the checkout first on the path of
-modules: two checkouts with a package of the same name can so take turns. It therefore
-imports nothing of this package but what it measures, which may be an older version, or
-the public StyleSpeech (github.com/KevinMIN95/StyleSpeech).
+modules, so that two checkouts with a package of the same name can take turns. It
+therefore imports from this package only what it measures. That may be an older version,
+or the public StyleSpeech (github.com/KevinMIN95/StyleSpeech).
 
 The first line on stdin is a JSON object of settings (``benchmark.Work``), the answer a
 list of systems. Each further line names a system; the answer holds its seconds.
@@ -37,7 +37,7 @@ GIVEN, LEARNED = "given durations", "learned durations"
 def main() -> None:
     """Answer the lines of stdin until it closes."""
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what others print is no answer
+    os.dup2(2, 1)  # so that output of other code is not an answer
     work = json.loads(sys.stdin.readline())
     steps = PARTS[work["part"]](work)
     print(json.dumps(list(steps)), file=answers, flush=True)
@@ -64,7 +64,7 @@ def _cpu_seconds():
 
 
 def _synchronise(device):
-    """Wait for a GPU, which works off its queue on its own time."""
+    """Wait until a GPU has finished its queue."""
     if device.startswith("cuda"):
         import torch
 
@@ -72,7 +72,7 @@ def _synchronise(device):
 
 
 def _peak_memory(device):
-    """Return the most bytes ever held: of the GPU's memory, or else of the process."""
+    """Return the peak memory in bytes: of the GPU, or otherwise of the process."""
     if device.startswith("cuda"):
         import torch
 
@@ -94,7 +94,7 @@ def decoder(work):
         decoder = model.decoder
         width, batch = decoder.output.in_features, _batch(work)
         device, size = work["device"], work["batch_size"]
-        # Both come from trained layers and hand their gradients on.
+        # Both come from trained layers and need gradients.
         x = torch.randn(size, work["frames"], width, device=device, requires_grad=True)
         style_dim = decoder.blocks[0].norm1.affine.in_features
         style = torch.randn(size, style_dim, device=device, requires_grad=True)
@@ -107,7 +107,7 @@ def decoder(work):
                 loss = (decoder(x, style, valid) - batch["feats"]).abs().mean()
             sparsity, report = pruning_terms({"": decoder})
             (loss + sparsity).backward()
-            for value in report.values():  # the reporter takes them off the device
+            for value in report.values():  # the reporter copies them from the device
                 value.item()
 
         return step
@@ -209,7 +209,7 @@ def _require_ours(work):
 
 
 def _prunings(work):
-    """Return the systems to measure, all or those asked for."""
+    """Return the systems to measure, all or the requested ones."""
     return {
         name: settings
         for name, settings in PRUNINGS.items()
@@ -274,7 +274,7 @@ def _our_training(work, settings, batch):
         with _precision(work):
             loss, stats, _ = model(**batch)
         _descend(model, optimizer, loss)
-        for value in stats.values():  # the reporter takes them off the device
+        for value in stats.values():  # the reporter copies them from the device
             value.item()
 
     return step
@@ -294,7 +294,7 @@ def _public_training(work):
         "p_target": batch["pitch"][..., 0],
         "e_target": batch["energy"][..., 0],
     }
-    # that model has no <eos> of its own: the text is as long as its durations
+    # that model has no <eos>: the text has as many tokens as durations
     text = torch.nn.functional.pad(batch["text"], (0, 1), value=1)
     text_lengths, frames = batch["durations_lengths"], work["frames"]
 
@@ -330,7 +330,7 @@ def _public_training(work):
 
 
 def _public_model(work):
-    """Build the public StyleSpeech, which calls ``cuda`` whatever the device."""
+    """Build the public StyleSpeech, which calls ``cuda`` for every device."""
     import torch
 
     # replacing the method is the aim
@@ -345,7 +345,7 @@ def _public_model(work):
 
 
 def _stand_in_for_text_packages():
-    """Let its text front end load: it is not measured, and reads digits and accents."""
+    """Make its text front end loadable; the text front end is not measured."""
     for name, content in (("unidecode", "unidecode"), ("inflect", "engine")):
         module = types.ModuleType(name)
         setattr(module, content, lambda *_: None)
@@ -353,7 +353,7 @@ def _stand_in_for_text_packages():
 
 
 def _speak_evenly(linear):
-    """Make a duration predictor say the same for every token."""
+    """Make a duration predictor return the same value for every token."""
     import torch
 
     with torch.no_grad():

@@ -45,33 +45,34 @@ def make_card(
     plugin_url: str | None = None,
     scores: Sequence[Path] = (),
 ) -> str:
-    """Put the card together.
+    """Return the model card.
 
     Args:
         experiment: Folder of the model.
-        tag: What it is called where it is uploaded, OWNER/NAME.
-        archive: Of the packing stage; the example loads it if there is no tag.
-        language: Its code; ESPnet's pipeline calls an unnamed one noinfo.
-        corpus: What it was trained with.
-        license: Of the weights.
-        vocoder: Of the example, a name or a file.
-        text: What the example says.
-        plugin_url: Where pip finds the plugin.
-        scores: Folders of results beside those in EXP/scores.
+        tag: Name of the repository, OWNER/NAME.
+        archive: Archive of the packing stage; the example loads it if there is no tag.
+        language: Language code; ``noinfo`` is ESPnet's default for --lang.
+        corpus: Corpus that it was trained with.
+        license: Licence of the weights.
+        vocoder: Vocoder of the example, a name or a file.
+        text: Text that the example speaks.
+        plugin_url: Address from which pip installs the plugin.
+        scores: Folders of results in addition to those in EXP/scores.
 
     Raises:
-        UserError: It is no experiment of this plugin, or something cannot be read.
+        UserError: The folder is not an experiment of this plugin, or a file cannot be
+            read.
 
     """
     config = read_config(experiment)
     if str(config.get("tts")) not in MODELS:
         raise UserError(
             f"{experiment} is a training of tts: {config.get('tts')}, not of "
-            f"{' or '.join(MODELS)}; ESPnet's own card will do"
+            f"{' or '.join(MODELS)}; use ESPnet's own card"
         )
     name = experiment.resolve().name
     model = tag or (archive.name if archive else name)
-    # the page and its JSON: results of an older version are not passed over in silence
+    # the page and its JSON: results of an older version raise an error
     own = {file.parent for file in (experiment / "scores").rglob("*.md")}
     results = documents.read([*scores, *sorted(own)])
     thresholds = read_thresholds(experiment / "report")
@@ -109,20 +110,21 @@ def make_card(
 
 
 def fence(language: str, code: str) -> str:
-    """Set code apart; what looks like the end of it in the code does not end it."""
+    """Return code as a Markdown block; backticks in the code do not end it."""
     longest = max(map(len, re.findall("`+", code)), default=0)
     ticks = "`" * max(3, longest + 1)
     return f"{ticks}{language}\n{code.rstrip()}\n{ticks}"
 
 
 def example(config: dict[str, Any], model: str, vocoder: str, text: str) -> str:
-    """Write the code that loads the model and says something.
+    """Return the code that loads the model and speaks a text.
 
     Args:
-        config: Of the training.
+        config: Configuration of the training.
         model: Tag or archive.
-        vocoder: What ``open_vocoder`` takes; those without public weights are left out.
-        text: What to say.
+        vocoder: What ``open_vocoder`` takes; it is left out if its weights are not
+            public.
+        text: Text to speak.
 
     """
     conf = config.get("tts_conf") or {}
@@ -130,7 +132,7 @@ def example(config: dict[str, Any], model: str, vocoder: str, text: str) -> str:
     imports = ["soundfile"]
     if takes_reference(config):
         arguments.append('speech="reference.wav"')
-    # what else a FastSpeech2 may have been told of a speaker; numbers count from 1
+    # other inputs of a FastSpeech2 about the speaker; numbers count from 1
     if conf.get("spks"):
         arguments.append("sids=torch.tensor([1])")
     if conf.get("langs"):
@@ -154,12 +156,12 @@ def example(config: dict[str, Any], model: str, vocoder: str, text: str) -> str:
 
 
 def install(config: dict[str, Any], vocoder: str, version: str, url: str | None) -> str:
-    """Say how to install the plugin, with the extras that the model needs.
+    """Return how to install the plugin, with the extras that the model needs.
 
-    No package index has it: it comes from ``url``, or from its source.
+    No package index has the plugin: it comes from ``url``, or from its source.
 
     Raises:
-        UserError: That is not an address.
+        UserError: ``url`` is not an address.
 
     """
     extras = []
@@ -184,10 +186,10 @@ def install(config: dict[str, Any], vocoder: str, version: str, url: str | None)
 
 
 def version_of(config: dict[str, Any]) -> str:
-    """Give the version of the plugin that trained the model; older ones refuse it.
+    """Return the version of the plugin that trained the model; older ones refuse it.
 
     Raises:
-        UserError: What the configuration says is not a version.
+        UserError: The entry of the configuration is not a version.
 
     """
     found = (config.get("tts_conf") or {}).get("plugin_version") or __version__
@@ -201,13 +203,13 @@ def version_of(config: dict[str, Any]) -> str:
 
 
 def takes_reference(config: dict[str, Any]) -> bool:
-    """Whether the voice is that of a recording."""
+    """Return whether the voice is that of a recording."""
     conf = config.get("tts_conf") or {}
     return config["tts"] == "stylespeech" or bool(conf.get("use_gst"))
 
 
 def describe_voice(config: dict[str, Any]) -> str:
-    """Say whose voice it is, and at which sampling rate it speaks."""
+    """Return a text about its voices and its sampling rate."""
     fs = (config.get("feats_extract_conf") or {}).get("fs")
     rate = f"at {cell(fs)} Hz" if fs else "at the sampling rate of its training data"
     if takes_reference(config):
@@ -219,13 +221,13 @@ def describe_voice(config: dict[str, Any]) -> str:
 
 
 def find_file(experiment: Path, name: str) -> Path | None:
-    """Find a file that config.yaml names relative to the recipe, above the folder."""
+    """Return a file that config.yaml names relative to the recipe, above the folder."""
     above = Path(os.path.abspath(experiment)).parents
     return next((base / name for base in above if (base / name).is_file()), None)
 
 
 def training_data(experiment: Path, config: dict[str, Any]) -> str:
-    """Say how much was trained with, as far as the recipe's files still tell."""
+    """Return the amount of training data, if the recipe's files still exist."""
     names = {
         kind: path
         for path, kind, _ in config.get("train_data_path_and_name_and_type") or []
@@ -254,7 +256,7 @@ def training_data(experiment: Path, config: dict[str, Any]) -> str:
 
 
 def describe_pruning(config: dict[str, Any]) -> str:
-    """Say in words how the decoder was pruned."""
+    """Return a text that describes how the decoder was pruned."""
     conf = config.get("tts_conf") or {}
     kind = conf.get("pruning") or "none"
     if kind == "none":
@@ -272,7 +274,7 @@ def put_into(archive: Path, card: str) -> None:
     """Make a text the only README.md at the top of an archive.
 
     Raises:
-        UserError: It is not a zip.
+        UserError: The archive is not a zip file.
 
     """
     try:

@@ -1,6 +1,6 @@
-"""Ground truth through a vocoder: what is left of real speech in a mel.
+"""Send real recordings through a mel and a vocoder.
 
-No system can be better than its vocoder is on the mel of a recording.
+No system can sound better than its vocoder with the mel of a recording.
 """
 
 import math
@@ -38,10 +38,10 @@ def features_for(vocoder: str, train_config: Path | None = None) -> torch.nn.Mod
     """Build the feature extractor of a model, or one that suits a vocoder.
 
     Args:
-        vocoder: What ``open_vocoder`` takes.
-        train_config: ``config.yaml`` of the model that the vocoder is to serve. None
-            takes the mel that the vocoder was trained on, for Griffin-Lim that of the
-            public HiFi-GAN.
+        vocoder: An argument of ``open_vocoder``.
+        train_config: ``config.yaml`` of the model that the vocoder is used with. With
+            None, the mel is that on which the vocoder was trained; for Griffin-Lim,
+            that of the public HiFi-GAN.
 
     Returns:
         Waves (B, T_wav) to denormalised log-mel (B, T_feats, n_mels).
@@ -57,7 +57,7 @@ def features_for(vocoder: str, train_config: Path | None = None) -> torch.nn.Mod
     name = settings.get("feats_extract")
     if name != "fbank":
         raise UserError(
-            f"{train_config} has the features {name}, of which no wave can be made; "
+            f"{train_config} has the features {name}, which cannot become a wave; "
             "give a model that was trained with tts.sh --feats_type raw"
         )
     conf = settings.get("feats_extract_conf") or {}
@@ -72,17 +72,17 @@ def copy_synthesis(
     train_config: Path | str | None = None,
     device: str = "cpu",
 ) -> None:
-    """Send recordings through mel and vocoder, those that were not yet.
+    """Send recordings through mel and vocoder; skip finished ones.
 
     Args:
         wavs: Recording of each utterance.
-        vocoder: What ``open_vocoder`` takes.
-        folder: Where ``UTTERANCE.wav`` are written, which exists.
+        vocoder: An argument of ``open_vocoder``.
+        folder: Existing folder for ``UTTERANCE.wav``.
         train_config: See :func:`features_for`.
-        device: Of the vocoder.
+        device: Device of the vocoder.
 
     Raises:
-        UserError: A recording is too short for a frame, or see :func:`features_for`
+        UserError: A recording is too short for a frame. See also :func:`features_for`
             and ``open_vocoder``.
 
     """
@@ -97,7 +97,7 @@ def copy_synthesis(
     fs = parameters["fs"]
     for name in todo:
         info = soundfile.info(str(wavs[name]))
-        # half of the first frame lies before the recording, which is mirrored there
+        # half of the first frame lies before the recording and is filled by mirroring
         shortest = parameters["n_fft"] // 2 + 1
         if math.ceil(info.frames * fs / info.samplerate) < shortest:
             raise UserError(
@@ -109,7 +109,7 @@ def copy_synthesis(
         original = torch.from_numpy(load_wave(wavs[name], fs))
         return model(feats_extract(original[None])[0][0])
 
-    # the longest one first, so that none is left to one core at the end
+    # the longest one first, so that no core works alone at the end
     todo.sort(key=lambda name: -wavs[name].stat().st_size)
     each: Iterator[tuple[int, torch.Tensor]] = enumerate(map(vocode, todo))
     if getattr(model, "thread_safe", False) and torch.device(device).type == "cpu":

@@ -3,12 +3,12 @@
 A block is a dictionary with one key:
 
     heading   str
-    text      str; its lines stay lines
+    text      str; line breaks are kept
     items     list of str
     table     lines of cells, list of list of str; the first line has the headings
 
-Scoring and listening tests write each page as Markdown for people and as JSON, from
-which the report and the model card take it.
+Scoring and listening tests write each page as Markdown for people and as JSON for the
+report and the model card.
 """
 
 import json
@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from espnet_prune.errors import UserError
 from espnet_prune.evaluation import tables
 
-FORMAT = 1  # of the JSON; raise it when older ones cannot be read any more
+FORMAT = 1  # version of the JSON; increase it when older files cannot be read any more
 SCORES, LISTENING = "scores", "listening"  # names of the files, without their endings
 
 Block = dict[str, Any]
@@ -33,11 +33,11 @@ class Document(NamedTuple):
 
 
 def to_markdown(document: Document, level: int = 1) -> str:
-    """Write a page as Markdown, in which every text stays text.
+    """Return a page as Markdown; special characters of texts are escaped.
 
     Args:
         document: The page.
-        level: Of the heading that its title becomes; other headings are one below.
+        level: Level of the title's heading; other headings are one level below.
 
     """
     lines = [f"{'#' * level} {tables.cell(document.title)}"] if document.title else []
@@ -60,10 +60,10 @@ def write(
     """Write NAME.md, NAME.csv and NAME.json.
 
     Args:
-        folder: Where to; it exists.
+        folder: Existing folder for the files.
         name: ``SCORES`` or ``LISTENING``.
         document: The page.
-        rows: The numbers that it was made from, in full precision.
+        rows: The numbers of the page, in full precision.
 
     Returns:
         The Markdown.
@@ -73,7 +73,7 @@ def write(
     content = {"format": FORMAT, **document._asdict(), "rows": rows}
     tables.write_json(folder / f"{name}.json", content)
     tables.write_csv(folder / f"{name}.csv", rows)
-    # the last one: where it is, the others are
+    # this is written last: if it exists, the other files do too
     tables.write_text(folder / f"{name}.md", text)
     return text
 
@@ -82,7 +82,7 @@ def read(folders: Iterable[Path]) -> list[Document]:
     """Read the pages that scoring or a listening test left in folders.
 
     Raises:
-        UserError: There is none in a folder, or one of another version.
+        UserError: A folder has no such page, or one of another version.
 
     """
     found: list[Document] = []
@@ -91,9 +91,9 @@ def read(folders: Iterable[Path]) -> list[Document]:
         files = [file for file in files if file.is_file()]
         if not files:
             raise UserError(
-                f"{folder} holds no tables ({SCORES}.json or {LISTENING}.json); give a "
-                "folder of `espnet-prune score` or `listen collect`, and run these "
-                "again in a folder of an older version"
+                f"{folder} contains no tables ({SCORES}.json or {LISTENING}.json); "
+                "give a folder of `espnet-prune score` or `listen collect`, and run "
+                "these again if an older version made it"
             )
         found += map(_read_file, files)
     return found
@@ -108,5 +108,5 @@ def _read_file(file: Path) -> Document:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{file} cannot be read ({type(error).__name__}: {error}); write it again "
-            "by `espnet-prune score` or `listen collect`"
+            "with `espnet-prune score` or `listen collect`"
         ) from error

@@ -1,4 +1,4 @@
-"""What training recorded: an experiment folder's statistics as plain rows.
+"""The records of training: an experiment folder's statistics as plain rows.
 
 ESPnet keeps the statistics of every finished epoch in ``checkpoint.pth``. A model
 that was trained in two phases has two experiment folders; here the epochs of the
@@ -6,11 +6,11 @@ second follow those of the first on one time axis.
 
 A row is a dictionary:
 
-    phase   1 or 2; None for a model that is trained in one go (vanilla, dense)
+    phase   1 or 2; None for a model with one phase (vanilla, dense)
     epoch   epoch on the joint axis; run_epoch is the same inside its own folder
     step    optimiser steps taken at the end of that epoch, on the joint axis
-    split   "train": means over the steps of the epoch, while the model moved;
-            "valid": the model as it stood at the end of the epoch
+    split   "train": means over the steps of the epoch, while the model changed;
+            "valid": the model at the end of the epoch
     seconds time the epoch took
 
 and every statistic of the model under the name it was reported with, such as
@@ -30,7 +30,7 @@ from espnet_prune.experiment import read_config, read_progress
 
 Row = dict[str, Any]
 
-AXES = {"step": "training step", "epoch": "epoch"}  # what figures show time in
+AXES = {"step": "training step", "epoch": "epoch"}  # units of time in figures
 # ESPnet's bookkeeping inside an epoch's statistics; not statistics of the model.
 _BOOKKEEPING = ("time", "total_count")
 
@@ -40,13 +40,13 @@ class Experiment:
     """One experiment folder.
 
     Attributes:
-        folder: Where it lies.
+        folder: Its path.
         pruning: "none", "vanilla" or "differentiable".
         phase: 1 or 2 under differentiable pruning, otherwise None.
-        sparsity_ratio: R, the value that phase 1 pulls the mean of the soft mask
-            towards; None where nothing is learned.
-        temperature: T of the soft mask; None where nothing is learned.
-        threshold_scale: threshold = scale x parameter; None where nothing is learned.
+        sparsity_ratio: R, the target of the mean soft mask in phase 1; None if no
+            threshold is learned.
+        temperature: T of the soft mask; None if no threshold is learned.
+        threshold_scale: threshold = scale x parameter; None if no threshold is learned.
         rows: Statistics, see the text of this module; epochs count from 1.
 
     """
@@ -67,13 +67,13 @@ def read_experiment(folder: str | Path) -> Experiment:
         folder: Folder that ESPnet's training wrote: config.yaml, checkpoint.pth.
 
     Raises:
-        UserError: If it is no such folder, or no epoch has been finished in it.
+        UserError: The folder is not an experiment, or has no finished epoch.
 
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(
-            f"{folder} is no folder; give the experiment folder that training wrote"
+            f"{folder} is not a folder; give the experiment folder that training wrote"
         )
     config = read_config(folder)
     rows = _epoch_rows(read_progress(folder)["stats"], config.get("accum_grad", 1))
@@ -98,11 +98,11 @@ def read_experiment(folder: str | Path) -> Experiment:
 
 
 def read_models(folders: Sequence[str | Path]) -> list[list[Experiment]]:
-    """Read experiment folders; phase 1 with the phase 2 behind it are one model.
+    """Read experiment folders; phase 1 and a phase 2 after it are one model.
 
     Raises:
-        UserError: See ``read_experiment``; also if phase 2 was not started from the
-            phase 1 before it, if a folder comes twice, or phase 2 comes first.
+        UserError: See ``read_experiment``. Also if phase 2 was not started from the
+            phase 1 before it, if a folder is named twice, or if phase 2 comes first.
 
     """
     models: list[list[Experiment]] = []
@@ -113,8 +113,8 @@ def read_models(folders: Sequence[str | Path]) -> list[list[Experiment]]:
         if [e.phase for e in before] == [1] and experiment.phase == 2:
             if not same_thresholds(before[0], experiment):
                 raise UserError(
-                    f"phase 2 in {experiment.folder} has other thresholds than phase 1 "
-                    f"in {before[0].folder} ended with; give the phase 1 that it was "
+                    f"phase 2 in {experiment.folder} does not have the thresholds of "
+                    f"phase 1 in {before[0].folder}; give the phase 1 that it was "
                     "started from"
                 )
             before.append(experiment)
@@ -150,7 +150,7 @@ def read_experiments(folders: Sequence[str | Path]) -> list[Experiment]:
 
 
 def join(experiments: Sequence[Experiment]) -> list[Row]:
-    """Put the epochs of several experiments behind one another on one time axis."""
+    """Return the epochs of consecutive experiments on one time axis."""
     joined: list[Row] = []
     for experiment in experiments:
         epoch = max((row["epoch"] for row in joined), default=0)
@@ -163,29 +163,28 @@ def join(experiments: Sequence[Experiment]) -> list[Row]:
 
 
 def decoder_layers(rows: Sequence[Row]) -> list[int]:
-    """List the numbers of the decoder layers that report a threshold."""
+    """Return the numbers of the decoder layers that report a threshold."""
     return keys.decoder_layers(name for row in rows for name in row)
 
 
 def threshold_rows(experiments: Sequence[Experiment]) -> list[Row]:
-    """Tabulate every decoder layer as it stood after the last epoch of each phase.
+    """Tabulate every decoder layer after the last epoch of each phase.
 
-    The numbers are those of the validation set, so that they belong to the model
-    that the phase ended with; R is repeated in every row because none of the other
-    columns is R.
+    The numbers are those of the validation set, so that they belong to the final model
+    of the phase. Every row repeats R, because no other column is R.
 
     Returns:
         Rows of phase, epoch, step, layer, sparsity_ratio (R), threshold_scale,
         threshold (scaled), mean_soft_mask, kept_share and kept_mass (of the hard
-        mask); None where there is no such number.
+        mask); None if there is no such number.
 
     Raises:
-        UserError: If an experiment is not one of a pruned model.
+        UserError: The model of an experiment is not pruned.
 
     """
     table = []
     for number, experiment in enumerate(experiments, 1):
-        _valid_rows(experiment)  # refuse an experiment without any
+        _valid_rows(experiment)  # refuse an experiment without statistics
         joined = join(experiments[:number])
         last = [row for row in joined if row["split"] == "valid"][-1]
         layers = decoder_layers([last])
@@ -214,7 +213,7 @@ def threshold_rows(experiments: Sequence[Experiment]) -> list[Row]:
 
 
 def same_thresholds(phase1: Experiment, phase2: Experiment) -> bool:
-    """Whether phase 2 has the thresholds that phase 1 ended with, and kept fixed."""
+    """Return whether phase 2 has the final thresholds of phase 1."""
     before, after = (rows[-1] for rows in map(_valid_rows, (phase1, phase2)))
     layers = decoder_layers([before])
     names = [keys.of_layer(keys.THRESHOLD, layer) for layer in layers]
@@ -228,8 +227,8 @@ def _valid_rows(experiment: Experiment) -> list[Row]:
     rows = [row for row in experiment.rows if row["split"] == "valid"]
     if not rows:
         raise UserError(
-            f"{experiment.folder} holds no statistics of a validation set; train with "
-            "one"
+            f"{experiment.folder} contains no statistics of a validation set; train "
+            "with one"
         )
     return rows
 

@@ -1,18 +1,17 @@
-"""How sure a result is: bootstrap intervals and paired tests over speakers.
+"""Bootstrap intervals and paired tests over speakers.
 
 A score of a system is a ratio of two sums over its utterances: edits over characters
 for a pooled error rate, values over their number for a mean. Utterances of one speaker
-resemble each other, so whole speakers are drawn, not utterances: the intervals say what
-other speakers might have given, with these texts.
+resemble each other, so whole speakers are drawn, not utterances. The intervals are for
+other speakers with the same texts.
 
 Resampling is SciPy's ``bootstrap``, with the sums of one speaker as one observation and
-a fixed seed. With few speakers a plain percentile interval is too short. The
-percentiles are therefore moved outwards by what Student's t and the bias of the
-bootstrap variance ask for: the expanded percentile interval of T. C. Hesterberg, "What
-Teachers Should Know About the Bootstrap", The American Statistician 69 (2015), section
-5.3, which is a percentile interval of a higher confidence. With ten speakers of 20
-utterances the 95 % interval of a difference still held the truth in 92 % of 400
-simulated experiments.
+a fixed seed. With few speakers, a plain percentile interval is too short. Student's t
+and the bias of the bootstrap variance therefore give wider percentiles: the expanded
+percentile interval of T. C. Hesterberg, "What Teachers Should Know About the
+Bootstrap", The American Statistician 69 (2015), section 5.3, which is a percentile
+interval of a higher confidence. With ten speakers of 20 utterances, the 95 % interval
+of a difference contained the true value in 92 % of 400 simulated experiments.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,7 +24,7 @@ SEED = 0
 
 
 class Interval(NamedTuple):
-    """A score and its interval; ``lower`` and ``upper`` are None of one speaker."""
+    """A score and its interval, whose ends are None for a single speaker."""
 
     value: float
     lower: float | None
@@ -35,7 +34,7 @@ class Interval(NamedTuple):
 class Difference(NamedTuple):
     """The second system minus the first, its interval, and the two-sided p value.
 
-    None stands where one speaker allows no statement.
+    Interval and p value are None for a single speaker.
     """
 
     value: float | None
@@ -50,13 +49,13 @@ def score_interval(
     speakers: Sequence[str],
     confidence: float = 0.95,
 ) -> Interval:
-    """Give the score of one system with its interval.
+    """Return the score of one system with its interval.
 
     Args:
-        numerators: What is summed up, one number an utterance.
-        denominators: What the sum is over, each above 0.
+        numerators: Terms of the numerator, one per utterance.
+        denominators: Terms of the denominator, one per utterance, each above 0.
         speakers: Speaker of each utterance.
-        confidence: Of the interval.
+        confidence: Confidence of the interval.
 
     """
     sums = _sum_by_speaker([numerators, denominators], speakers)
@@ -72,19 +71,19 @@ def paired_difference(
 ) -> Difference:
     """Compare two systems on the utterances that both have.
 
-    The interval draws the same speakers for both systems. The p value is that of
-    SciPy's ``permutation_test`` of paired samples: if there were no difference, the
-    systems could change places for any speaker. All ways to do so are tried, or as many
-    random ones as ``RESAMPLES`` if there are more; p is then the share of ways, with
-    the systems as they are as one more, that differ at least as much.
-    S speakers cannot give less than 2 / 2^S: five are too few for 0.05.
+    For the interval, the same speakers are drawn for both systems. The p value is that
+    of SciPy's ``permutation_test`` of paired samples: without a difference, the systems
+    could change places for any speaker. All permutations are tried, or ``RESAMPLES``
+    random ones if there are more; p is the share of permutations that differ at least
+    as much, and the observed order counts as one permutation. S speakers cannot give
+    less than 2 / 2^S: five speakers are too few for 0.05.
 
     Args:
         first: Numerators and denominators of the first system, in the order of
             ``speakers``.
-        second: The same of the second system.
+        second: Numerators and denominators of the second system.
         speakers: Speaker of each utterance.
-        confidence: Of the interval.
+        confidence: Confidence of the interval.
 
     """
     sums = _sum_by_speaker([*first, *second], speakers)
@@ -113,7 +112,7 @@ def _sum_by_speaker(
 def _bootstrap(
     sums: np.ndarray, statistic: Callable[..., np.ndarray], confidence: float
 ) -> tuple[float | None, float | None]:
-    """Give the ends of the expanded percentile interval of sums (rows, S)."""
+    """Return the ends of the expanded percentile interval of sums (rows, S)."""
     from scipy import stats
 
     number = sums.shape[1]
@@ -136,14 +135,14 @@ def _bootstrap(
 
 
 def _permutation_p(sums: np.ndarray) -> float:
-    """Count how often systems that change places differ as much (4, S)."""
+    """Count the permutations of the systems that differ as much (4, S)."""
     from scipy import stats
 
     number = sums.shape[1]
     of_systems = np.concatenate([sums[:2], sums[2:]], axis=1)  # (2, 2 S)
 
     def difference(first: np.ndarray, second: np.ndarray, axis: int) -> np.ndarray:
-        # what changes places is the index of a speaker's sums, two numbers at once
+        # the permutation exchanges indices, because a speaker has two sums
         a, over_a = of_systems[:, first.astype(int)]
         b, over_b = of_systems[:, second.astype(int)]
         return np.abs(_difference(a, over_a, b, over_b, axis))

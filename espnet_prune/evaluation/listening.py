@@ -1,10 +1,9 @@
-"""Listening tests: one web page for all raters, and what its ratings say.
+"""Make listening tests: one web page for all listeners, and its key.
 
-The page shows clips under names that tell nothing; the key, which stays with whoever
-made the test, says what each is. Every rater hears every clip of a part (MOS, SMOS), in
-an order of their own. A part is dealt into rounds: each round has every text once, and
-the systems take turns from round to round, so that no system is heard mostly early or
-mostly late.
+The names of the clips do not show their systems. The key file does; the maker of the
+test keeps it. Every listener hears every clip of a part (MOS, SMOS), each in another
+order. A part is divided into rounds: each round has every text once, and the systems
+take turns from round to round, so that no system is heard mostly early or mostly late.
 """
 
 import base64
@@ -29,12 +28,12 @@ from espnet_prune.evaluation.scoring import GROUND_TRUTH, System
 
 LEVEL = -26.0  # dB relative to full scale, of active speech, as in ITU-T P.800 tests
 PAGE, KEY = "listening_test.html", "listening_test.key.json"
-FORMAT = 1  # of the key file; raise it when older ones cannot be read any more
+FORMAT = 1  # of the key file; increase it when older ones cannot be read any more
 COLUMNS = ("test", "rater", "seed", "part", "position", "clip", "rating")
 PARTS: dict[str, dict[str, Any]] = {
     "MOS": {
         "title": "Naturalness",
-        "task": "Listen to the whole sample. It should say:",
+        "task": "Listen to the whole sample. Its text is:",
         "question": "How natural does the sample sound?",
         "scale": [
             [5, "Excellent, completely natural"],
@@ -47,8 +46,9 @@ PARTS: dict[str, dict[str, Any]] = {
     },
     "SMOS": {
         "title": "Similarity of voices",
-        "task": "Listen to the reference, which says other words, and to the sample. "
-        "Judge the voice only, neither the words nor the quality. The sample says:",
+        "task": "Listen to the reference, which has other words, and to the sample. "
+        "Judge only the voice, not the words and not the quality. The text of the "
+        "sample is:",
         "question": "How similar is the voice of the sample to that of the reference?",
         "scale": [
             [5, "The same person, for certain"],
@@ -68,22 +68,22 @@ PARTS: dict[str, dict[str, Any]] = {
 def choose_utterances(
     data: dict[str, Utterance], systems: Sequence[System], number: int, seed: int
 ) -> tuple[list[str], list[str]]:
-    """Draw utterances that all systems said, from as many speakers as possible.
+    """Draw utterances that all systems have, from as many speakers as possible.
 
-    No speaker is drawn a second time before every one was drawn once.
+    A speaker is drawn a second time only after every speaker was drawn once.
 
     Args:
-        data: What was to be said.
-        systems: Which recordings there are.
+        data: The test set.
+        systems: The systems and their recordings.
         number: How many to draw.
-        seed: Of the draw.
+        seed: Seed of the draw.
 
     Returns:
-        The utterances to rate, and one for practice; it is one of those to rate if
+        The utterances to rate, and one for practice, which is one of those to rate if
         there is no other.
 
     Raises:
-        UserError: There are not so many.
+        UserError: There are too few utterances.
 
     """
     draw = random.Random(seed)
@@ -94,8 +94,8 @@ def choose_utterances(
     found = sum(map(len, speakers.values()))
     if not 1 <= number <= found:
         raise UserError(
-            f"{number} utterances are asked for, {found} were said by every system; "
-            "choose another --utterances"
+            f"{number} utterances are wanted, but all systems have only {found} in "
+            "common; choose a smaller --utterances"
         )
     for names in speakers.values():
         draw.shuffle(names)
@@ -109,10 +109,10 @@ def choose_utterances(
 def deal_rounds(
     utterances: Sequence[str], systems: Sequence[str], draw: random.Random
 ) -> list[list[tuple[str, str]]]:
-    """Deal every pair of utterance and system into rounds, as a Latin square.
+    """Divide all pairs of utterance and system into rounds, as a Latin square.
 
     Returns:
-        For each round its (utterance, system); each utterance is there once.
+        For each round its (utterance, system); a round has each utterance once.
 
     """
     utterances = draw.sample(list(utterances), len(utterances))
@@ -127,10 +127,10 @@ def deal_rounds(
 
 
 def level(sound: Sound) -> Sound:
-    """Bring the active parts of a recording to ``LEVEL``, for loudness sounds good.
+    """Scale the active parts of a recording to ``LEVEL``, because louder sounds better.
 
-    Active are frames of 20 ms within 30 dB of the loudest one. A recording that would
-    be clipped stays quieter; silence stays as it is.
+    Frames of 20 ms are active if they are within 30 dB of the loudest one. A recording
+    that would be clipped stays quieter; silence is not changed.
     """
     frame = max(1, sound.fs // 50)
     padded = np.pad(sound.wave, (0, -len(sound.wave) % frame))
@@ -143,7 +143,7 @@ def level(sound: Sound) -> Sound:
 
 
 class ListeningTest(NamedTuple):
-    """A listening test: the page, the key, and how long its clips last in seconds."""
+    """A listening test: the page, the key, and the duration of its clips in seconds."""
 
     page: str
     key: dict[str, Any]
@@ -157,18 +157,19 @@ def make_test(
     parts: Sequence[str] = tuple(PARTS),
     seed: int = 0,
     title: str = "Listening test",
-    send: str = "send the file to whoever gave you this page",
+    send: str = "send the file to the person who gave you this page",
 ) -> ListeningTest:
     """Make the page of a listening test and its key.
 
     Args:
-        data: Texts and references.
-        systems: What is compared. A system of ground truth need not have all.
-        number: Utterances.
-        parts: Of ``PARTS``, in this order.
-        seed: Of the draw of utterances and of the rounds.
-        title: Of the page.
-        send: What to do with the ratings, at the end of "Now save your ratings and".
+        data: The texts and references.
+        systems: The systems to compare. Ground truth may lack utterances.
+        number: Number of utterances.
+        parts: Names from ``PARTS``, in this order.
+        seed: Seed of the choice of utterances and of the rounds.
+        title: Title of the page.
+        send: What listeners do with the ratings: the end of "Now save your ratings
+            and".
 
     Raises:
         UserError: There are too few utterances, or a recording cannot be read.
@@ -177,7 +178,7 @@ def make_test(
     required = [s for s in systems if not s.name.startswith(GROUND_TRUTH)] or systems
     chosen, practice = choose_utterances(data, required, number, seed)
     wavs = {system.name: system.wavs for system in systems}
-    sounds: dict[str, bytes] = {}  # by their path
+    sounds: dict[str, bytes] = {}  # path -> sound
     seconds = 0.0
 
     def sound_of(path: Path) -> bytes:
@@ -197,7 +198,7 @@ def make_test(
     references = {str(data[name].reference): b"" for name, _ in contents}
     if any(PARTS[part]["reference"] for part in parts):
         references = {path: sound_of(Path(path)) for path in references}
-    # the same sounds and the same seed make the same test, its identifier included
+    # the same sounds and the same seed give the same test and identifier
     digest = hashlib.blake2b(repr((seed, list(parts))).encode())
     for (name, system), sound in contents.items():
         digest.update(f"{name}\n{system}\n{data[name].text}\n".encode() + sound)
@@ -231,7 +232,7 @@ def make_test(
         "send": send,
         "type": MEDIA_TYPES["FLAC"],
         "parts": shown,
-        # sorted, for the order of making would tell the systems apart
+        # sorted, because the order of creation would show the systems
         "clips": {
             code: {
                 "text": data[pairs[code][0]].text,
@@ -265,9 +266,9 @@ def make_test(
 
 
 def _code(digits: str) -> str:
-    """Begin hexadecimal digits with a letter.
+    """Return hexadecimal digits that begin with a letter.
 
-    A spreadsheet in which a rater looks at the ratings would save 12345678e901 and
-    123456789012 as the numbers that they look like.
+    If a listener opened the ratings in a spreadsheet, it would save 12345678e901 and
+    123456789012 as numbers.
     """
     return f"c{digits}"

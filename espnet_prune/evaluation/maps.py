@@ -1,4 +1,4 @@
-"""Attention maps of one utterance: recorded in its synthesis, and drawn."""
+"""Record the attention maps of one utterance in its synthesis, and draw them."""
 
 import textwrap
 from collections.abc import Sequence
@@ -14,14 +14,14 @@ from espnet_prune.speech.synthesis import Text2Speech
 
 
 def read_utterance(data_dir: Path, key: str | None = None) -> tuple[str, str, str]:
-    """Look one utterance up in a Kaldi folder.
+    """Return one utterance of a Kaldi folder.
 
     Args:
         data_dir: Folder with ``text`` and ``wav.scp``.
-        key: Its name; the first one if not given.
+        key: Name of the utterance (default: the first one).
 
     Returns:
-        Name, text and the file of the reference.
+        Name, text and file of the reference.
 
     Raises:
         UserError: A file or the utterance is missing.
@@ -50,9 +50,9 @@ def record_panel(
 
     Args:
         experiment: Folder of the model.
-        inference_model: Its file there.
-        data_dir: Kaldi folder with what to say and in whose voice.
-        key: Utterance of it.
+        inference_model: Weights in this folder.
+        data_dir: Kaldi folder with text and reference.
+        key: Name of the utterance.
         spembs: scp file of speaker embeddings, if the model uses them.
 
     Raises:
@@ -94,18 +94,18 @@ def draw(
     key: str | None = None,
     spembs: Path | None = None,
 ) -> tuple[Path, list[plots.AttentionPanel]]:
-    """Synthesise an utterance with every model, and write the figure of all.
+    """Synthesise an utterance with every model, and draw all of them in one figure.
 
     Args:
         experiments: Folders of the models.
-        inference_model: File of the model in each.
+        inference_model: Weights in each folder.
         data_dir: Kaldi folder, see ``read_utterance``.
         output_dir: Folder of ``attention_KEY.png``.
-        key: Utterance of the data; the first one if not given.
+        key: Utterance of the data (default: the first one).
         spembs: scp file of speaker embeddings, if models use them.
 
     Returns:
-        The file and what it shows.
+        The file and its content.
 
     Raises:
         UserError: See ``read_utterance`` and ``record_panel``.
@@ -125,7 +125,7 @@ def draw(
 
 
 def describe(panel: plots.AttentionPanel) -> str:
-    """Name a model, the frames of its speech, and its thresholds, in one line."""
+    """Return a line with a model, the frames of its speech, and its thresholds."""
     frames = panel.layers[0].dense.size(-1)
     thresholds = " ".join(
         tables.NOT_THERE if each is None else tables.number(each)

@@ -1,4 +1,4 @@
-"""A packed model has to say what its experiment said, sample by sample."""
+"""Compare the speech of a packed model with that of its experiment."""
 
 import inspect
 import shlex
@@ -28,15 +28,15 @@ def check(
     vocoder: str = GRIFFIN_LIM,
     spembs: Path | None = None,
 ) -> str:
-    """Load a packed model as its user would and compare its speech.
+    """Load a packed model as its users do and compare its speech.
 
     Args:
         packed: zip of ESPnet's packing stage.
-        data_dir: folder with ``text`` (what to say) and ``wav.scp`` (references).
-        said: folder of what the experiment said, ``ID.wav``, or, if that was said on
-            a GPU, which rounds in its own way, the weights of the experiment.
-        settings: those of decoding, keyword arguments of ``Text2Speech``.
-        vocoder: the one of decoding.
+        data_dir: Kaldi folder with ``text`` and ``wav.scp`` (references).
+        said: folder of the experiment's speech, ``ID.wav``. If a GPU computed it, which
+            rounds differently, the weights of the experiment.
+        settings: options of decoding, keyword arguments of ``Text2Speech``.
+        vocoder: vocoder of decoding.
         spembs: scp file of speaker embeddings, if the model uses them.
 
     Returns:
@@ -58,7 +58,7 @@ def check(
 
     def say(train_config, model_file) -> np.ndarray:
         text2speech = Text2Speech(train_config, model_file, **settings)
-        # ESPnet's own Griffin-Lim says something else each time
+        # ESPnet's own Griffin-Lim gives another result each time
         features = describe_features(text2speech.feats_extract)
         text2speech.vocoder = open_vocoder(vocoder, features)
         speech, _ = soundfile.read(references[name], dtype="float32")
@@ -71,10 +71,10 @@ def check(
 
     with tempfile.TemporaryDirectory() as cache:
         try:
-            with warnings.catch_warnings():  # that it unpacks the file
+            with warnings.catch_warnings():  # about unpacking the file
                 warnings.simplefilter("ignore", UserWarning)
                 model = ModelDownloader(cache).unpack_local_file(str(packed))
-        except Exception as error:  # zipfile, yaml and ESPnet each raise their own
+        except Exception as error:  # zipfile, yaml and ESPnet raise different errors
             raise UserError(
                 f"{packed} cannot be unpacked as a model ({first_line(error)}); run "
                 "the packing stage again"
@@ -86,8 +86,8 @@ def check(
         wanted = say(said.parent / "config.yaml", said)
     if not np.array_equal(samples, wanted):
         raise UserError(
-            f"{packed} does not say {name} as {before} does; pack the model that was "
-            "decoded, and give the options of its decoding"
+            f"{packed} and {before} produce different samples of {name}; pack the "
+            "model that was decoded, and give the options of its decoding"
         )
     return name
 
@@ -100,14 +100,14 @@ def decoding_settings(config: Path | None, options: str) -> dict[str, Any]:
         options: ``--inference_args`` of tts.sh.
 
     Returns:
-        Those that ``Text2Speech`` takes, but for the model and the vocoder.
+        The options of ``Text2Speech`` except model and vocoder.
 
     Raises:
         UserError: there is no such file.
 
     """
     command = shlex.split(options)
-    # what decoding cannot do without
+    # options that decoding needs
     command += ["--output_dir", "", "--data_path_and_name_and_type", "text,text,text"]
     if config is not None:
         if not config.is_file():

@@ -1,7 +1,7 @@
 """Web pages that need no other file and no network.
 
 Pictures and sound are part of the page, so that it can be sent as one file and opened
-from a folder. Pages are Jinja templates beside this module, which escape every text.
+from a folder. Pages are Jinja templates in ``templates``, which escape every text.
 """
 
 import base64
@@ -17,11 +17,10 @@ import soundfile
 from espnet_prune.errors import UserError
 from espnet_prune.speech import audio
 
-# Every browser of the last years plays both. What is to be judged is not compressed
-# with loss.
+# All current browsers play both. Samples to be rated are compressed without loss.
 MEDIA_TYPES = {"FLAC": "audio/flac", "MP3": "audio/mpeg"}
 MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
-PICTURE_PIXELS = 1600  # width that a large picture is shrunk to
+PICTURE_PIXELS = 1600  # large pictures are shrunk to this width
 
 
 @functools.cache
@@ -37,7 +36,7 @@ def _templates() -> jinja2.Environment:
 
 
 def render(template: str, **values: Any) -> str:
-    """Fill a template; in pages every value is escaped, in a Markdown card none is."""
+    """Fill a template; values are escaped in pages, but not in a Markdown card."""
     return _templates().get_template(template).render(values)
 
 
@@ -57,7 +56,7 @@ def read_sound(path: str | Path) -> Sound:
     """
     samples, header = audio.read(path)
     if not len(samples):
-        raise UserError(f"{path} holds no samples; mend or remove it")
+        raise UserError(f"{path} contains no samples; replace or remove it")
     return Sound(samples.mean(axis=1), header.rate)
 
 
@@ -65,8 +64,8 @@ def encode_sound(sound: Sound, kind: str) -> bytes:
     """Compress sound.
 
     Args:
-        sound: What to compress; samples beyond 1 are clipped.
-        kind: Of ``MEDIA_TYPES``.
+        sound: Sound to compress; samples beyond 1 are clipped.
+        kind: A key of ``MEDIA_TYPES``.
 
     """
     file = io.BytesIO()
@@ -75,12 +74,12 @@ def encode_sound(sound: Sound, kind: str) -> bytes:
 
 
 def data_address(media_type: str, content: bytes) -> str:
-    """Turn a file into an address that contains it."""
+    """Return a data address that contains a file."""
     return f"data:{media_type};base64,{base64.b64encode(content).decode('ascii')}"
 
 
 def sound_address(path: str | Path) -> str:
-    """Turn a recording into an address that contains it, in a format browsers play.
+    """Return a data address that contains a recording, in a format that browsers play.
 
     Args:
         path: Any file that libsndfile reads.
@@ -95,7 +94,7 @@ def sound_address(path: str | Path) -> str:
 
 
 def shrink(path: str | Path) -> bytes:
-    """Read a PNG, in a size and in as many colours as a screen has use for.
+    """Read a PNG, reduced to the size and colours that a screen needs.
 
     Raises:
         UserError: It is not a picture.
@@ -108,7 +107,7 @@ def shrink(path: str | Path) -> bytes:
             image = file.convert("RGB")
     except OSError as error:
         raise UserError(
-            f"{path} is not a picture ({error}); remove it, or draw it anew"
+            f"{path} is not a picture ({error}); remove it or draw it again"
         ) from error
     if image.width > PICTURE_PIXELS:
         height = round(image.height * PICTURE_PIXELS / image.width)

@@ -1,7 +1,7 @@
 """Figures of training and of attention, for a screen and for a paper.
 
-Every function returns a figure that nobody else holds; ``save`` writes it as PNG.
-Rows are those of ``history``.
+Every function returns a new figure; ``save`` writes it as PNG. Rows are those of
+``history``.
 """
 
 import contextlib
@@ -22,15 +22,15 @@ from espnet_prune.evaluation import tables
 from espnet_prune.evaluation.history import AXES, Row, decoder_layers
 from espnet_prune.files import replace_when_written
 
-if TYPE_CHECKING:  # it loads torch and ESPnet
+if TYPE_CHECKING:  # this import loads torch and ESPnet
     from espnet_prune.attention import AttentionMaps
 
 DPI = 200
-MAX_PIXELS = 4000  # on either side of a PNG; beyond it viewers and papers give up
+MAX_PIXELS = 4000  # on either side of a PNG; viewers cannot open larger ones
 MAX_CELLS = 256  # on either side of one attention map, about its size in pixels
-HEADS_PER_BAND = 8  # attention maps side by side before the next line begins
+HEADS_PER_BAND = 8  # attention maps next to each other in one line
 
-# Okabe and Ito's colours, distinct for colour-blind readers too.
+# Okabe and Ito's colours, which colour-blind readers can distinguish too.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 DASHES = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (5, 2, 1, 2)))
 MARKERS = "osD^vP"
@@ -52,9 +52,9 @@ class AttentionPanel(NamedTuple):
     """The attention of one model in the synthesis of one utterance.
 
     Attributes:
-        title: Which model it is.
+        title: Name of the model.
         layers: Maps of each decoder layer, for a batch of one utterance.
-        thresholds: Threshold of each decoder layer; None of a dense one.
+        thresholds: Threshold of each decoder layer; None for a dense layer.
 
     """
 
@@ -82,7 +82,8 @@ def plot_thresholds(rows: Sequence[Row], axis: str = "step") -> Figure:
 def plot_kept(rows: Sequence[Row], axis: str = "step") -> Figure:
     """Draw kept share and kept mass of the hard mask, per decoder layer.
 
-    Both are of the hard mask in phase 1 too: there they tell what the switch will do.
+    Both are of the hard mask, also in phase 1, where they show the effect of the
+    switch.
     """
     with styled_figure(9.0, 3.4) as figure:
         left, right = figure.subplots(1, 2, sharex=True)
@@ -148,11 +149,11 @@ def plot_losses(rows: Sequence[Row], axis: str = "step") -> Figure:
 def plot_models(
     models: Mapping[str, Sequence[Row]], name: str, axis: str = "step"
 ) -> Figure:
-    """Draw one statistic of the validation set, a line a model.
+    """Draw one statistic of the validation set, one line per model.
 
     Args:
         models: History of each model under its name.
-        name: Of the statistic.
+        name: Name of the statistic.
         axis: "step" or "epoch".
 
     """
@@ -169,14 +170,14 @@ def plot_models(
 def plot_attention(panels: Sequence[AttentionPanel], title: str) -> Figure:
     """Draw attention maps before and after the mask, like figure 3 of the paper.
 
-    Columns are the heads of the decoder layers. Under a hard mask the rows are the
-    probabilities before and after it, and what was pruned is white; a soft mask
-    prunes nothing to zero and gets a row of its own. Weights are shown as multiples
-    of 1/N, the unit of thresholds, on one logarithmic scale for the whole figure.
+    Columns are the heads of the decoder layers. With a hard mask, the rows are the
+    probabilities before and after it, and pruned weights are white. A soft mask prunes
+    nothing to zero; it gets its own row. Weights are shown as multiples of 1/N, the
+    unit of thresholds, on one logarithmic scale for the whole figure.
 
     Args:
-        panels: One model, or several below one another.
-        title: What was said, for the head of the figure.
+        panels: One model, or several, drawn below each other.
+        title: Text of the utterance, for the head of the figure.
 
     """
     bands = [band for panel in panels for band in _bands(panel)]
@@ -189,8 +190,8 @@ def plot_attention(panels: Sequence[AttentionPanel], title: str) -> Figure:
     )
     weights = LogNorm(0.1, max(10.0, largest))
     with styled_figure(1.4 + 1.5 * heads, 0.3 + sum(heights)) as figure:
-        # The head is a part of its own: the layout makes no room for a title above
-        # nested parts.
+        # The head is a separate part, because the layout reserves no space for a title
+        # above nested parts.
         ratios = [0.3, *heights]
         head, *parts = figure.subfigures(
             len(ratios), squeeze=False, height_ratios=ratios
@@ -202,14 +203,14 @@ def plot_attention(panels: Sequence[AttentionPanel], title: str) -> Figure:
 
 
 def save(figure: Figure, path: str | Path) -> None:
-    """Write a figure as PNG, in no more than ``MAX_PIXELS`` on either side."""
+    """Write a figure as PNG with at most ``MAX_PIXELS`` on either side."""
     dpi = min(DPI, *(MAX_PIXELS / inches for inches in figure.get_size_inches()))
     with replace_when_written(path) as partial:
         figure.savefig(partial, format="png", dpi=dpi)
 
 
 def to_png(figure: Figure, dpi: int) -> bytes:
-    """Draw a figure as PNG of ``dpi`` dots an inch."""
+    """Return a figure as PNG with ``dpi`` dots per inch."""
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=dpi)
     return file.getvalue()
@@ -217,7 +218,7 @@ def to_png(figure: Figure, dpi: int) -> bytes:
 
 @contextlib.contextmanager
 def styled_figure(width: float, height: float) -> Iterator[Figure]:
-    """Hand out a figure of so many inches, in the style of this module."""
+    """Yield a figure of this size in inches, in the style of this module."""
     with matplotlib.rc_context(_STYLE):
         yield Figure(figsize=(width, height), layout="constrained")
 
@@ -226,14 +227,14 @@ def styled_figure(width: float, height: float) -> Iterator[Figure]:
 def panels(
     number: int, columns: int, width: float, height: float, **options: Any
 ) -> Iterator[tuple[Figure, np.ndarray, list[Axes]]]:
-    """Hand out a figure of equal panels, its grid, and the panels in a row.
+    """Yield a figure of equal panels, its grid, and a flat list of the panels.
 
     Args:
-        number: Of panels.
-        columns: How many stand side by side at most.
-        width: Of one panel, in inches.
-        height: The same.
-        options: Of ``Figure.subplots``.
+        number: Number of panels.
+        columns: Largest number of panels next to each other.
+        width: Width of one panel in inches.
+        height: Height of one panel in inches.
+        options: Options of ``Figure.subplots``.
 
     """
     columns = min(columns, number)
@@ -274,16 +275,17 @@ def _draw(
         ax.plot(
             *zip(*points, strict=True),
             color=colour,
-            linestyle=DASHES[number % len(DASHES)],  # lines that coincide stay seen
+            # lines on top of each other are both visible
+            linestyle=DASHES[number % len(DASHES)],
             marker=MARKERS[number % len(MARKERS)] if len(points) <= 30 else None,
             label=label,
         )
-        label = None  # one entry in the legend, not one a phase
+        label = None  # one entry in the legend for both phases
     ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
 
 
 def _mark_phases(ax: Axes, rows: Sequence[Row], axis: str, label: bool = True) -> None:
-    """Mark the switch from soft to hard masks, where there is one."""
+    """Mark the switch from soft to hard masks, if there is one."""
     if {1, 2} - {row["phase"] for row in rows}:
         return
     switch = max(row[axis] for row in rows if row["phase"] == 1)
@@ -305,9 +307,10 @@ def _mark_phases(ax: Axes, rows: Sequence[Row], axis: str, label: bool = True) -
 
 
 class _Band(NamedTuple):
-    """Decoder layers that are drawn side by side.
+    """Decoder layers that are drawn next to each other.
 
-    ``layers`` holds (number of the layer, its maps), ``rows`` what is drawn of them.
+    ``layers`` has pairs (number of the layer, its maps). ``rows`` has, by title, the
+    functions that return the values to draw.
     """
 
     title: str
@@ -381,10 +384,10 @@ def _draw_band(part: SubFigure, band: _Band, weights: Normalize, heads: int) -> 
 
 
 def _draw_map(ax: Axes, values: np.ndarray, name: str, weights: Normalize):
-    """Draw one (T, T) map, a query a row; what is zero is left white.
+    """Draw one (T, T) map, one row per query; zeros stay white.
 
-    Where several weights share a dot, its colour is the mean of those that are not
-    zero, and it is the paler the fewer they are, so that a sparse map looks sparse.
+    If several weights share a dot, its colour is the mean of the nonzero ones. The
+    fewer they are, the paler the dot, so that a sparse map looks sparse.
     """
     frames = values.shape[-1]
     soft = name == "soft mask"
@@ -410,7 +413,7 @@ def _draw_map(ax: Axes, values: np.ndarray, name: str, weights: Normalize):
 
 
 def _plain(text: str) -> str:
-    """Keep matplotlib from reading formulas into a text."""
+    """Escape a text, so that matplotlib does not read formulas in it."""
     return text.replace("$", r"\$")
 
 
@@ -420,12 +423,12 @@ def _per_head(values, maps: "AttentionMaps") -> np.ndarray:
 
 
 def _block(frames: int) -> int:
-    """Frames that share one cell on either side of a map."""
+    """Return how many frames share one cell on either side of a map."""
     return -(-frames // MAX_CELLS)
 
 
 def _mean_of_blocks(values: np.ndarray) -> np.ndarray:
-    """Shrink a map (T, T) to the means of blocks; those at the edges are smaller."""
+    """Shrink a map (T, T) to the means of blocks; blocks at the edges are smaller."""
     frames, block = len(values), _block(len(values))
     starts = np.arange(0, frames, block)
     sums = np.add.reduceat(

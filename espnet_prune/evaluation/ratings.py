@@ -1,12 +1,12 @@
-"""What the raters of a listening test sent back: MOS, SMOS and their intervals.
+"""Read the ratings of a listening test; compute MOS, SMOS and their intervals.
 
-The result of a system is the mean of its ratings. Ratings by one rater resemble each
-other and so do ratings of one text; the intervals therefore say what other raters and
-other texts might have given, by variances that are clustered both ways: A. C. Cameron,
-J. B. Gelbach and D. L. Miller, "Robust Inference With Multiway Clustering", Journal of
-Business & Economic Statistics 29 (2011). In simulations of 16 raters and 15 texts they
-hold the truth 95 to 97 times in 100; intervals that take all ratings to be independent
-do so 56 times where raters differ by half a point.
+The result of a system is the mean of its ratings. Ratings by one listener resemble each
+other, and so do ratings of one text. The intervals therefore are for other listeners
+and other texts, from variances that are clustered both ways: A. C. Cameron, J. B.
+Gelbach and D. L. Miller, "Robust Inference With Multiway Clustering", Journal of
+Business & Economic Statistics 29 (2011). In simulations with 16 listeners and 15 texts,
+they contain the true value in 95 to 97 % of cases. Intervals that treat all ratings as
+independent do so in 56 % if listeners differ by half a point.
 """
 
 import csv
@@ -26,7 +26,7 @@ from espnet_prune.evaluation.intervals import Interval
 from espnet_prune.evaluation.listening import COLUMNS, FORMAT
 from espnet_prune.evaluation.scoring import choose_baseline
 
-RESULT = f"{LISTENING}.csv"  # of `collect`, which may write where the ratings lie
+RESULT = f"{LISTENING}.csv"  # of `collect`; it may be in the folder of the ratings
 METHOD = """\
 In brackets: 95 % intervals over raters and utterances (variance clustered both ways).
 +-: the 95 % interval of most papers, which takes all ratings to be independent and is
@@ -35,7 +35,7 @@ too short. 1 to 5: how often each rating was given.
 
 
 class Rating(NamedTuple):
-    """What one rater gave one clip."""
+    """The rating of one listener for one clip."""
 
     rater: str
     part: str
@@ -47,7 +47,7 @@ def read_key(path: Path) -> dict[str, Any]:
     """Read the key of a test.
 
     Raises:
-        UserError: It is none.
+        UserError: The file is not a key of a listening test.
 
     """
     try:
@@ -61,17 +61,17 @@ def read_key(path: Path) -> dict[str, Any]:
         if isinstance(error, UserError):
             raise
         raise UserError(
-            f"{path} is no key of a listening test ({type(error).__name__}); give the "
-            "file that was written beside the page"
+            f"{path} is not a key of a listening test ({type(error).__name__}); give "
+            "the file that was written with the page"
         ) from error
     return key
 
 
 def find_files(paths: Iterable[Path]) -> list[Path]:
-    """List the CSV files among files and folders.
+    """Return the CSV files among files and folders.
 
     Raises:
-        UserError: A path is missing, or there is none.
+        UserError: A path is missing, or there is no CSV file.
 
     """
     files: list[Path] = []
@@ -82,28 +82,30 @@ def find_files(paths: Iterable[Path]) -> list[Path]:
         elif path.is_file():
             files.append(path)
         else:
-            raise UserError(f"there is no {path}; name the CSV files of the raters")
+            raise UserError(f"there is no {path}; name the CSV files of the listeners")
     if not files:
-        raise UserError("there is no CSV file of ratings; name the files of the raters")
+        raise UserError(
+            "there is no CSV file of ratings; name the files of the listeners"
+        )
     return files
 
 
 def read_ratings(
     files: Sequence[Path], key: dict[str, Any], keep_unfinished: bool = False
 ) -> tuple[list[Rating], dict[str, int]]:
-    """Read what the raters sent.
+    """Read the files of the listeners.
 
     Args:
-        files: One a rater.
-        key: Of the test.
-        keep_unfinished: Take what there is of a rater who did not rate everything.
+        files: One file per listener.
+        key: Key of the test.
+        keep_unfinished: Also use the ratings of a listener who did not rate everything.
 
     Returns:
-        The ratings, and how many each unfinished rater left blank.
+        The ratings, and how many each unfinished listener left blank.
 
     Raises:
-        UserError: A file is none of this test, is damaged or unfinished, or two are of
-            one rater.
+        UserError: A file belongs to another test, is damaged or unfinished, or two
+            files are of one listener.
 
     """
     ratings: list[Rating] = []
@@ -114,7 +116,7 @@ def read_ratings(
         same = " ".join(rater.casefold().split())
         if same in seen:
             raise UserError(
-                f"{seen[same]} and {file} are both by {rater}; remove one, or give "
+                f"{seen[same]} and {file} are both by {rater}; remove one, or write "
                 "another name in it if they are two people"
             )
         seen[same] = file
@@ -122,7 +124,7 @@ def read_ratings(
         if left and not keep_unfinished:
             raise UserError(
                 f"{file} by {rater} lacks {left} ratings; ask for the rest, leave the "
-                "file out, or take what there is by --keep_unfinished"
+                "file out, or give --keep_unfinished"
             )
         if left:
             unfinished[rater] = left
@@ -131,8 +133,8 @@ def read_ratings(
 
 
 def _read_file(file: Path, key: dict[str, Any]) -> tuple[str, list[Rating]]:
-    """Read the ratings of one rater, without those that were left blank."""
-    foreign = f"{file} is no file of ratings of this test"
+    """Read the ratings of one listener, without blank ones."""
+    foreign = f"{file} is not a file of ratings of this test"
     try:
         text = file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -143,13 +145,15 @@ def _read_file(file: Path, key: dict[str, Any]) -> tuple[str, list[Rating]]:
         # newline="": a name in quotes may hold a line break
         stream = io.StringIO(text, newline="")
         rows = list(csv.DictReader(stream, delimiter=delimiter))
-    except csv.Error as error:  # for instance of the page, which was given in its place
+    except csv.Error as error:  # for instance if the page was given instead
         raise UserError(f"{foreign} ({error}); leave it out") from error
     if not rows or not set(COLUMNS) <= set(rows[0]):
-        raise UserError(f"{foreign}: it lacks the columns of one; leave it out")
+        raise UserError(f"{foreign}: columns are missing; leave it out")
     raters = {row["rater"] for row in rows}
     if len(raters) > 1:
-        raise UserError(f"{file} holds ratings by several people; give one file each")
+        raise UserError(
+            f"{file} contains ratings by several people; give one file for each"
+        )
     (rater,) = raters
     found: dict[tuple[str, str], Rating] = {}
     for number, row in enumerate(rows, 2):
@@ -157,17 +161,18 @@ def _read_file(file: Path, key: dict[str, Any]) -> tuple[str, list[Rating]]:
         part, clip, value = row["part"], row["clip"], row["rating"]
         if row["test"] != key["test"]:
             raise UserError(
-                f"{foreign}: it is of {row['test']}, the key of {key['test']}; leave "
-                "it out, or give the key that was made with that page"
+                f"{foreign}: its test is {row['test']}, that of the key "
+                f"{key['test']}; leave it out, or give the key that was made with "
+                "that page"
             )
         if clip not in key["parts"].get(part, ()):
-            raise UserError(f"{where} rates a clip that is not in the test; mend it")
+            raise UserError(f"{where} rates a clip that is not in the test; correct it")
         if (part, clip) in found:
-            raise UserError(f"{where} rates a clip a second time; mend it")
+            raise UserError(f"{where} rates a clip a second time; correct it")
         if not value:
             continue
         if value not in ("1", "2", "3", "4", "5"):
-            raise UserError(f"{where} has the rating {value!r}, not 1 to 5; mend it")
+            raise UserError(f"{where} has the rating {value!r}, not 1 to 5; correct it")
         found[part, clip] = Rating(rater, part, clip, int(value))
     return rater, list(found.values())
 
@@ -181,9 +186,9 @@ def summarise(
     """Make a row for each part and system that has ratings.
 
     Args:
-        ratings: Of all raters.
-        key: Of the test.
-        baseline: The system that differences are taken to.
+        ratings: Ratings of all listeners.
+        key: Key of the test.
+        baseline: The system to which differences are computed.
 
     """
     given: dict[tuple[str, str], dict[tuple[str, str], int]] = {}
@@ -221,10 +226,10 @@ def summarise(
 
 
 def independent_half_width(values: Sequence[float]) -> float | None:
-    """Give half the 95 % interval of a mean as papers do, by Student's t.
+    """Return half of the 95 % interval of a mean as in most papers, by Student's t.
 
-    It takes all ratings to be independent, which those by one rater are not. None of a
-    single rating.
+    It treats all ratings as independent, although those by one listener are not. It is
+    None for a single rating.
     """
     if len(values) < 2:
         return None
@@ -237,22 +242,22 @@ def independent_half_width(values: Sequence[float]) -> float | None:
 def crossed_interval(
     values: Mapping[tuple[str, str], float], confidence: float = 0.95
 ) -> Interval:
-    """Give the mean of ratings, or of differences, over raters and utterances.
+    """Return the mean of ratings, or of differences, over listeners and utterances.
 
-    With e the deviations from the mean, of which there are n, the variance is
+    With e the n deviations from the mean, the variance is
 
-        V(raters) + V(utterances) - V(pairs),  V(c) = C / (C - 1) sum (sum e)^2 / n^2
+        V(listeners) + V(utterances) - V(pairs), V(c) = C / (C - 1) sum (sum e)^2 / n^2
 
-    where the inner sum is over one cluster, the outer one over all C of them. It is
-    taken as no less than either of the first two. Student's t has one degree of freedom
-    less than there are raters, or utterances if those are fewer.
+    where the inner sum is over one cluster, the outer one over all C clusters. It is at
+    least as large as each of the first two. Student's t has one degree of freedom less
+    than there are listeners, or utterances if there are fewer.
 
     Args:
-        values: By rater and utterance.
+        values: Values by listener and utterance.
         confidence: Of the interval.
 
     Returns:
-        The ends are None of a single rater or utterance.
+        The mean and its ends, which are None for a single listener or utterance.
 
     """
     from scipy.stats import t
@@ -275,13 +280,13 @@ def crossed_interval(
 
 
 def _clustered_variance(deviations: np.ndarray, index: np.ndarray) -> float:
-    """Give the variance of a mean whose values come in independent clusters."""
+    """Return the variance of a mean whose values come in independent clusters."""
     sums = np.bincount(index, weights=deviations)
     return len(sums) / (len(sums) - 1) * (sums**2).sum() / len(deviations) ** 2
 
 
 def unvaried(ratings: Sequence[Rating]) -> list[tuple[str, str, int]]:
-    """Name raters who gave all clips of a part the same, their part and rating."""
+    """Return listeners who rated all clips of a part the same, with part and rating."""
     found: dict[tuple[str, str], list[int]] = {}
     for rating in ratings:
         found.setdefault((rating.rater, rating.part), []).append(rating.rating)
@@ -301,20 +306,22 @@ def lay_out(
     raters: int,
     unfinished: dict[str, int],
 ) -> tuple[Document, list[dict[str, Any]]]:
-    """Make the page of the result, and the numbers that it shows.
+    """Return the page of the result, and the numbers that it shows.
 
     Args:
-        ratings: Of all raters.
-        key: Of the test.
-        raters: How many sent a file.
-        unfinished: How many samples each unfinished rater left blank.
+        ratings: Ratings of all listeners.
+        key: Key of the test.
+        raters: Number of listeners who sent a file.
+        unfinished: Number of samples that each unfinished listener left blank.
 
     Raises:
-        UserError: Nothing is rated.
+        UserError: There is no rating.
 
     """
     if not ratings:
-        raise UserError("nothing is rated in these files; give those of other raters")
+        raise UserError(
+            "these files contain no rating; give the files of other listeners"
+        )
     baseline = choose_baseline(key["systems"])
     rows = summarise(ratings, key, baseline)
     blocks: list[Block] = []
@@ -327,7 +334,7 @@ def lay_out(
                 if any(line[name] is not None for line in own)
             ]
             blocks.append({"table": tables.grid(own, columns)})
-    about = f"Difference: to {baseline}, by the same raters and utterances."
+    about = f"Difference: to {baseline}, for the same listeners and utterances."
     blocks.append({"text": f"{about}\n{METHOD}"})
     items = [
         f"{rater} left {left} samples blank." for rater, left in unfinished.items()
@@ -337,12 +344,12 @@ def lay_out(
         for rater, part, rating in unvaried(ratings)
     ]
     blocks += [{"items": items}] if items else []
-    title = f"{key['title']}, {raters} raters, test {key['test']}"
+    title = f"{key['title']}, {raters} listeners, test {key['test']}"
     return Document(title, blocks), rows
 
 
 def _line_of(row: dict[str, Any], part: str) -> dict[str, Any]:
-    """Print one row with the headings of its part."""
+    """Return one row with the headings of its part."""
     value = [row[end] for end in ("value", "lower", "upper")]
     ends = ("difference", "difference_lower", "difference_upper")
     half = row["plus_minus"]

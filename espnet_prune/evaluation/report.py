@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 
 PAGE = "report.html"
 PAGE_DPI = 160
-PIXELS_AN_INCH = 110  # of figures on the page, whatever resolution they have
+PIXELS_AN_INCH = 110  # of figures on the page, for every resolution
 MAX_CHARACTERS = 200  # of one setting on the page
-# The folder heads the column, and the tokens are those of the recipe.
+# The folder is in the head of the column, and the tokens are those of the recipe.
 NOT_COMPARED = ("output_dir", "token_list")
 
 
 class Exhibit(NamedTuple):
-    """A figure of the report, the name of its file and what it shows."""
+    """A figure of the report, the name of its file and its caption."""
 
     name: str
     caption: str
@@ -45,8 +45,9 @@ class Model(NamedTuple):
     """One model of the report.
 
     Attributes:
-        name: Of its folder, or as much of the path as tells it from the others.
-        experiments: Its only one, or those of its two phases.
+        name: Name of its folder, or as much of the path as distinguishes it from the
+            others.
+        experiments: Its only experiment, or those of its two phases.
         table: Thresholds of its decoder layers; None if nothing is pruned.
         exhibits: Its figures.
 
@@ -64,7 +65,7 @@ class Model(NamedTuple):
 
     @property
     def blocks(self) -> list[Block]:
-        """Its settings and the table of thresholds, if it has one."""
+        """Its settings and its table of thresholds, if it has one."""
         return [
             {"items": [describe(experiment) for experiment in self.experiments]},
             *([] if self.table is None else threshold_blocks(self.table)),
@@ -72,7 +73,7 @@ class Model(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """Decoded speech: which test set and utterance, by what, and its file."""
+    """Decoded speech: test set, utterance, vocoder and file."""
 
     test_set: str
     utterance: str
@@ -81,7 +82,7 @@ class Sample(NamedTuple):
 
 
 def describe(experiment: Experiment) -> str:
-    """Name the settings that the numbers of an experiment depend on, in one line."""
+    """Return one line with the settings that the numbers of an experiment depend on."""
     if experiment.pruning == "none":
         return f"{experiment.folder}: no pruning"
     if experiment.pruning == "vanilla":
@@ -113,7 +114,7 @@ def draw(experiments: Sequence[Experiment], axis: str = "step") -> list[Exhibit]
 
 
 def name_models(models: Sequence[Sequence[Experiment]]) -> list[str]:
-    """Name each model by its last folder, and by those above it where needed."""
+    """Return a name for each model: its last folder, and those above it if needed."""
     folders = [model[-1].folder.resolve() for model in models]
     for parts in range(1, max(len(folder.parts) for folder in folders) + 1):
         names = ["_".join(folder.parts[-parts:]) for folder in folders]
@@ -177,18 +178,18 @@ def write(
     """Write tables, figures and the page.
 
     Args:
-        models: Of ``read``.
-        output_dir: Where to. Of several models, files go to a folder of each in it.
+        models: Result of ``read``.
+        output_dir: Folder for the files. With several models, each has a folder in it.
         scores: Folders whose tables become part of the page, see ``documents.read``.
         data_dirs: Kaldi folders of the test sets.
-        samples: Utterances of each test set whose speech the page has.
-        axis: What figures show time in.
+        samples: Number of utterances of each test set on the page.
+        axis: Unit of time in figures.
 
     Returns:
         The files, the page first.
 
     Raises:
-        UserError: Something cannot be read; then nothing has been written.
+        UserError: A file cannot be read; in this case nothing has been written.
 
     """
     pages = documents.read(scores)
@@ -221,7 +222,7 @@ def write(
 
 
 def lay_out_summary(models: Sequence[Model]) -> list[list[str]]:
-    """Tabulate what was trained for how long, and how far it came."""
+    """Tabulate models with the length of their training and their losses."""
     losses = (keys.LOSS, keys.MEL_LOSS)
     rows = []
     for model in models:
@@ -274,7 +275,7 @@ def lay_out_settings(models: Sequence[Model]) -> list[list[str]]:
 
 
 def find_samples(models: Sequence[Model]) -> list[Sample]:
-    """List the speech that ESPnet's decoding left, EXP/DECODED/TEST_SET/wav."""
+    """Return the speech that ESPnet's decoding wrote, EXP/DECODED/TEST_SET/wav."""
     return [
         Sample(
             wav.parent.parent.name,
@@ -288,10 +289,10 @@ def find_samples(models: Sequence[Model]) -> list[Sample]:
 
 
 def read_prompts(folders: Sequence[Path]) -> dict[str, dict[str, str]]:
-    """Read what was to be said and in whose voice, ``text`` and ``wav.scp``.
+    """Read texts and references, ``text`` and ``wav.scp``.
 
     Raises:
-        UserError: A file is missing, empty or something else.
+        UserError: A file is missing, empty or in another format.
 
     """
     prompts: dict[str, dict[str, str]] = {"text": {}, "wav.scp": {}}
@@ -302,14 +303,14 @@ def read_prompts(folders: Sequence[Path]) -> dict[str, dict[str, str]]:
 
 
 def choose(systems: dict[str, int], number: int) -> list[str]:
-    """Choose utterances that the most systems have, from all over the test set.
+    """Choose utterances that most systems have, from the whole test set.
 
-    Sorted by name they come speaker by speaker, often each with the same sentences: the
-    stride passes on to another sentence with every speaker if there is room for it.
+    Sorted by name, utterances come speaker by speaker, often with the same sentences.
+    The stride moves to another sentence with every speaker if possible.
 
     Args:
-        systems: How many systems have each utterance.
-        number: Of utterances.
+        systems: Number of systems that have each utterance.
+        number: Number of utterances to choose.
 
     """
     ranked = sorted(systems, key=lambda name: (-systems[name], name))
@@ -323,12 +324,12 @@ def choose(systems: dict[str, int], number: int) -> list[str]:
 def lay_out_samples(
     samples: Sequence[Sample], prompts: dict[str, dict[str, str]], number: int
 ) -> list[dict[str, Any]]:
-    """Lay out the speech: a table a test set, a line an utterance, a column a system.
+    """Lay out the speech: tables of test sets, lines of utterances, columns of systems.
 
     Args:
-        samples: What there is.
-        prompts: Of ``read_prompts``.
-        number: Utterances of each test set.
+        samples: All decoded speech.
+        prompts: Result of ``read_prompts``.
+        number: Number of utterances of each test set.
 
     """
     found = []
@@ -338,7 +339,7 @@ def lay_out_samples(
         paths = {(sample.utterance, sample.system): sample.path for sample in own}
         lines = []
         for name in choose(collections.Counter(s.utterance for s in own), number):
-            # archives and commands, which a wav.scp may have too, are left out
+            # a wav.scp may also have archives and commands, which are left out
             reference = Path(prompts["wav.scp"].get(name, ""))
             clips = [_clip(reference, f"{name}, reference")]
             clips += [_clip(paths.get((name, s)), f"{name}, {s}") for s in systems]
@@ -355,7 +356,7 @@ def _clip(path: Path | None, label: str) -> dict[str, str] | None:
 
 
 def lay_out_figures(model: Model, folder: Path) -> list[dict[str, Any]]:
-    """List the figures of a model, and the attention maps in one of its reports."""
+    """Return the figures of a model, and the attention maps in one of its reports."""
     found = [
         _figure(page.shrink(folder / f"{name}.png"), caption, figure)
         for name, caption, figure in model.exhibits
@@ -370,14 +371,14 @@ def lay_out_figures(model: Model, folder: Path) -> list[dict[str, Any]]:
 
 
 def _figure(png: bytes, caption: str, figure: "Figure | None" = None) -> dict[str, Any]:
-    """Describe a picture for the page, so wide that letters are alike in all."""
+    """Describe a picture for the page; its width gives all pictures equal letters."""
     width = figure and round(PIXELS_AN_INCH * figure.get_size_inches()[0])
     address = page.data_address("image/png", png)
     return {"caption": caption, "width": width, "address": address}
 
 
 def compare(models: Sequence[Model], axis: str) -> dict[str, Any] | None:
-    """Draw the mel loss of all models that have one; None if that is one model."""
+    """Draw the mel loss of all models that have one; None for a single model."""
     joined = {model.name: join(model.experiments) for model in models}
     rows = {name: rows for name, rows in joined.items() if keys.MEL_LOSS in rows[-1]}
     if len(rows) < 2:

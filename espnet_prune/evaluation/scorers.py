@@ -1,4 +1,4 @@
-"""Objective scores: a metric is a little arithmetic around a model of ``backends``.
+"""Objective scores: each metric uses a model of ``backends``.
 
 ==========================  ===================================  ==================
 metric                      what it is                           model
@@ -18,15 +18,15 @@ metric                      what it is                           model
 ``kept_share``              attention connections kept           none
 ==========================  ===================================  ==================
 
-The first five are the default, and the last two wherever there are records of the
-synthesis. The five between DNSMOS and those fetch their weights from the network.
+The first five are the default, and the last two if there are records of the synthesis.
+The others fetch their weights from the network.
 
-The name of a metric holds that of its model, because values of different models lie
-on different scales and are never to be set side by side.
+The name of a metric contains that of its model, because different models have different
+scales: never compare values of different models.
 
-Texts are compared as Whisper's English normaliser leaves them: lower case, no
-punctuation, British spelling turned American, contractions and titles written out,
-numbers as digits, hesitations dropped. A space counts as a character.
+Texts are compared after Whisper's English normaliser: lower case, no punctuation,
+British spelling turned American, contractions and titles written out, numbers as
+digits, hesitations dropped. A space counts as a character.
 """
 
 import functools
@@ -50,13 +50,13 @@ MEASURED = ("rtf", "kept_share")
 
 
 class Utterance(NamedTuple):
-    """What a system was asked to say, and in whose voice.
+    """The text and the voice that a system was given.
 
     Attributes:
         name: Its ID.
-        speaker: Who is imitated.
-        text: What is to be said.
-        reference: Recording that the voice was taken from.
+        speaker: The speaker to imitate.
+        text: The text to speak.
+        reference: Recording of the voice.
         voices: The references of every speaker, for the comparison with wrong ones.
 
     """
@@ -72,18 +72,18 @@ class Metric:
     """One column of the table.
 
     Args:
-        name: Of the column, with that of the model in it.
+        name: Name of the column, which contains that of the model.
         backend: The model.
 
     Attributes:
         measures: One line for a legend.
-        uses: What a value depends on, of ``wav``, ``text``, ``reference`` and
-            ``voices``; when one of these changes, it is computed again.
-        percent: The value is a share, to be shown as a percentage.
-        digits: Decimals to be shown.
-        compared: Systems are compared by it.
-        of_speakers: It varies with the speaker, so that an interval over speakers says
-            what others might have given.
+        uses: What a value depends on, from ``wav``, ``text``, ``reference`` and
+            ``voices``; if one of these changes, the value is computed again.
+        percent: Whether the value is a share, which is shown as a percentage.
+        digits: Number of decimals to show.
+        compared: Whether systems are compared by it.
+        of_speakers: Whether it depends on the speaker, so that an interval over
+            speakers makes sense.
         when_missing: Why an utterance may have no value.
 
     """
@@ -94,14 +94,14 @@ class Metric:
     digits = 2
     compared = True
     of_speakers = True
-    when_missing = "which are silent or leave nothing to compare"
+    when_missing = "which are silent or have nothing to compare"
 
     def __init__(self, name: str, backend: Backend):
         self.name = name
         self.backend = backend
 
     def version(self) -> str:
-        """Name the model and the versions of what values depend on.
+        """Return the model and the versions of all that values depend on.
 
         Raises:
             importlib.metadata.PackageNotFoundError: A package is not installed.
@@ -110,53 +110,52 @@ class Metric:
         return self.backend.version()
 
     def load(self) -> None:
-        """Load what scoring needs; raises whatever its package raises."""
+        """Load the model; this may raise any error of its package."""
         _ = self.backend.model
 
     def score(self, wave: np.ndarray, utterance: Utterance) -> dict[str, Any]:
         """Score one utterance.
 
         Args:
-            wave: What the system said, at 16 kHz (T_wav,).
-            utterance: What it was asked for.
+            wave: Speech of the system, at 16 kHz (T_wav,).
+            utterance: Text and voice that it was given.
 
         Returns:
-            ``value``, None where there is nothing to measure, and what it was made
-            of.
+            ``value``, which is None if there is nothing to measure, and its parts.
 
         """
         raise NotImplementedError
 
     def ratio(self, score: Mapping[str, Any]) -> tuple[float, float]:
-        """Split a value, not None, into what is summed up and what that is over."""
+        """Return numerator and denominator of a value that is not None."""
         return score["value"], 1.0
 
 
 class CharacterErrorRate(Metric):
-    """Edits over characters of the text, between what was to be said and was heard.
+    """Edits between the text and the recognised text, over characters of the text.
 
     The rate of a system is pooled: all its edits over all characters.
     """
 
     backend: backends.Recogniser
-    measures = "characters that a recogniser hears wrong, lower is better"
+    measures = "share of characters that the recogniser gets wrong, lower is better"
     uses = ("wav", "text")
     percent = True
 
     def version(self) -> str:
-        """Name the recogniser and what compares the texts."""
+        """Return the recogniser and the packages that compare the texts."""
         tools = ("whisper-normalizer", "rapidfuzz")
         return ", ".join((super().version(), *map(package_version, tools)))
 
     def load(self) -> None:
-        """Load the recogniser and what compares the texts."""
+        """Load the recogniser and the packages that compare the texts."""
         import rapidfuzz  # noqa: F401
 
         _normaliser()
         super().load()
 
     def score(self, wave: np.ndarray, utterance: Utterance) -> dict[str, Any]:
-        """Recognise and compare; in silence nothing is heard, so all of it is wrong."""
+        """Recognise and compare; all characters of a silent recording are wrong."""
         from rapidfuzz.distance import Levenshtein
 
         heard = "" if is_silent(wave) else self.backend.transcribe(wave)
@@ -170,12 +169,12 @@ class CharacterErrorRate(Metric):
         }
 
     def ratio(self, score: Mapping[str, Any]) -> tuple[float, float]:
-        """Give edits and characters."""
+        """Return edits and characters."""
         return score["edits"], score["characters"]
 
 
 def normalise(text: str) -> str:
-    """Write a text as character error rates compare it, see the text of this module."""
+    """Return a text in the form that is compared, see the text of this module."""
     return _normaliser()(text)
 
 
@@ -187,7 +186,7 @@ def _normaliser():
 
 
 class Similarity(Metric):
-    """Cosine of the speaker embeddings of what was said and of the reference (SECS)."""
+    """Cosine of the speaker embeddings of the speech and of the reference (SECS)."""
 
     backend: backends.SpeakerEncoder
     measures = "similarity (cosine) to the reference, higher is better"
@@ -204,19 +203,19 @@ class Similarity(Metric):
 
 
 class OtherSimilarity(Metric):
-    """Mean cosine to the references of all other speakers, each of equal weight.
+    """Mean cosine to the references of all other speakers, with equal weights.
 
-    A similarity to the reference is worth what it is above this one: a voice that is
-    everybody's is similar to the reference as well.
+    Only a similarity above this floor says something about the voice, because an
+    average voice is similar to every reference.
     """
 
     backend: backends.SpeakerEncoder
-    measures = "the same to the references of all other speakers, the floor"
+    measures = "similarity to the references of all other speakers (the floor)"
     uses = ("wav", "voices")
     digits = 3
 
     def score(self, wave: np.ndarray, utterance: Utterance) -> dict[str, Any]:
-        """Compare with the wrong speakers; None for silence or if there are none."""
+        """Compare with other speakers; None for silence or without other speakers."""
         said = None if is_silent(wave) else self.backend.embed(wave)
         if said is None:
             return {"value": None}
@@ -241,21 +240,21 @@ class Naturalness(Metric):
 
 
 class Measured(Metric):
-    """Something that was measured in synthesis, and is read from its record."""
+    """A value that was measured in synthesis, and is read from its record."""
 
     compared = False  # not a quality of the speech
 
     def take(self, record: Mapping[str, Any]) -> dict[str, Any]:
-        """Read a value from a line of ``synthesis.jsonl``, {} if it has none."""
+        """Read a value from a line of ``synthesis.jsonl``; {} if there is none."""
         raise NotImplementedError
 
 
 class RealTimeFactor(Measured):
     """Seconds of computing over seconds of speech, pooled over utterances."""
 
-    measures = "seconds of synthesis for a second of speech, with vocoder, in one run"
+    measures = "seconds of computing per second of speech, with vocoder, in one run"
     digits = 4
-    of_speakers = False  # but with what else the machine had to do
+    of_speakers = False  # it depends on other work of the machine instead
 
     def take(self, record: Mapping[str, Any]) -> dict[str, Any]:
         """Divide the seconds of synthesis by those of speech."""
@@ -266,7 +265,7 @@ class RealTimeFactor(Measured):
         return {"value": value, "synthesis_seconds": taken, "audio_seconds": said}
 
     def ratio(self, score: Mapping[str, Any]) -> tuple[float, float]:
-        """Give the seconds of synthesis and of speech."""
+        """Return the seconds of synthesis and of speech."""
         return score["synthesis_seconds"], score["audio_seconds"]
 
 
@@ -276,7 +275,7 @@ class KeptShare(Measured):
     measures = "connections that the decoder's self-attention keeps in inference"
     percent = True
     digits = 1
-    when_missing = "for soft masks keep a part of every connection"
+    when_missing = "because soft masks keep a part of every connection"
 
     def take(self, record: Mapping[str, Any]) -> dict[str, Any]:
         """Read the share."""

@@ -1,4 +1,4 @@
-"""The page of scores: tables of systems and differences, and their legend."""
+"""Write the page of scores: tables of systems and differences, and their legend."""
 
 import os
 from collections.abc import Container, Iterable, Sequence
@@ -26,30 +26,33 @@ from espnet_prune.evaluation.scoring import (
     score_systems,
 )
 
-REMEDY = "the models of the default metrics come by espnet_prune[score], see README"
-OWN_REMEDY = "it needs its own package and, when first used, the network"
+REMEDY = "install the default scorers as docs/scores.md says"
+OWN_REMEDY = "it needs another package, and the network for its weights"
 METHOD = f"""\
 In brackets: 95 % intervals over speakers ({RESAMPLES} bootstrap resamples). p:
 two-sided permutation test over speakers, not corrected for the number of comparisons.
-Error rates are pooled: all edits over all characters; so are real-time factors.
+Error rates are pooled: all edits over all characters. Real-time factors are pooled too.
 """
-# What a record of synthesis says of a system, and how it is printed.
+# Entries of a record of synthesis about the system, and their labels.
 FACTS = {
     "model": "model",
     "vocoder": "vocoder",
     "device": "device",
     "batch_size": "batches of",
 }
-PATHS = {"model", "vocoder"}  # named without their folders: the page may be published
+PATHS = {
+    "model",
+    "vocoder",
+}  # named without their folders, because the page may be published
 
 
 class Group(NamedTuple):
-    """Speakers who have a table of their own.
+    """Speakers that have their own table.
 
     Attributes:
-        title: Of the table.
-        data: Utterances of theirs.
-        listed: How many speakers the group would have; those in the data may be fewer.
+        title: Title of the table.
+        data: Their utterances.
+        listed: Number of speakers in the list; the data may have fewer.
 
     """
 
@@ -58,7 +61,7 @@ class Group(NamedTuple):
     listed: int
 
     def describe(self) -> str:
-        """Say how many utterances and speakers there are."""
+        """Return a text with the numbers of utterances and speakers."""
         found = len({utterance.speaker for utterance in self.data.values()})
         of = "" if found == self.listed else f" of {self.listed}"
         return f"{len(self.data)} utterances, {found}{of} speakers"
@@ -77,17 +80,17 @@ def score(
     Args:
         data_dir: Kaldi folder of the test set, see ``read_data``.
         systems: NAME=WAVS of each, see ``read_systems``.
-        output_dir: Where scores.md, .csv and .json and SYSTEM.jsonl are written.
+        output_dir: Folder for scores.md, .csv and .json and SYSTEM.jsonl.
         metrics: Names of ``METRICS``; by default ``DEFAULT``, and ``MEASURED`` if there
             are records of synthesis.
         subsets: TITLE=FILE of each, see ``read_groups``.
-        nj: Processes.
+        nj: Number of processes.
 
     Returns:
         The page in Markdown.
 
     Raises:
-        UserError: Something cannot be read or scored, or no metric has a value.
+        UserError: A file cannot be read or scored, or no metric has a value.
 
     """
     data = read_data(data_dir)
@@ -104,7 +107,7 @@ def score(
     if not rows:
         faults = "; ".join(f"{name}: {why}" for name, why in results.faults.items())
         raise UserError(f"no metric has a value ({faults or 'silence'}); {REMEDY}")
-    # the name only: model cards, which are published, hold this page
+    # the name only, because model cards, which are published, contain this page
     title = f"Scores on {Path(os.path.abspath(data_dir)).name}"
     about = data_dir / "about.txt"
     blocks: list[Block] = []
@@ -116,18 +119,18 @@ def score(
         own = [row for row in rows if row["group"] == group.title]
         blocks += lay_out(own, columns, list(results.scores), baseline)
     if len(groups) > 1:
-        blocks.append({"heading": "What the columns are"})
+        blocks.append({"heading": "Columns"})
     notes = [*describe_columns(results, columns), *describe_synthesis(compared, data)]
     blocks += [{"items": notes}, {"text": METHOD}]
     return documents.write(output_dir, documents.SCORES, Document(title, blocks), rows)
 
 
 def read_groups(named: Sequence[str], data: dict[str, Utterance]) -> list[Group]:
-    """List all speakers, then those of each subset.
+    """Return a group of all speakers, then one for each subset.
 
     Args:
         named: TITLE=FILE of each subset.
-        data: What is scored.
+        data: Utterances that are scored.
 
     Raises:
         UserError: A file cannot be read, or none of its speakers is in the data.
@@ -138,12 +141,15 @@ def read_groups(named: Sequence[str], data: dict[str, Utterance]) -> list[Group]
     for item in named:
         title, _, file = item.partition("=")
         if not title or not file or title in {group.title for group in groups}:
-            raise UserError(f"--subset {item} is not TITLE=FILE, or is there; mend it")
+            raise UserError(
+                f"--subset {item} is not TITLE=FILE, or its title is used "
+                "already; correct it"
+            )
         try:
             speakers = set(Path(file).read_text(encoding="utf-8-sig").split())
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(
-                f"cannot read {file} ({error}); give a file of speakers, one a line"
+                f"cannot read {file} ({error}); give a file with one speaker per line"
             ) from error
         chosen = {name: said for name, said in data.items() if said.speaker in speakers}
         if not chosen:
@@ -159,9 +165,9 @@ def summarise(results: Results, group: Group, baseline: str) -> list[dict[str, A
     """Make a row for each system and metric that has values.
 
     Args:
-        results: Of scoring.
-        group: Whose utterances count.
-        baseline: The system that differences are taken to.
+        results: Results of scoring.
+        group: Speakers whose utterances count.
+        baseline: The system to which differences are computed.
 
     """
     rows, data = [], group.data
@@ -209,7 +215,7 @@ def _ratios(metric: str, scores: Iterable[dict[str, Any]]) -> list[list[float]]:
 
 
 def measured(scores: dict[str, Any], wanted: Container[str]) -> dict[str, Any]:
-    """Leave out utterances in which there was nothing to be measured, and others."""
+    """Leave out utterances without a value, and those outside the group."""
     return {
         key: score
         for key, score in scores.items()
@@ -223,13 +229,13 @@ def lay_out(
     systems: Sequence[str],
     baseline: str,
 ) -> list[Block]:
-    """Make the table of scores and that of differences, with a line a system.
+    """Make the tables of scores and of differences, with one line per system.
 
     Args:
-        rows: Of ``summarise``.
-        metrics: Columns.
-        systems: Who has a line of scores, even without a value.
-        baseline: What differences are to.
+        rows: Rows of ``summarise``.
+        metrics: Metrics of the columns.
+        systems: Systems that have a line of scores, even without a value.
+        baseline: The system to which differences are computed.
 
     """
     empty = dict.fromkeys([*metrics, "utterances", "speakers"])
@@ -269,19 +275,19 @@ def _print(row: dict[str, Any], names: Sequence[str], sign: str) -> str:
 
 
 def print_value(row: dict[str, Any]) -> str:
-    """Print a value and its interval, in the unit of its metric."""
+    """Return a value and its interval as text, in the unit of its metric."""
     return _print(row, ("value", "lower", "upper"), "")
 
 
 def print_difference(row: dict[str, Any]) -> str:
-    """Print a difference, its interval and its p value."""
+    """Return a difference, its interval and its p value as text."""
     names = ("difference", "difference_lower", "difference_upper")
     p = row["difference_p"]
     return _print(row, names, "+") + ("" if p is None else f" p={p:.2g}")
 
 
 def describe_columns(results: Results, metrics: Sequence[str]) -> list[str]:
-    """Say what each column is, or why it is empty, and what it leaves out."""
+    """Return what each column means, or why it is empty, and what it leaves out."""
     lines = []
     for name in metrics:
         about = f"{METRICS[name].measures}; {results.versions.get(name)}"
@@ -304,7 +310,7 @@ def describe_columns(results: Results, metrics: Sequence[str]) -> list[str]:
 def describe_synthesis(
     systems: Sequence[System], data: dict[str, Utterance]
 ) -> list[str]:
-    """Say of each system what it is and what it was timed on."""
+    """Return a description of each system and of the device that it was timed on."""
     lines = []
     for system in systems:
         facts: dict[str, int] = {}
@@ -312,7 +318,7 @@ def describe_synthesis(
             known = {key: record[key] for key in FACTS if key in record}
             for key in PATHS & known.keys():
                 path = Path(str(known[key]))
-                if path.is_absolute() or path.exists():  # not a name, nor a tag
+                if path.is_absolute() or path.exists():  # neither a name nor a tag
                     known[key] = path.name
             what = ", ".join(f"{FACTS[key]} {value}" for key, value in known.items())
             facts[what] = facts.get(what, 0) + 1

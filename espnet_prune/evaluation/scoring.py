@@ -1,13 +1,13 @@
-"""Scoring what systems said: every utterance once, whatever happens in between.
+"""Score the speech of systems; each utterance once, also after interruptions.
 
-The scores of a system are kept as JSON lines, one an utterance:
+The scores of a system are kept as JSON lines, one per utterance:
 
     {"utterance": "spk1_text1", "speaker": "spk1", "scores":
     {"cer_whisper": {"value": 0.1, "edits": 2, ..., "of": "5d41402abc4b2a76"}}}
 
-``of`` stands for all that a value was computed from: files, text, packages. A value
-with another one is computed again, all others are taken as they are. Utterances that
-are not in the data, and metrics that are not asked for, stay as they are.
+``of`` is a hash of all that a value was computed from: files, text, packages. A value
+with another hash is computed again; all others are kept. Utterances that are not in the
+data, and metrics that are not wanted, are not changed.
 """
 
 import contextlib
@@ -33,16 +33,16 @@ from espnet_prune.processes import process_pool
 
 Record = dict[str, Any]
 
-GROUND_TRUTH = "ground_truth"  # the system of the recordings of what is said
+GROUND_TRUTH = "ground_truth"  # the system of real recordings of the texts
 
 
 class System(NamedTuple):
-    """What is compared.
+    """A system to compare.
 
     Attributes:
-        name: In tables and of the file of its scores.
+        name: Its name in tables, and of the file of its scores.
         wavs: Recording of each utterance.
-        synthesis: What was recorded of its synthesis, if anything was.
+        synthesis: Records of its synthesis, if there are any.
 
     """
 
@@ -91,14 +91,14 @@ def read_data(data_dir: Path) -> dict[str, Utterance]:
 
 
 def read_wavs(source: Path) -> dict[str, Path]:
-    """Name the recording of each utterance.
+    """Return the recording of each utterance.
 
     Args:
         source: A folder of ``UTTERANCE.wav`` or ``.flac``, or a Kaldi ``wav.scp`` of
-            plain files, relative ones as seen from the working folder.
+            plain files; relative paths begin at the working folder.
 
     Raises:
-        UserError: There is no recording, one is missing or no audio, or an ID cannot
+        UserError: There is no recording, one is missing or not audio, or an ID cannot
             name a file.
 
     """
@@ -106,14 +106,14 @@ def read_wavs(source: Path) -> dict[str, Path]:
         files = sorted((*source.glob("*.wav"), *source.glob("*.flac")))
         wavs = {file.stem: file for file in files}
         if not wavs:
-            raise UserError(f"{source} holds no .wav or .flac; give another folder")
+            raise UserError(f"{source} contains no .wav or .flac; give another folder")
     else:
         wavs = {name: Path(path) for name, path in read_columns(source).items()}
     for name, path in wavs.items():
         if not can_name_a_file(name):
             raise UserError(
                 f"{source} has the ID {name}, which cannot name a file; choose one "
-                "without a / and without a dot in front"
+                "without a / that does not begin with a dot"
             )
         if str(path).rstrip().endswith("|"):
             raise UserError(
@@ -125,16 +125,16 @@ def read_wavs(source: Path) -> dict[str, Path]:
         except (soundfile.LibsndfileError, OSError) as error:
             fault = "cannot be read as audio" if path.is_file() else "is missing"
             raise UserError(
-                f"{path}, {name} in {source}, {fault}; mend or remove it"
+                f"{path}, {name} in {source}, {fault}; replace or remove it"
             ) from error
     return wavs
 
 
 def read_system(name: str, source: Path) -> System:
-    """Name the recordings of a system, with the records of their synthesis if any.
+    """Return a system with its recordings, and with records of synthesis if it has any.
 
     Args:
-        name: Of the system.
+        name: Name of the system.
         source: As for :func:`read_wavs`.
 
     Raises:
@@ -146,7 +146,7 @@ def read_system(name: str, source: Path) -> System:
 
 
 def read_systems(named: Sequence[str], data_dir: Path) -> list[System]:
-    """List ground truth, where there is one, and the systems in their order.
+    """Return ground truth, if there is any, and the systems in their order.
 
     Args:
         named: NAME=WAVS of each system.
@@ -163,10 +163,10 @@ def read_systems(named: Sequence[str], data_dir: Path) -> list[System]:
         name, _, source = item.partition("=")
         if not source or not name or name.startswith(".") or set(name) & set("/|\n"):
             raise UserError(
-                f"--system {item!r} is not NAME=WAVS with a name for a file; mend it"
+                f"--system {item!r} is not NAME=WAVS with a name for a file; correct it"
             )
         if any(name == system.name for system in systems):
-            raise UserError(f"--system {name} comes a second time; rename one")
+            raise UserError(f"--system {name} is given a second time; rename one")
         systems.append(read_system(name, Path(source)))
     if not systems:
         raise UserError("there is nothing to score; give --system NAME=WAVS")
@@ -174,10 +174,10 @@ def read_systems(named: Sequence[str], data_dir: Path) -> list[System]:
 
 
 def check_coverage(systems: Sequence[System], data: dict[str, Utterance]) -> None:
-    """Refuse systems that said nothing of the data, warn of those that lack some.
+    """Refuse systems without any recording of the data; warn if some are missing.
 
     Raises:
-        UserError: Not one recording of a system belongs to the data.
+        UserError: No recording of a system belongs to the data.
 
     """
     for system in systems:
@@ -198,13 +198,13 @@ def check_coverage(systems: Sequence[System], data: dict[str, Utterance]) -> Non
             if name in data
         ):
             logging.warning(
-                "gt_wav.scp names recordings that are the references themselves: "
-                "choose other references, or the similarity of ground truth is 1"
+                "gt_wav.scp names the references themselves, so that the similarity "
+                "of ground truth is 1: choose other references"
             )
 
 
 def choose_baseline(systems: Sequence[str]) -> str:
-    """Name the system that others are compared to: the first but ground truth."""
+    """Return the system that others are compared to: the first except ground truth."""
     rivals = (name for name in systems if not name.startswith(GROUND_TRUTH))
     return next(rivals, GROUND_TRUTH)
 
@@ -213,7 +213,7 @@ _digest = functools.cache(digest)
 
 
 def _stamps(system: System, utterance: Utterance, versions: dict[str, str]):
-    """Give for each metric what changes whenever its value may have changed."""
+    """Return a hash for each metric of everything that its value depends on."""
     inputs = {
         "wav": _digest(system.wavs[utterance.name]),
         "text": utterance.text,
@@ -232,10 +232,10 @@ def _stamps(system: System, utterance: Utterance, versions: dict[str, str]):
 
 
 class ScoreFile:
-    """The JSON lines of one system; of two lines for an utterance the last one counts.
+    """The JSON lines of one system; the last line for an utterance counts.
 
     Args:
-        path: File, which need not exist. A line that was cut off is left out.
+        path: File, which may be missing. A line that was cut off is left out.
 
     """
 
@@ -245,7 +245,7 @@ class ScoreFile:
         self.records = {key: r for key, r in records.items() if "scores" in r}
 
     def scores(self, utterance: Utterance) -> dict[str, Any]:
-        """Give the scores of an utterance by metric, to be read and changed."""
+        """Return the scores of an utterance by metric, to read and change."""
         record = self.records.setdefault(
             utterance.name, {"utterance": utterance.name, "scores": {}}
         )
@@ -253,12 +253,12 @@ class ScoreFile:
         return record["scores"]
 
     def append(self, utterance: Utterance) -> None:
-        """Write the line of one utterance, so that it is safe from now on."""
+        """Write the line of one utterance, so that an interruption does not lose it."""
         with open(self.path, "a", encoding="utf-8") as file:
             file.write(self._line(utterance.name))
 
     def rewrite(self) -> None:
-        """Write the whole file, one line an utterance, in order."""
+        """Write the whole file, one line per utterance, in order."""
         with replace_when_written(self.path) as partial:
             scored = (key for key, r in self.records.items() if r["scores"])
             lines = map(self._line, sorted(scored))
@@ -272,7 +272,7 @@ class ScoreFile:
 
 
 def score_job(job: Job) -> dict[str, Any]:
-    """Score one utterance of one system by all metrics that it lacks."""
+    """Score one utterance of one system with all metrics that it lacks."""
     wave = load_wave(job.wav)
     return {
         name: {**METRICS[name].score(wave, job.utterance), "of": made_from}
@@ -281,10 +281,10 @@ def score_job(job: Job) -> dict[str, Any]:
 
 
 def loading_fault(name: str) -> str | None:
-    """Say why the model of a metric cannot be loaded; None if it can."""
+    """Return why the model of a metric cannot be loaded; None if it can."""
     try:
         METRICS[name].load()
-    except Exception as error:  # whatever a package, a network or a file may raise
+    except Exception as error:  # packages, network and files raise many kinds of error
         return f"{type(error).__name__}: {first_line(error)}"
     return None
 
@@ -298,7 +298,7 @@ class Results(NamedTuple):
     Attributes:
         scores: System -> metric -> utterance -> what ``Metric.score`` returned.
         versions: Metric -> its model and packages.
-        faults: Metric -> why it has no values.
+        faults: Metric -> reason why it has no values.
 
     """
 
@@ -317,11 +317,11 @@ def score_systems(
     """Score what has not been scored before.
 
     Args:
-        systems: What is compared; of their recordings those in ``data`` are scored.
-        data: What they were asked to say.
-        metrics: Names of ``scorers.METRICS``.
-        output_dir: Folder of ``SYSTEM.jsonl``, which exists.
-        nj: Processes; 1 scores in this one.
+        systems: Systems to compare; their recordings of ``data`` are scored.
+        data: Texts and voices that they were given.
+        metrics: Names from ``scorers.METRICS``.
+        output_dir: Existing folder for ``SYSTEM.jsonl``.
+        nj: Number of processes; 1 scores in this one.
 
     Raises:
         UserError: A recording cannot be scored, or a process was killed.
@@ -412,10 +412,10 @@ def _use_one_thread() -> None:
 
 @contextlib.contextmanager
 def workers(nj: int) -> Iterator[Callable[..., Iterator[tuple[Any, Any]]]]:
-    """Hand out ``run(function, items)``, which yields items with their results.
+    """Yield ``run(function, items)``, which yields items with their results.
 
     Args:
-        nj: Processes; with less than 2 the work is done in this one, in order.
+        nj: Number of processes; with less than 2, this process does the work in order.
 
     """
     if nj < 2:

@@ -1,13 +1,13 @@
-"""Saying a whole test set: every utterance once, and how long it took.
+"""Speak a whole test set: each utterance once, with its computing time.
 
-Beside the recordings, ``synthesis.jsonl`` has a line for each:
+``synthesis.jsonl`` in the folder of the recordings has a line for each:
 
     {"utterance": "p225_038", "model": "exp/tts_mine", "vocoder": "hifigan", "device":
     "NVIDIA H100 80GB HBM3", "batch_size": 8, "audio_seconds": 2.1,
     "synthesis_seconds": 0.04, "kept_share": 0.27, "of": "5d41402abc4b2a76"}
 
-``of`` stands for all that the recording was made from: text, reference, weights,
-configuration, vocoder, speed. What has the same one is not said again.
+``of`` is a hash of all that the recording was made from: text, reference, weights,
+configuration, vocoder, speed. Recordings with the same hash are not made again.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import soundfile
 from espnet_prune.evaluation.scorers import Utterance
 from espnet_prune.files import read_json_lines, replace_when_written
 
-if TYPE_CHECKING:  # they load torch and ESPnet, which the records do not need
+if TYPE_CHECKING:  # these imports load torch and ESPnet, which the records do not need
     import torch
 
     from espnet_prune.attention import AttentionMaps
@@ -37,28 +37,28 @@ Record = dict[str, Any]
 
 
 class Voice(NamedTuple):
-    """The style vector of a reference and the seconds that it took."""
+    """The style vector of a reference and its computing time in seconds."""
 
     style: torch.Tensor
     seconds: float
 
 
 class Kept(NamedTuple):
-    """Share of connections that were kept, and how many there are a layer and head."""
+    """Kept share of connections, and their number per layer and head."""
 
     share: float
     connections: int
 
 
 def digest(path: Path) -> str:
-    """Give a short hash of what a file holds."""
+    """Return a short hash of the content of a file."""
     with open(path, "rb") as file:
         content = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=8))
     return content.hexdigest()
 
 
 def identify_vocoder(vocoder: str | None) -> list[str]:
-    """Give what changes whenever a vocoder does: a name, or the hashes of its files."""
+    """Return what identifies a vocoder: a name, or the hashes of its files."""
     path = Path(vocoder or "")
     if not path.exists() or not path.name:
         return [str(vocoder)]
@@ -70,7 +70,7 @@ def identify_vocoder(vocoder: str | None) -> list[str]:
 
 
 def stamp(*parts: Any) -> str:
-    """Give a short hash of anything that JSON can hold."""
+    """Return a short hash of a value that JSON can represent."""
     text = json.dumps(parts, sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
@@ -79,11 +79,11 @@ def stamp(*parts: Any) -> str:
 
 
 def lacking(folder: Path, stamps: dict[str, str]) -> list[str]:
-    """Name the utterances that have to be made, and forget what they were before.
+    """Return the utterances to make, and remove their old records.
 
     Args:
-        folder: Of recordings, which exists.
-        stamps: What each utterance is to be made from.
+        folder: Existing folder of recordings.
+        stamps: Hash of each utterance's inputs.
 
     """
     records = read_json_lines(folder / RECORDS)
@@ -93,14 +93,14 @@ def lacking(folder: Path, stamps: dict[str, str]) -> list[str]:
         if (folder / f"{name}.wav").is_file()
         and record.get("of") == stamps.get(name, record.get("of"))
     }
-    # a line that was cut off goes too: the next one would continue it
+    # this also removes a line that was cut off, which the next one would continue
     with replace_when_written(folder / RECORDS) as partial:
         partial.write_text("".join(map(_line, kept.values())), encoding="utf-8")
     return [name for name in stamps if name not in kept]
 
 
 def keep(folder: Path, wave: torch.Tensor, fs: int, record: Record) -> None:
-    """Write a recording (T_wav,), then its record: it is not made again."""
+    """Write a recording (T_wav,), then its record, so that it is not made again."""
     with replace_when_written(folder / f"{record['utterance']}.wav") as partial:
         soundfile.write(partial, wave.cpu().numpy(), fs, "PCM_16", format="WAV")
     with open(folder / RECORDS, "a", encoding="utf-8") as file:
@@ -123,21 +123,21 @@ def speak(
     batch_size: int = 8,
     speed: float = 1.0,
 ) -> None:
-    """Say utterances, each with its own reference, and keep them with their records.
+    """Speak utterances, each with its own reference, and write them with their records.
 
     The seconds of an utterance are those from its text and the file of its reference to
-    its samples: front end, style encoder, and of the batch with its vocoder the part
-    that its length is of the whole batch. Loading the model and writing are left out,
-    and one utterance is said beforehand.
+    its samples: front end, style encoder, and its part of the batch with vocoder, in
+    proportion to its length. Loading the model and writing are left out, and one
+    utterance is spoken first to warm up.
 
     Args:
         text2speech: The model.
-        utterances: What to say; all of it is checked before any of it is said.
-        stamps: What each is made from.
-        folder: Where to, which exists.
+        utterances: Utterances to speak; all are checked before the first one is spoken.
+        stamps: Hash of each utterance's inputs.
+        folder: Existing folder for the recordings.
         facts: Entries that every record gets.
-        batch_size: Utterances that are said at once.
-        speed: 2 is twice as fast.
+        batch_size: Number of utterances that are computed together.
+        speed: 2 speaks twice as fast.
 
     Raises:
         UserError: A text or a reference cannot be used.
@@ -152,7 +152,8 @@ def speak(
     device = torch.device(text2speech.device)
     facts = {**facts, "device": name_device(device), "batch_size": batch_size}
     tokens, seconds, voices = {}, {}, {}
-    text2speech.style_vector(utterances[0].reference)  # what comes first is slow
+    # the first call is slow, so it is not measured
+    text2speech.style_vector(utterances[0].reference)
     for utterance in utterances:
         begin = time.perf_counter()
         tokens[utterance.name] = text2speech.tokenize(utterance.text)
@@ -162,7 +163,7 @@ def speak(
             style = text2speech.style_vector(utterance.reference)
             voices[utterance.reference] = Voice(style, time.perf_counter() - begin)
         seconds[utterance.name] += voices[utterance.reference].seconds
-    # of like lengths, so that a batch has little padding
+    # of similar lengths, so that a batch has little padding
     utterances.sort(key=lambda utterance: sum(map(len, tokens[utterance.name])))
 
     warm_up = tokens[utterances[0].name][0][:8]
@@ -211,18 +212,18 @@ def generate(
     speed: float,
     batch_size: int,
 ) -> tuple[list[dict[str, torch.Tensor]], list[Kept | None], float]:
-    """Generate mels, and count the connections that their making has kept.
+    """Generate mels, and count the connections that attention kept.
 
     Args:
         text2speech: The model.
         parts: Token ids, each (T_text,).
-        styles: The voice of each (style_dim,).
-        speed: 2 is twice as fast.
-        batch_size: How many are generated at once.
+        styles: Style vector of each part (style_dim,).
+        speed: 2 speaks twice as fast.
+        batch_size: Number of parts that are generated together.
 
     Returns:
         What ``Text2Speech.generate`` returns for each part.
-        What was kept for each; None under soft masks, which keep a part of each
+        Kept connections of each part; None with soft masks, which keep a part of each
             connection.
         Seconds of the generation alone, without the counting.
 
@@ -253,16 +254,16 @@ def generate(
 def count_kept(
     layers: list[AttentionMaps], made: list[dict[str, torch.Tensor]]
 ) -> list[Kept | None]:
-    """Measure the share of the decoder's connections that one pass kept.
+    """Return the share of the decoder's connections that one pass kept.
 
     Args:
-        layers: What every layer attended to, of a batch.
-        made: What came of it; each utterance is as long as its durations add up to,
-            and the rest of its row is padding.
+        layers: Attention maps of every layer, for a batch.
+        made: Outputs of the pass; the length of an utterance is the sum of its
+            durations, and the rest of its row is padding.
 
     Returns:
         For each utterance the mean over layers and heads, 1 for a dense decoder. None
-        under soft masks, or where nothing was recorded.
+        with soft masks, or if nothing was recorded.
 
     """
     import torch
@@ -280,7 +281,7 @@ def count_kept(
 
 
 def mean_kept(parts: list[Kept | None]) -> float | None:
-    """Average over all connections of a text in parts; None where one is not known."""
+    """Average over all connections of a text in parts; None if one is not known."""
     known = [part for part in parts if part is not None]
     if len(known) < len(parts):
         return None
@@ -289,7 +290,7 @@ def mean_kept(parts: list[Kept | None]) -> float | None:
 
 
 def name_device(device: torch.device) -> str:
-    """Name the processor that computes, and how many of its cores."""
+    """Return the processor, and how many of its cores compute."""
     import torch
 
     if device.type == "cuda":

@@ -1,7 +1,7 @@
-"""Experiments of a sweep side by side: what R, phase 1 and the seed make of a model.
+"""Compare the experiments of a sweep over R, phase 1 and seeds.
 
-A sweep is a folder of experiments. Those that differ in nothing but the seed are one
-setting: its numbers are means over seeds with their standard deviations.
+A sweep is a folder of experiments. Those that differ only in the seed are one setting:
+its numbers are means over seeds with their standard deviations.
 """
 
 import csv
@@ -34,21 +34,21 @@ from espnet_prune.experiment import is_finished, read_config, read_progress
 LEGEND = """\
 threshold: mean over decoder layers of the thresholds, in multiples of 1/N. kept share,
 kept mass: connections, and attention probability, that the hard mask keeps, mean over
-layers. R is what the mean soft mask was pulled towards, not the share kept. Losses,
-threshold and kept share: of the validation set after the last epoch. Over several
-seeds: mean +- standard deviation.
+layers. R is the target of the mean soft mask, not the kept share. Losses, threshold and
+kept share: of the validation set after the last epoch. Over several seeds: mean +-
+standard deviation.
 """
 _OF_LAYERS = (keys.THRESHOLD, keys.KEPT_SHARE, keys.KEPT_MASS)
 _PHASES = ("_phase1", "_phase2")
 
 
 class Setting(NamedTuple):
-    """What experiments have in common that differ in their seed only.
+    """The settings of experiments that differ only in their seed.
 
     Attributes:
         pruning: none, vanilla or differentiable.
-        sparsity_ratio: R; None where nothing is learned.
-        phase1_epochs: length of phase 1; None of models of one phase.
+        sparsity_ratio: R; None if no threshold is learned.
+        phase1_epochs: length of phase 1; None for models with one phase.
 
     """
 
@@ -71,7 +71,7 @@ class Point:
 
     Attributes:
         name: of its folder, without the phase.
-        setting: what was chosen.
+        setting: its settings.
         seed: of training.
         experiments: its folder, or those of both phases.
 
@@ -97,14 +97,15 @@ def read_sweep(folder: str | Path) -> list[Point]:
     """Read every finished experiment of a folder.
 
     Args:
-        folder: NAME, or NAME_phase1 and NAME_phase2, are models in it. One whose
+        folder: contains models NAME, or NAME_phase1 and NAME_phase2. A model whose
             training has not ended is left out, with a warning.
 
     Returns:
         Dense, vanilla, then by falling R, by length of phase 1 and by seed.
 
     Raises:
-        UserError: There is none, or two have the same setting and seed.
+        UserError: There is no finished experiment, or two have the same setting and
+            seed.
 
     """
     names: dict[str, list[Path]] = {}
@@ -137,13 +138,13 @@ def read_sweep(folder: str | Path) -> list[Point]:
         length = configs[0].get("max_epoch") if len(folders) == 2 else None
         setting = Setting(last.pruning, last.sparsity_ratio, length)
         point = Point(name, setting, configs[0].get("seed", 0), experiments)
-        # they differ in something else, of which no mean over seeds can be taken
+        # they differ in another setting, so that a mean over seeds is not possible
         for other in points:
             if (other.setting, other.seed) == (point.setting, point.seed):
                 raise UserError(
                     f"{other.experiments[-1].folder} and {last.folder} are both "
-                    f"{setting}, of seed {point.seed}; give a folder that has only one "
-                    "of them"
+                    f"{setting}, of seed {point.seed}; give a folder with only one of "
+                    "them"
                 )
         points.append(point)
     if not points:
@@ -163,14 +164,14 @@ def read_scores(path: str | Path) -> dict[str, dict[str, float]]:
     """Read scores.csv of ``score``: system -> metric -> value.
 
     Raises:
-        UserError: It is no such table.
+        UserError: The file is not a scores.csv.
 
     """
     scores: dict[str, dict[str, float]] = {}
     try:
         with open(path, newline="", encoding="utf-8") as file:
             for row in csv.DictReader(file):
-                # where groups of speakers have tables of their own, all come first
+                # if groups of speakers have their own tables, all speakers come first
                 system = scores.setdefault(row["system"], {})
                 system.setdefault(row["metric"], float(row["value"]))
     except (OSError, KeyError, ValueError) as error:
@@ -187,13 +188,13 @@ def tabulate(
     """Make a row of numbers for every point.
 
     Args:
-        points: Of ``read_sweep``.
-        scores: Of ``read_scores``; systems have the names of points.
+        points: Points of ``read_sweep``.
+        scores: Scores of ``read_scores``; systems have the names of points.
 
     Returns:
         pruning, sparsity_ratio, phase1_epochs, seed, name; scores; losses of the
         validation set; threshold, kept_share and kept_mass of every decoder layer and
-        their means over layers, without a number. None where there is no such number.
+        their means over layers, without a number. None if there is no such number.
 
     """
     rows = []
@@ -221,11 +222,11 @@ def summarise(rows: Sequence[Row]) -> list[Row]:
     """Average the rows of each setting over its seeds.
 
     Args:
-        rows: Of ``tabulate``.
+        rows: Rows of ``tabulate``.
 
     Returns:
         The columns of ``Setting``, ``seeds`` (how many), then NAME and NAME_sd of
-        every number: mean, and standard deviation of a sample, None of one seed alone.
+        every number: mean, and standard deviation of a sample, None for a single seed.
 
     """
     settings: dict[Setting, list[Row]] = {}
@@ -244,13 +245,13 @@ def summarise(rows: Sequence[Row]) -> list[Row]:
 
 
 def numbers(rows: Sequence[Row]) -> list[str]:
-    """Names of the columns of ``tabulate`` that are measured, not chosen."""
+    """Return the columns of ``tabulate`` that are measured, not chosen."""
     chosen = (*Setting._fields, "seed", "name")
     return [name for name in rows[0] if name not in chosen]
 
 
 def with_spread(value: float | None, spread: float | None, percent: bool) -> str | None:
-    """Print a mean and its standard deviation, down to the latter's second digit."""
+    """Return a mean and its standard deviation, to the second digit of the latter."""
     if value is None:
         return None
     if not spread:
@@ -261,7 +262,7 @@ def with_spread(value: float | None, spread: float | None, percent: bool) -> str
 
 
 def lay_out(table: Sequence[Row], names: Sequence[str]) -> list[list[str]]:
-    """Print the columns of ``names`` with a line a setting."""
+    """Return the columns of ``names`` as a table with one line per setting."""
     columns = [
         tables.Column("pruning", "pruning"),
         tables.Column("sparsity_ratio", "R", "{:.2f}".format),
@@ -284,15 +285,15 @@ def write(
 
     Args:
         folder: See ``read_sweep``.
-        output_dir: Where to.
+        output_dir: Folder for the files.
         scores_file: See ``read_scores``.
 
     Returns:
         The page in Markdown, and the files.
 
     Raises:
-        UserError: Something cannot be read, or the scores are those of others; then
-            nothing has been written.
+        UserError: A file cannot be read, or the scores are those of other systems; in
+            this case nothing has been written.
 
     """
     points = read_sweep(folder)
@@ -300,7 +301,8 @@ def write(
     if scores_file and not any(point.name in scores for point in points):
         raise UserError(
             f"{scores_file} has none of the experiments (for instance "
-            f"{points[0].name}) among its systems: name systems as the experiments"
+            f"{points[0].name}) among its systems: give systems the names of the "
+            "experiments"
         )
     rows = tabulate(points, scores)
     table = summarise(rows)
@@ -336,7 +338,7 @@ def write(
 
 
 def plot_sweep_thresholds(points: Sequence[Point]) -> Figure:
-    """Draw thresholds against training steps: a panel a layer, a line a point.
+    """Draw thresholds against training steps: a panel per layer, a line per point.
 
     Points of a setting share a colour and a kind of line.
     """
@@ -371,11 +373,11 @@ def plot_sweep_thresholds(points: Sequence[Point]) -> Figure:
 
 
 def plot_sweep_kept(points: Sequence[Point], table: Sequence[Row]) -> Figure:
-    """Draw the share of connections that each decoder layer keeps at the end.
+    """Draw the final kept share of each decoder layer.
 
     Args:
-        points: Of ``read_sweep``.
-        table: Of ``summarise``; bars are standard deviations over seeds.
+        points: Points of ``read_sweep``.
+        table: Table of ``summarise``; bars are standard deviations over seeds.
 
     """
     pruned = [point for point in points if point.setting.pruning != "none"]
@@ -410,14 +412,13 @@ def plot_sweep_metrics(table: Sequence[Row], names: Sequence[str]) -> Figure:
     Bars are standard deviations over seeds. Models without R are level lines.
 
     Args:
-        table: Of ``summarise``.
-        names: Columns to draw.
+        table: Table of ``summarise``. names: Columns to draw.
 
     """
     learned = [row for row in table if row["sparsity_ratio"] is not None]
     lengths = sorted({row["phase1_epochs"] for row in learned}, key=lambda n: n or 0)
     ratios = sorted({row["sparsity_ratio"] for row in learned})
-    # bars at the same R stand side by side
+    # bars at the same R are next to each other
     steps = (b - a for a, b in itertools.pairwise(ratios))
     aside = 0.06 * min(steps, default=0.05)
     with plots.panels(len(names), 3, 3.0, 2.4) as (figure, _, panel):
@@ -458,7 +459,7 @@ def plot_sweep_metrics(table: Sequence[Row], names: Sequence[str]) -> Figure:
 
 
 def _styles(points: Sequence[Point]) -> dict[Setting, dict[str, Any]]:
-    """Give each setting a colour by its R and a kind of line by its phase 1."""
+    """Return a colour for each setting by its R and a kind of line by its phase 1."""
     settings = list(dict.fromkeys(point.setting for point in points))
     ratios = [r for r in dict.fromkeys(s.sparsity_ratio for s in settings) if r]
     lengths = [n for n in dict.fromkeys(s.phase1_epochs for s in settings) if n]

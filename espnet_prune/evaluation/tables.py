@@ -1,4 +1,4 @@
-"""Tables as Markdown, CSV and JSON, each file written whole or not at all."""
+"""Tables as Markdown, CSV and JSON, each file is written completely or not at all."""
 
 import csv
 import io
@@ -23,22 +23,22 @@ class Column(NamedTuple):
 
 
 def named(*names: str) -> list[Column]:
-    """Make columns that are headed by their keys, with spaces for underscores."""
+    """Return columns whose headings are their keys, with spaces for underscores."""
     return [Column(name, name.replace("_", " ")) for name in names]
 
 
 def number(value: float) -> str:
-    """Print a number with three significant digits."""
+    """Return a number as text with three significant digits."""
     return f"{value:#.3g}".rstrip(".")
 
 
 def percent(value: float) -> str:
-    """Print a share between 0 and 1 as a percentage."""
+    """Return a share between 0 and 1 as a percentage."""
     return f"{number(100 * value)} %" if value else "0 %"
 
 
 def with_ends(values: Sequence[float | None], form: str) -> str | None:
-    """Print a value and the ends of its interval, each None if there is none."""
+    """Return a value and the ends of its interval as text; each may be None."""
     texts = [f"{each:{form}}" for each in values if each is not None]
     if values[0] is None:
         return None
@@ -47,10 +47,10 @@ def with_ends(values: Sequence[float | None], form: str) -> str | None:
 
 
 def grid(rows: Sequence[dict[str, Any]], columns: Sequence[Column]) -> list[list[str]]:
-    """Print rows as lines of text, the first of which has the headings.
+    """Return rows as lines of text, the first of which has the headings.
 
     Args:
-        rows: One dictionary a line; a value of None is shown as a dash.
+        rows: One dictionary per line; a value of None is shown as a dash.
         columns: What to show, from left to right.
 
     """
@@ -62,18 +62,18 @@ def grid(rows: Sequence[dict[str, Any]], columns: Sequence[Column]) -> list[list
 
 
 def cell(text: str) -> str:
-    """Write any text so that Markdown shows it as that text, on one line.
+    """Escape a text, so that Markdown shows it unchanged, on one line.
 
-    Line breaks become spaces; what would begin a cell, a heading, a tag, an entity, a
-    link, code or emphasis is escaped.
+    Line breaks become spaces. Characters that begin a cell, a heading, a tag, an
+    entity, a link, code or emphasis are escaped.
     """
     text = re.sub(r"&(?=#?\w+;)", "&amp;", " ".join(str(text).split()))
     text = re.sub(r"[\\|`*]|^#|(?<=\])\(", r"\\\g<0>", text)
-    return text.replace("<", "&lt;")  # not every Markdown knows a backslash there
+    return text.replace("<", "&lt;")  # not every Markdown allows a backslash there
 
 
 def pipes(lines: Sequence[Sequence[str]]) -> str:
-    """Lay out lines, the first of which has the headings, as a Markdown table.
+    """Return lines, the first of which has the headings, as a Markdown table.
 
     Returns:
         The table, ending in a line break.
@@ -93,15 +93,15 @@ def pipes(lines: Sequence[Sequence[str]]) -> str:
 
 
 def markdown(rows: Sequence[dict[str, Any]], columns: Sequence[Column]) -> str:
-    """Lay out a Markdown table, see ``grid``; it ends in a line break."""
+    """Return a Markdown table, see ``grid``; it ends in a line break."""
     return pipes(grid(rows, columns))
 
 
 def make_output_dir(folder: str | Path) -> Path:
-    """Make the folder that results go to.
+    """Make the folder for results.
 
     Raises:
-        UserError: If it cannot be made.
+        UserError: The folder cannot be made.
 
     """
     try:
@@ -115,7 +115,7 @@ def make_output_dir(folder: str | Path) -> Path:
 
 
 def write_csv(path: str | Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Write rows, of which all have the same keys; None becomes an empty field."""
+    """Write rows, which all have the same keys; None becomes an empty field."""
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()
@@ -124,5 +124,5 @@ def write_csv(path: str | Path, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def write_json(path: str | Path, content: Any) -> None:
-    """Write anything that JSON can hold; numbers keep their full precision."""
+    """Write a value as JSON; numbers keep their full precision."""
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")

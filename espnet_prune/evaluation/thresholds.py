@@ -1,4 +1,4 @@
-"""The table of thresholds, as the report writes it and the model card shows it."""
+"""The table of thresholds for the report and the model card."""
 
 import json
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from espnet_prune.evaluation import tables
 from espnet_prune.evaluation.documents import Block
 from espnet_prune.evaluation.history import Row
 
-NAME = "thresholds"  # of its files, without their endings
+NAME = "thresholds"  # name of its files, without their endings
 COLUMNS = (
     *tables.named("phase", "epoch", "layer"),
     tables.Column("threshold", "threshold", tables.number),
@@ -19,20 +19,20 @@ COLUMNS = (
 )
 LEGEND = """\
 threshold: in multiples of the uniform attention weight 1/N.
-mean soft mask: what L_sp pulls towards R; it is not the share of connections.
-kept share, kept mass: connections, and attention probability, that the hard mask
-keeps; after phase 1, what it would keep.
-Measured on the validation set after the last epoch of each phase.
+mean soft mask: the value that L_sp moves towards R; it is not the kept share. kept
+share, kept mass: connections, and attention probability, that the hard mask keeps;
+after phase 1, what it would keep. Measured on the validation set after the last epoch
+of each phase.
 """
 
 
 def threshold_blocks(table: Sequence[Row]) -> list[Block]:
-    """Lay out the table of thresholds and its legend."""
+    """Return the table of thresholds and its legend."""
     return [{"table": tables.grid(table, COLUMNS)}, {"text": LEGEND}]
 
 
 def read_thresholds(folder: Path) -> list[Block]:
-    """Lay out the table of thresholds of a report again; [] if it has none.
+    """Return the table of thresholds of a report; [] if it has none.
 
     Raises:
         UserError: The file is damaged.

@@ -1,8 +1,8 @@
-"""Recordings: the only reader, resampler and level meter.
+"""Read and resample recordings, and measure their levels.
 
-Reading refuses what is no recording: a file that lacks a part of what its header
-promises, samples that are no numbers, a sampling rate that no recorder has. What a use
-asks beyond that (length, loudness, clipping) is for the caller to judge.
+Reading refuses files that are not usable recordings: a file that is shorter than its
+header declares, samples that are not finite, an impossible sampling rate. Callers check
+other requirements (length, loudness, clipping).
 """
 
 import io
@@ -18,13 +18,13 @@ from espnet_prune.errors import UserError
 from espnet_prune.files import replace_when_written
 
 HIGHEST_RATE = 768_000  # Hz
-# Programs that write to a pipe cannot know the size and leave 0 or a size near the
+# Programs that write to a pipe do not know the size and write 0, or a size near the
 # largest one, which differs between them.
 UNKNOWN_SIZE = 0x7FFF0000
 LARGEST_LACK = 0.05  # seconds that may be missing: some headers count themselves
 
-# Quiet read speech lies near -40 dBFS, a muted microphone below -60 dBFS. A tenth of
-# a second must be louder than this: a click is not.
+# Quiet read speech lies near -40 dBFS, a muted microphone below -60 dBFS. A tenth of a
+# second must be louder than this, so that a click is not enough.
 SILENCE_DBFS = -50.0
 MIN_LOUD_SECONDS = 0.1
 # Pauses in speech lie at least this far below its loudest frame.
@@ -32,16 +32,16 @@ PAUSE_DB = 40.0
 # Share of samples at the peak. Speech has a few in a million.
 CLIPPED_WARNING = 0.001
 CLIPPED_ERROR = 0.1
-# A decoded mp3 may go beyond 1, but not this far: those are integers.
+# A decoded mp3 may exceed 1, but not this much: larger samples are integers.
 LARGEST_FLOAT = 10.0
 
 
 class AudioError(UserError):
-    """A file is no recording that can be used.
+    """A file is not a usable recording.
 
     Attributes:
-        reason: Short, the same for all of a kind.
-        detail: What was found in this file.
+        reason: Short, the same for all faults of a kind.
+        detail: The fault of this file.
 
     """
 
@@ -52,12 +52,12 @@ class AudioError(UserError):
 
 
 class Header(NamedTuple):
-    """What a recording says of itself."""
+    """Rate and length of a recording, from its header."""
 
     rate: int  # Hz
     frames: int
     channels: int
-    # Other programs take a recording whose header has the size 0 for an empty one.
+    # Other programs treat a recording whose header has the size 0 as empty.
     says_size: bool = True
 
     @property
@@ -67,7 +67,7 @@ class Header(NamedTuple):
 
 
 class Recording(NamedTuple):
-    """Samples (T, channels), float32, which may be the beginning of the file only."""
+    """Samples (T, channels), float32, which may be only the beginning of the file."""
 
     samples: np.ndarray
     header: Header
@@ -90,11 +90,11 @@ def read(
 
     Args:
         path: The file.
-        what: What the user calls it, for messages.
-        max_seconds: Of longer recordings the beginning is read.
+        what: Description of the file for messages.
+        max_seconds: Only the beginning of longer recordings is read.
 
     Raises:
-        AudioError: The file is missing, no audio, or cut off, or its samples are NaN
+        AudioError: The file is missing, not audio, or cut off, or its samples are NaN
             or infinite.
 
     """
@@ -118,14 +118,14 @@ def require_numbers(samples: np.ndarray, subject: str) -> None:
     """Refuse samples that are NaN or infinite.
 
     Raises:
-        AudioError: There are such.
+        AudioError: There are such samples.
 
     """
     bad = samples.size - int(np.isfinite(samples).sum())
     if bad:
         raise AudioError(
             subject,
-            "samples that are no numbers",
+            "samples that are not finite",
             f"has {bad} samples that are NaN or infinite",
             "make or export the recording again",
         )
@@ -135,7 +135,7 @@ def _read(path: str | Path, what: str, max_seconds: float | None) -> Recording:
     subject = f"{what} {path}"
     # not Path.is_file, which raises for a name that is too long
     if not os.path.isfile(path):
-        detail = "is no file" if os.path.exists(path) else "is missing"
+        detail = "is not a file" if os.path.exists(path) else "is missing"
         raise AudioError(subject, "missing file", detail, "name a recording")
     try:
         promised, present, at = _find_samples(path)
@@ -147,13 +147,13 @@ def _read(path: str | Path, what: str, max_seconds: float | None) -> Recording:
                     subject,
                     "unusable sampling rate",
                     f"has the sampling rate {header.rate} Hz",
-                    "convert it to wav or flac at the rate it was recorded at",
+                    "convert it to wav or flac with the rate of the recording",
                 )
             wanted = header.frames
             if max_seconds is not None:
                 wanted = min(wanted, math.ceil(max_seconds * header.rate))
             samples = file.read(wanted, dtype="float32", always_2d=True)
-    except (soundfile.LibsndfileError, OSError, TypeError) as error:  # of .raw
+    except (soundfile.LibsndfileError, OSError, TypeError) as error:  # from .raw
         raise AudioError(
             subject,
             "unreadable audio",
@@ -173,17 +173,17 @@ def _cut_off(subject: str, share: float) -> AudioError:
     return AudioError(
         subject,
         "cut off",
-        f"is cut off: {100 * share:.0f} % of what its header promises is there",
+        f"is cut off: {100 * share:.0f} % of the samples in its header exist",
         "copy or export it again",
     )
 
 
 def _find_samples(path: str | Path) -> tuple[int, int, int]:
-    """Look for the samples of a wav or aiff.
+    """Find the samples of a wav or aiff.
 
     Returns:
-        The bytes that its header promises, those that are there, and where they begin;
-        0 for other formats, in which libsndfile notices what is missing.
+        The bytes that its header declares, those that exist, and where they begin; 0
+        for other formats, because libsndfile notices missing parts of them.
 
     """
     with open(path, "rb") as file:
@@ -198,9 +198,9 @@ def _find_samples(path: str | Path) -> tuple[int, int, int]:
 
 
 def _open(path: str | Path, samples_at: int | None) -> soundfile.SoundFile:
-    """Open a recording; if given, a size stands before ``samples_at`` that is 0.
+    """Open a recording; if given, the size before ``samples_at`` is 0.
 
-    libsndfile would take that for no samples.
+    libsndfile would read no samples in this case.
     """
     if samples_at is None:
         return soundfile.SoundFile(str(path))
@@ -210,7 +210,7 @@ def _open(path: str | Path, samples_at: int | None) -> soundfile.SoundFile:
 
 
 def write_mono(path: Path, samples: np.ndarray, rate: int) -> None:
-    """Write (T,) as FLAC of 16 bits, quieter where it would exceed full scale."""
+    """Write (T,) as FLAC of 16 bits, quieter if it would exceed full scale."""
     samples = samples / max(1.0, float(np.abs(samples).max(initial=0.0)))
     with replace_when_written(path) as partial:
         soundfile.write(partial, samples, rate, format="FLAC", subtype="PCM_16")
@@ -222,15 +222,15 @@ def resample(
     fs: int,
     filter: str = "sinc",  # noqa: A002
 ) -> np.ndarray:
-    """Bring samples from one rate to another.
+    """Resample from one rate to another.
 
     Args:
         samples: Float32 (T,).
-        rate: Theirs, in Hz.
-        fs: The wanted one, in Hz.
-        filter: "sinc", torchaudio's, for what models hear; or "soxr", for what is
-            scored. Models and scores of earlier versions had these, and what one of
-            them gives differs from the other in the fourth digit.
+        rate: Their rate in Hz.
+        fs: The wanted rate in Hz.
+        filter: "sinc" (torchaudio) for inputs of models, or "soxr" for speech to score.
+            Models and scores of earlier versions used these, and their results differ
+            in the fourth digit.
 
     Returns:
         np.ndarray: Float32 (T * fs / rate,), rounded up.
@@ -248,7 +248,7 @@ def resample(
     import torchaudio
 
     # The filter has (rate / gcd) * (fs / gcd) taps: gigabytes for a rate such as
-    # 44099 Hz. Taking that for 44100 Hz moves the pitch by less than 0.2 %.
+    # 44099 Hz. Using 44100 Hz instead changes the pitch by less than 0.2 %.
     if max(rate, fs) // math.gcd(rate, fs) > 2000:
         rate = max(25, 25 * round(rate / 25))
     speech = torch.from_numpy(np.ascontiguousarray(samples))
@@ -261,14 +261,14 @@ def resample(
 
 
 def clipped_share(samples: np.ndarray) -> float:
-    """Give the share of samples (T, channels) at the peak, of the worst channel."""
+    """Return the share of samples (T, channels) at the peak, for the worst channel."""
     peaks = np.abs(samples).max(axis=0)
     at_peak = (np.abs(samples) >= 0.999 * peaks).mean(axis=0)
     return float(at_peak[peaks > 0].max(initial=0.0))
 
 
 def frame_levels(samples: np.ndarray, rate: int) -> np.ndarray:
-    """Give the level of 20 ms frames of (T,) in dBFS, without their direct current."""
+    """Return the level of 20 ms frames of (T,) in dBFS, without direct current."""
     width = max(1, rate // 50)
     frames = samples[: len(samples) // width * width].reshape(-1, width)
     offset = samples.mean() if len(samples) else 0.0
@@ -277,5 +277,5 @@ def frame_levels(samples: np.ndarray, rate: int) -> np.ndarray:
 
 
 def is_silent(level: np.ndarray) -> bool:
-    """Tell whether too few of these ``frame_levels`` are loud enough for speech."""
+    """Return whether too few of these ``frame_levels`` are loud enough for speech."""
     return bool((level > SILENCE_DBFS).sum() * 0.02 < MIN_LOUD_SECONDS)

@@ -1,8 +1,7 @@
-"""The vocoders: HiFi-GAN, a steady Griffin-Lim, and ESPnet's ParallelWaveGAN.
+"""The vocoders: HiFi-GAN, a repeatable Griffin-Lim, and ESPnet's ParallelWaveGAN.
 
 Frame k of ESPnet is centred on sample ``k * hop`` and frame k of HiFi-GAN half a hop
-later, so the wave of HiFi-GAN comes out half a hop (6 ms) after the recording that the
-mel was taken from.
+later, so the wave of HiFi-GAN is half a hop (6 ms) later than the recording of the mel.
 """
 
 import contextlib
@@ -31,7 +30,7 @@ HIFIGAN_FLOOR = 1e-5
 
 
 def to_hifigan_mel(feat: torch.Tensor) -> torch.Tensor:
-    """Turn ESPnet's log-mel into HiFi-GAN's.
+    """Convert ESPnet's log-mel to HiFi-GAN's.
 
     Args:
         feat: log10 of the mel amplitude, denormalised (..., T, n_mels).
@@ -52,7 +51,7 @@ class HiFiGAN(torch.nn.Module):
         fs: Sampling rate of the wave in Hz.
     """
 
-    # several threads may call it at once
+    # several threads may call it at the same time
     thread_safe = True
 
     def __init__(self, generator: torch.nn.Module, fs: int):
@@ -81,11 +80,11 @@ def build_hifigan(config: dict[str, Any], checkpoint: Path, device: str) -> HiFi
     Args:
         config: Its ``config.json``.
         checkpoint: Its weights.
-        device: Where they go.
+        device: Device of the weights.
 
     Raises:
-        UserError: They are broken or do not belong together, or it is no version 1 or
-            2 with 80 mels, or the package is missing.
+        UserError: The files are broken or do not belong together, the generator is not
+            version 1 or 2 with 80 mels, or the package is missing.
     """
     if str(config.get("resblock")) != "1" or config["num_mels"] != 80:
         raise UserError(
@@ -104,7 +103,7 @@ def build_hifigan(config: dict[str, Any], checkpoint: Path, device: str) -> HiFi
             generator.load_state_dict(state["generator"])
             generator.remove_weight_norm()
     except Exception as error:
-        # whatever a wrong file makes torch raise, the user has one thing to mend
+        # torch raises many kinds of error for a wrong file
         raise UserError(
             f"cannot load {checkpoint} as a HiFi-GAN generator "
             f"({type(error).__name__}: {first_line(error)}): use the g_* file and the "
@@ -114,13 +113,13 @@ def build_hifigan(config: dict[str, Any], checkpoint: Path, device: str) -> HiFi
 
 
 class GriffinLim(Spectrogram2Waveform):
-    """ESPnet's Griffin-Lim, from the same random phases in every call.
+    """ESPnet's Griffin-Lim, with the same random phases in every call.
 
-    ESPnet's own lets librosa draw them from a generator that no seed reaches, so it
-    gives other samples each time, ``always_fix_seed`` or not.
+    In ESPnet's own, librosa draws them from a generator without a seed, so that samples
+    differ each time, even with ``always_fix_seed``.
 
     Args:
-        seed: Of the phases.
+        seed: Seed of the phases.
         parameters: Arguments of ESPnet's ``Spectrogram2Waveform``.
     """
 
@@ -139,7 +138,7 @@ def _seeded_griffin_lim(
 ) -> np.ndarray:
     """Turn a linear spectrogram (T, n_fft // 2 + 1) into a wave (T_wav,)."""
     spectrogram = np.abs(spc.T)
-    # the argument's name before and since librosa 1.0
+    # the argument's name before librosa 1.0 and since
     known = inspect.signature(librosa.griffinlim).parameters
     rng = {"rng" if "rng" in known else "random_state": seed}
     return librosa.griffinlim(
@@ -162,16 +161,16 @@ def build_griffin_lim(
     Args:
         features: ESPnet's feature settings.
         config: YAML file with further settings, ``griffin_lim_iters``.
-        seed: Of the phases.
+        seed: Seed of the phases.
 
     Returns:
-        None, with a warning, for features that are no spectrogram.
+        None, with a warning, for features that are not a spectrogram.
     """
     settings = {} if config is None else load_yaml(config, "configuration of a vocoder")
     known = inspect.signature(Spectrogram2Waveform.__init__).parameters
     settings.update((name, features[name]) for name in known if name in features)
     if not {"n_fft", "n_shift", "fs"} <= settings.keys():
-        logging.warning("these features have no vocoder: there will be no waves")
+        logging.warning("these features have no vocoder, so that no waves are made")
         return None
     return GriffinLim(seed, **settings)
 
@@ -179,7 +178,7 @@ def build_griffin_lim(
 def build_parallel_wavegan(
     name: str | Path, config: str | Path | None, device: str
 ) -> torch.nn.Module:
-    """Build a vocoder of ParallelWaveGAN, from a ``.pkl`` or a tag that is fetched.
+    """Build a vocoder of ParallelWaveGAN, from a ``.pkl`` or a tag to fetch.
 
     Raises:
         UserError: The package is missing, or there is no such vocoder.
@@ -198,7 +197,7 @@ def build_parallel_wavegan(
             config = Path(name).parent / "config.yml"
         return ParallelWaveGANPretrainedVocoder(name, config).to(device).eval()
     except Exception as error:
-        # a network that is down, a file that is broken: whatever its package raises
+        # the package raises many kinds of error, for the network and for broken files
         raise UserError(
             f"vocoder {name} cannot be loaded ({type(error).__name__}: "
             f"{first_line(error)}): check the name, its config.yml and the network"
@@ -208,16 +207,16 @@ def build_parallel_wavegan(
 def on_every_core(
     call: Callable[[Any], Any], inputs: Sequence[Any]
 ) -> Iterator[tuple[int, Any]]:
-    """Call a function for each input, each on a core of its own; yield what is ready.
+    """Call a function for each input, each on its own core; yield finished results.
 
-    Several threads of PyTorch that share one wave cost more, and wait for each other.
+    Several threads of PyTorch that share one wave would wait for each other.
 
     Args:
-        call: Safe to be called by several threads at once.
-        inputs: What it is called with, the longest first for the shortest time.
+        call: A function that several threads may call at the same time.
+        inputs: Its inputs; put the longest first for the shortest time.
 
     Yields:
-        Number of the input, and what the call returned, as soon as it did.
+        Number of the input and result of the call, as soon as it is ready.
     """
     threads = torch.get_num_threads()
     workers = min(threads, len(inputs))
@@ -231,7 +230,7 @@ def on_every_core(
     waiting = enumerate(inputs)
     try:
         while True:
-            # no more at once than keeps the cores busy: results take memory
+            # no more at once than needed to use all cores, because results take memory
             for number, value in waiting:
                 running[pool.submit(call, value)] = number
                 if len(running) > workers:

@@ -1,4 +1,4 @@
-"""Finding a model by what names it: a shipped name, a folder, an archive or a tag."""
+"""Find a trained model by its name, folder, packed archive or tag."""
 
 import contextlib
 import hashlib
@@ -24,11 +24,11 @@ WEIGHTS = (".pth", ".safetensors")
 
 
 def shipped_models() -> dict[str, Path]:
-    """Name the models that ship inside the package, with their folders.
+    """Return the models that are part of the package, with their folders.
 
     Each is ``espnet_prune/models/NAME/``: ``config.yaml``, one file of weights
-    (``.pth`` or ``.safetensors``, in half precision or not), ``voices/*.voice``, and a
-    card, ``README.md``.
+    (``.pth`` or ``.safetensors``, in half or single precision), ``voices/*.voice``, and
+    a card, ``README.md``.
     """
     models = importlib.resources.files("espnet_prune") / "models"
     folders = sorted(Path(str(models)).glob("*/config.yaml"))
@@ -41,11 +41,12 @@ def find_model(
     """Find configuration and weights of a model.
 
     Args:
-        model: The name of a model that ships with the package, an experiment folder,
-            an archive of ESPnet's packing stage, its address, or a tag of the model
-            zoo or Hugging Face. None is the first model that ships.
+        model: The name of a model of the package, an experiment folder, an archive of
+            ESPnet's packing stage, its address, or a tag of the model zoo or Hugging
+            Face. None is the first model of the package.
         model_file: Weights, a file of the experiment folder or any other; by default
-            ``train.loss.ave.pth``. Archives, tags and shipped models hold one.
+            ``train.loss.ave.pth``. Archives, tags and models of the package have only
+            one.
 
     Returns:
         ``train_config`` and ``model_file``, arguments of ``Text2Speech``.
@@ -57,7 +58,7 @@ def find_model(
     if model is None:
         if not shipped:
             raise UserError(
-                "no model ships with this installation: name an experiment folder, a "
+                "this installation contains no model: name an experiment folder, a "
                 "packed model or a tag (--model, or the argument of from_pretrained)"
             )
         model = next(iter(shipped))
@@ -73,7 +74,7 @@ def find_model(
     elif not address and (
         path.is_absolute() or path.suffix in ARCHIVES or str(model).count("/") != 1
     ):
-        names = f"one that ships ({', '.join(shipped)}), " if shipped else ""
+        names = f"one of the package ({', '.join(shipped)}), " if shipped else ""
         raise UserError(
             f"there is no model {model}: name {names}an experiment folder, a packed "
             "model or a tag"
@@ -82,7 +83,8 @@ def find_model(
         files = _fetch(str(model), address)
     if not {"train_config", "model_file"} <= files.keys():
         raise UserError(
-            f"{model} is no packed TTS model: pack one by the packing stage of tts.sh"
+            f"{model} is not a packed TTS model: pack one with the packing stage of "
+            "tts.sh"
         )
     if model_file is not None:
         files["model_file"] = str(model_file)
@@ -92,7 +94,7 @@ def find_model(
 def _fetch(model: str, address: bool) -> dict[str, Any]:
     """Fetch a model from the network, into ESPnet's cache.
 
-    An archive at an address is unpacked by our rules, not by those of the model zoo.
+    This module unpacks archives at an address, not the model zoo.
     """
     try:
         if address and Path(model.partition("?")[0]).suffix in ARCHIVES:
@@ -105,10 +107,10 @@ def _fetch(model: str, address: bool) -> dict[str, Any]:
     except UserError:
         raise
     except Exception as error:
-        # anything from a missing network to a name that the hub does not know
+        # many kinds of error, from a missing network to an unknown name
         what = "cannot be fetched"
         if not address:
-            what = f"is no folder or file here, and as a tag it {what}"
+            what = f"is not a folder or file here, and as a tag it {what}"
         raise UserError(
             f"{model} {what} ({type(error).__name__}: {first_line(error)}): check the "
             "name, the folder you are in, and the network"
@@ -149,18 +151,18 @@ def _find_in_folder(folder: Path, model_file: str | Path | None) -> dict[str, st
 def unpack_model(archive: Path) -> dict[str, str]:
     """Unpack an archive of ESPnet's packing stage into the user's cache, once.
 
-    An archive that was packed anew is unpacked anew, and one whose unpacking was
-    interrupted is not taken for whole.
+    An archive that was packed again is unpacked again, and so is one whose unpacking
+    was interrupted.
 
     Args:
-        archive: What ``python -m espnet2.bin.pack tts`` wrote.
+        archive: Archive that ``python -m espnet2.bin.pack tts`` wrote.
 
     Returns:
         ``train_config`` and ``model_file``.
 
     Raises:
-        UserError: It is no such archive, would unpack to far more than a model, or the
-            cache cannot be written to.
+        UserError: The file is not such an archive, would unpack to far more than a
+            model, or the cache cannot be written.
     """
     archive = archive.resolve()
     cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
@@ -172,7 +174,7 @@ def unpack_model(archive: Path) -> dict[str, str]:
     except OSError as error:
         raise UserError(
             f"{archive} cannot be unpacked into {folder.parent} ({error.strerror}): "
-            "set XDG_CACHE_HOME to a folder that can be written to"
+            "set XDG_CACHE_HOME to a writable folder"
         ) from error
     with lock:
         whole = folder / "unpacked.yaml"
@@ -190,7 +192,7 @@ def unpack_model(archive: Path) -> dict[str, str]:
         except UserError:
             raise
         except Exception as error:
-            # zipfile, tarfile, yaml and ESPnet each raise their own
+            # zipfile, tarfile, yaml and ESPnet raise different errors
             shutil.rmtree(folder, ignore_errors=True)
             raise UserError(
                 f"{archive} cannot be unpacked as a model ({first_line(error)}): "
@@ -206,8 +208,8 @@ def _unpack(archive: Path, folder: Path) -> dict[str, str]:
 
 
 def _read_unpacked(record: Path, state: str) -> dict[str, str] | None:
-    """Give the files of an archive that was unpacked; None unless all is there."""
-    with contextlib.suppress(UserError):  # an empty one, where the disk was full
+    """Return the files of an unpacked archive; None unless all of them exist."""
+    with contextlib.suppress(UserError):  # an empty file, if the disk was full
         kept = load_yaml(record)
         files = kept.get("files")
         if (
@@ -223,21 +225,21 @@ def read_settings(config: Path) -> dict[str, Any]:
     """Read a config.yaml.
 
     Raises:
-        UserError: It is no such file.
+        UserError: The file is not the configuration of a training.
     """
     return load_yaml(config, "configuration of a training")
 
 
 @contextlib.contextmanager
 def paths_made_absolute(config: Path) -> Iterator[Path]:
-    """Hand out a copy of a config.yaml that can be read from any folder.
+    """Yield a copy of a config.yaml that can be read from any folder.
 
-    ESPnet writes paths relative to the recipe that trained. They are looked for above
-    the experiment folder first: the recipe that one happens to be in may have a file
-    of the same name, with the statistics of other speech.
+    ESPnet writes paths relative to the recipe that trained. They are searched above the
+    experiment folder first, because the recipe in the working folder may have a file of
+    the same name, with the statistics of other speech.
 
     Raises:
-        UserError: It is no such file.
+        UserError: The file is not the configuration of a training.
     """
     settings = read_settings(config)
     # the folder may be a link: look above both ends of it

@@ -1,9 +1,9 @@
-"""Reference speech: any recording of a voice, checked and brought to the model's rate.
+"""Reference speech: load a recording of a voice, check it and resample it.
 
-The model hears a reference as training let it hear the target utterance: the whole
-recording, pauses and all, at its own level. So nothing is trimmed or levelled unless
-asked; what the model was never trained on (silence, a tenth of a second, samples out
-of range) is refused, and what merely hurts is warned about.
+In training, the reference is the target utterance: the whole recording with its pauses,
+at its own level. So references are not trimmed by default, and never levelled.
+Recordings unlike any in training (silence, a tenth of a second, samples out of range)
+are refused. Other problems give a warning.
 """
 
 import logging
@@ -35,11 +35,11 @@ Source = str | Path | np.ndarray | torch.Tensor
 
 # Half a second is about two syllables; it is 31 frames at 16 kHz and hop 256, where
 # the style encoder's two convolutions of width 5 see 9. VCTK-style references have
-# at least 2 s, shorter ones give a voice that depends on what is said in them.
+# at least 2 s; with shorter ones, the voice depends on the words that are spoken.
 MIN_SECONDS = 0.5
 ADVISED_SECONDS = 2.0
 # Training utterances end at 20 s in ESPnet's recipes, and the style encoder's
-# self-attention takes memory with the square of the length.
+# self-attention needs memory proportional to the square of the length.
 MAX_SECONDS = 30.0
 MIN_RATE = 4000
 
@@ -65,19 +65,19 @@ def load_reference(
             channels; or samples (T,), (T, channels) or (channels, T) as floats within
             [-1, 1] or 8 bit unsigned, 16 bit or 32 bit integers.
         fs: Sampling rate of the model in Hz.
-        reference_fs: Sampling rate of the samples in Hz, by default ``fs``. A file
-            has its own.
+        reference_fs: Sampling rate of the samples in Hz, by default ``fs``. A file has
+            its own rate.
         min_seconds: Shorter references are refused.
-        max_seconds: Of longer references the beginning is used.
-        trim: Cut silence off both ends. Off by default: training references are
-            whole utterances.
+        max_seconds: Only the beginning of longer references is used.
+        trim: Remove silence at both ends. Off by default, because training references
+            are whole utterances.
 
     Returns:
         Mono speech at ``fs``, float32, within [-1, 1] (T,).
 
     Raises:
         UserError: The reference is missing, unreadable, empty, too short, silent,
-            mostly clipped, or holds samples that are no audio.
+            mostly clipped, or its samples are not audio.
     """
     name, samples, rate = _read(source, fs, _whole(reference_fs), max_seconds)
     if not np.isfinite(samples).all():
@@ -90,8 +90,8 @@ def load_reference(
     peak = np.abs(samples).max()
     if peak > LARGEST_FLOAT:
         raise UserError(
-            f"reference {name} has floats up to {peak:.0f}, wanted within [-1, 1]: "
-            "divide 16 bit samples by 32768"
+            f"reference {name} has values up to {peak:.0f}, but samples must lie "
+            "within [-1, 1]: divide 16-bit samples by 32768"
         )
     clipped = clipped_share(samples)
     channels = samples.shape[1]
@@ -103,13 +103,13 @@ def load_reference(
     _check_clipping(name, clipped)
     if len(samples) / rate < ADVISED_SECONDS:
         logging.warning(
-            f"reference {name} lasts {len(samples) / rate:.1f} s: the voice comes out "
-            f"better from {ADVISED_SECONDS:.0f} s and more"
+            f"reference {name} lasts {len(samples) / rate:.1f} s: use a recording of "
+            f"{ADVISED_SECONDS:.0f} s or more"
         )
     if rate < 0.7 * fs:
         logging.warning(
             f"reference {name} was sampled at {rate} Hz and the model speaks at {fs} "
-            "Hz: its upper band is empty, a recording at a higher rate is heard better"
+            "Hz: its upper band is empty, use a recording with a higher rate"
         )
     speech = torch.from_numpy(audio.resample(samples, rate, fs))
     return speech / max(1.0, float(speech.abs().max()))
@@ -118,7 +118,7 @@ def load_reference(
 def read_speaker(
     text2speech: Any, data_dir: Path, name: str, spembs: Path | None = None
 ) -> dict[str, np.ndarray]:
-    """Read what a model is told of a speaker beside, or in place of, a reference.
+    """Read the inputs about a speaker that a model uses besides or without a reference.
 
     Args:
         text2speech: ESPnet's ``Text2Speech`` with the model.
@@ -127,10 +127,10 @@ def read_speaker(
         spembs: scp file of speaker embeddings.
 
     Returns:
-        Those of ``sids``, ``lids`` and ``spembs`` that the model uses.
+        The inputs that the model uses, from ``sids``, ``lids`` and ``spembs``.
 
     Raises:
-        UserError: The model needs one that is not there.
+        UserError: The model needs an input that is missing.
     """
     found = {}
     for key, file in (("sids", "utt2sid"), ("lids", "utt2lid")):
@@ -138,8 +138,8 @@ def read_speaker(
             numbers = data_dir / file
             if not numbers.is_file():
                 raise UserError(
-                    f"{data_dir} holds no {file}, which this model needs: give the "
-                    "folder of dump/raw that was decoded"
+                    f"{data_dir} contains no {file}, which this model needs: give the "
+                    "decoded folder of dump/raw"
                 )
             table = read_columns(numbers)
             if not table.get(name, "").isdigit():
@@ -148,8 +148,8 @@ def read_speaker(
     if text2speech.use_spembs:
         if spembs is None or not Path(spembs).is_file():
             raise UserError(
-                f"there is no {spembs or 'speaker embedding'}, which this model needs: "
-                "give the scp file of embeddings by --spembs"
+                f"there is no {spembs or 'speaker embedding'}, which this model "
+                "needs: give the scp file of embeddings with --spembs"
             )
         embeddings = kaldi.load_scp(str(spembs))
         if name not in embeddings:
@@ -159,7 +159,7 @@ def read_speaker(
 
 
 def _whole(rate: Any) -> int | None:
-    """Refuse a sampling rate in Hz that is no whole number; 22050.0 is one."""
+    """Refuse a sampling rate in Hz that is not a whole number; 22050.0 is one."""
     if rate is None:
         return None
     real = isinstance(rate, (int, float, np.integer, np.floating))
@@ -190,7 +190,7 @@ def _read(
     if rate < MIN_RATE:
         raise UserError(
             f"reference {name} has the sampling rate {rate} Hz, wanted at least "
-            f"{MIN_RATE} Hz: give the rate it was recorded at"
+            f"{MIN_RATE} Hz: give the rate of the recording"
         )
     if total > len(samples) >= max_seconds * rate:
         logging.warning(
@@ -201,7 +201,7 @@ def _read(
 
 
 def _as_float(name: str, source: np.ndarray | torch.Tensor) -> np.ndarray:
-    """Turn samples of any layout and type into float32 (T, channels)."""
+    """Convert samples of any layout and type to float32 (T, channels)."""
     if isinstance(source, torch.Tensor):
         source = source.detach().cpu()
         source = (source.float() if source.is_floating_point() else source).numpy()
@@ -260,7 +260,7 @@ def _check_loudness(name: str, samples: np.ndarray, rate: int, channels: int) ->
     pauses = (level < level.max() - PAUSE_DB).mean()
     if pauses > 0.5:
         logging.warning(
-            f"reference {name} is silent for {100 * pauses:.0f} % of its length: the "
-            "voice comes out better without pauses (trim=True or --trim_reference cuts "
-            "both ends)"
+            f"reference {name} is silent for {100 * pauses:.0f} % of its length: use "
+            "a recording with fewer pauses (trim=True or --trim_reference removes "
+            "those at both ends)"
         )

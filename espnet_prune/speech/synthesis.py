@@ -1,9 +1,9 @@
 """Text and a recording of a voice to speech, as one call.
 
-ESPnet's ``Text2Speech`` with what zero-shot users ask for and no change to ESPnet:
-references as files at any rate, several of them, voices to keep, a reference of its
-own for each text of a batch, long texts, speed, HiFi-GAN, and models given as a shipped
-name, an experiment folder, a packed archive or a tag.
+ESPnet's ``Text2Speech``, extended by: reference files with any sampling rate, several
+references, saved voices, batches with a reference for each text, long texts, speed,
+HiFi-GAN, and models that are named by a name of the package, an experiment folder, a
+packed archive or a tag.
 """
 
 import functools
@@ -36,11 +36,12 @@ from espnet_prune.speech.voice import SUFFIX, identify_model, load_voice, save_v
 from espnet_prune.text.espeak import use_bundled_espeak
 from espnet_prune.text.normalise import find_doubts, fit_characters, normalise
 
-# Texts up to this length are said in one breath: about 13 s of read English, when
-# ESPnet's recipes train on utterances up to 20 s.
+# Texts up to this length are spoken in one piece: about 13 s of read English. ESPnet's
+# recipes train on utterances up to 20 s.
 MAX_CHARACTERS = 200
-# Of few characters many tokens may come: "1e9" is said as two words. A part with more
-# than this is split again, for attention takes memory with the square of its length.
+# Few characters may become many tokens: "1e9" is spoken as two words. A part with more
+# tokens is split again, because attention needs memory proportional to the square of
+# its length.
 MAX_TOKENS = 2 * MAX_CHARACTERS
 # Silence between the parts of a longer text.
 PAUSE_SECONDS = 0.2
@@ -64,23 +65,21 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
         model_file: Weights of training, in single or half precision.
         vocoder: ``griffin_lim``, ``hifigan`` and the other choices of
             :func:`espnet_prune.speech.vocoder.open_vocoder`. ESPnet's name of this
-            argument, ``vocoder_file``, is understood as well.
+            argument, ``vocoder_file``, is accepted too.
         vocoder_config: Further settings of ESPnet's own vocoders.
-        speed: Of speech: 2 is twice as fast.
+        speed: Of speech: 2 speaks twice as fast.
         dtype: ``float32`` or ``float64``.
         device: For instance ``cpu``, ``cuda`` or ``cuda:1``.
         options: Further arguments of ESPnet's ``Text2Speech``, for instance ``seed``
             for other phases of Griffin-Lim.
 
     Attributes:
-        voices: Name and file of each voice that comes with the model, in the folder
-            ``voices`` beside its configuration. Where no voice is given, the first one
-            speaks.
-        voice_from_reference: Whether the voice is that of a reference and of nothing
-            else.
+        voices: Name and file of each voice of the model, in the folder ``voices`` next
+            to its configuration. If no voice is given, the first one speaks.
+        voice_from_reference: Whether the voice depends only on a reference.
 
     Raises:
-        UserError: A file is missing, broken, or holds values that are no numbers, the
+        UserError: A file is missing, broken, or has values that are not finite, the
             weights do not belong to the configuration, the model takes no reference,
             the vocoder does not fit, or there is no such device.
     """
@@ -128,9 +127,8 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
         features = describe_features(self.feats_extract)
         if not features:
             raise UserError(
-                f"{train_config} describes a model of features that were computed "
-                "beforehand, which hears no reference: train with tts.sh --feats_type "
-                "raw"
+                f"{train_config} describes a model of precomputed features, which "
+                "cannot use a reference: train with tts.sh --feats_type raw"
             )
         self.reference_fs = features["fs"]
         self.vocoder = open_vocoder(
@@ -149,7 +147,7 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
             except ImportError as error:
                 raise UserError(
                     f"loading {train_config} needs a package ({first_line(error)}): "
-                    "install it by pip"
+                    "install it with pip"
                 ) from error
             except FileNotFoundError as error:
                 raise UserError(
@@ -157,7 +155,7 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
                     "the recipe that trained the model, or give a packed model"
                 ) from error
             except Exception as error:
-                # a setting of another type, a setting that lacks: each raises its own
+                # settings that are missing or of another type raise many kinds of error
                 raise UserError(
                     f"no model can be built from {train_config} "
                     f"({type(error).__name__}: {first_line(error)}): give the "
@@ -165,7 +163,7 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
                 ) from error
 
     def _fill(self, weights, train_config, model_file) -> None:
-        """Put weights into the model, all of them; ESPnet leaves some random."""
+        """Load all weights into the model; ESPnet would leave missing ones random."""
         wanted = self.model.state_dict()
         fault = None
         missing = [name for name in wanted if name not in weights]
@@ -188,7 +186,7 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
 
     @functools.cached_property
     def model_id(self) -> str:
-        """What voice files of this model are marked with."""
+        """The mark of this model in voice files."""
         return identify_model(self.model_file)
 
     @classmethod
@@ -198,19 +196,19 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
         vocoder_tag: str | None = None,
         **options: Any,
     ) -> "Text2Speech":
-        """Build from whatever names a model.
+        """Build from a name, folder, archive or tag of a model.
 
         Args:
-            model_tag: The name of a model that ships with the package, an experiment
-                folder, an archive of ESPnet's packing stage, or a tag of the model zoo
-                or Hugging Face. Where neither this nor ``model_file`` is given, the
-                first model that ships.
-            vocoder_tag: ESPnet's name for a ``vocoder`` that is fetched.
+            model_tag: The name of a model of the package, an experiment folder, an
+                archive of ESPnet's packing stage, or a tag of the model zoo or Hugging
+                Face. If neither this nor ``model_file`` is given, the first model of
+                the package.
+            vocoder_tag: ESPnet's name for a ``vocoder`` to fetch.
             options: Arguments of the constructor. ``model_file`` may name weights in
                 the experiment folder other than ``train.loss.ave.pth``.
 
         Raises:
-            UserError: There is no such model, and what the constructor raises.
+            UserError: There is no such model, or the constructor raises it.
         """
         files = options.get("train_config"), options.get("model_file")
         if model_tag is not None or files == (None, None):
@@ -222,16 +220,17 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
     def tokenize(
         self, text: str, max_characters: int | None = MAX_CHARACTERS
     ) -> list[torch.Tensor]:
-        """Turn a text into token ids, one tensor for each part to be said on its own.
+        """Return the token ids of a text, one tensor for each part to speak separately.
 
         The text is normalised as the texts of training are, see
         :mod:`espnet_prune.text.normalise`. Punctuation that the model does not know is
         left out; other tokens that it does not know are ``<unk>``, with a warning.
 
         Args:
-            text: What to say. Longer than ``max_characters``, it is split at the ends
-                of sentences, else of clauses, else between words, else anywhere.
-            max_characters: None leaves texts whole.
+            text: Text to speak. If it is longer than ``max_characters``, it is split at
+                the ends of sentences, otherwise of clauses, otherwise between words,
+                otherwise anywhere.
+            max_characters: None does not split texts.
 
         Returns:
             Token ids without <eos>, int64, one or more of (T_text,).
@@ -247,7 +246,7 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
                 "instead of text"
             )
         if not text:
-            raise UserError("the text is empty: give something to say")
+            raise UserError("the text is empty: give a text to speak")
         if self.train_args.token_type == "char":
             text = fit_characters(text, self.preprocess_fn.token_id_converter.token2id)
         parts: list[torch.Tensor] = []
@@ -272,7 +271,7 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
         if unknown:
             logging.warning(
                 f"the text '{_shortened(text)}' has tokens that the model does not "
-                f"know, they are said as <unk>: {names}"
+                f"know, which are spoken as <unk>: {names}"
             )
         if self.train_args.token_type == "phn":
             cleaned = self.preprocess_fn.text_cleaner(text)
@@ -283,12 +282,12 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
         return parts
 
     def _to_ids(self, part: str) -> tuple[np.ndarray, dict[str, None]]:
-        """Turn a part of a text into ids (T_text,), and name its unknown tokens."""
+        """Return the ids of a part of a text (T_text,), and its unknown tokens."""
         converter = self.preprocess_fn.token_id_converter
         try:
             ids = self.preprocess_fn("<text>", {"text": part})["text"]
         except (ImportError, RuntimeError) as error:
-            # cleaners and phonemizers say so when a text first reaches them
+            # cleaners and phonemizers raise only when they get their first text
             raise UserError(
                 f"the text front end of this model fails on '{_shortened(part)}': "
                 f"{first_line(error)}"
@@ -300,7 +299,7 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
         )
         known = converter.token2id
         new = dict.fromkeys(t for t in tokens if t not in known)
-        # marks are no sounds: a model that saw none does better without them
+        # punctuation that the model does not know is removed
         marks = {t for t in new if all(unicodedata.category(c)[0] in "PSZ" for c in t)}
         said, before = [], ""
         for number, token in zip(ids, tokens, strict=True):
@@ -318,20 +317,20 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
         reference_fs: int | None = None,
         trim: bool = False,
     ) -> torch.Tensor:
-        """Compute the style vector of a voice, to keep and to use again.
+        """Compute the style vector of a voice, to save it or to use it again.
 
         Args:
-            reference: A file, samples, or a list of those: several recordings give
-                the mean of their style vectors. See
+            reference: A file, samples, or a list of those: the style vectors of several
+                recordings are averaged. See
                 :func:`espnet_prune.speech.reference.load_reference`.
             reference_fs: Sampling rate of samples in Hz, by default the model's.
-            trim: Cut silence off both ends of each recording.
+            trim: Remove silence at both ends of each recording.
 
         Returns:
             Style vector on the CPU (style_dim,).
 
         Raises:
-            UserError: A reference cannot be used, or the model takes none.
+            UserError: A reference cannot be used, or the model does not use one.
         """
         self._require_reference_model()
         sources = reference if isinstance(reference, (list, tuple)) else [reference]
@@ -362,12 +361,12 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
     def save_voice(
         self, path: Path | str, reference: References, note: str = "", **options: Any
     ) -> None:
-        """Keep the voice of a reference in a file, for this model.
+        """Save the voice of a reference in a file, for this model.
 
         Args:
-            path: Where to, by custom NAME.voice.
-            reference, options: As of :meth:`style_vector`.
-            note: Kept in the file, for instance whose voice it is.
+            path: File to write, usually NAME.voice.
+            reference, options: As for :meth:`style_vector`.
+            note: Note in the file, for instance the name of the speaker.
 
         Raises:
             UserError: A reference cannot be used, or the file cannot be written.
@@ -375,24 +374,24 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
         save_voice(path, self.style_vector(reference, **options), self.model_id, note)
 
     def read_voice(self, voice: Path | str) -> torch.Tensor:
-        """Read the style vector (style_dim,) of a voice that was kept.
+        """Read the style vector (style_dim,) of a saved voice.
 
         Args:
-            voice: The name of one of ``voices``, or a file of :meth:`save_voice`.
+            voice: A name from ``voices``, or a file of :meth:`save_voice`.
 
         Raises:
             UserError: There is no such voice, or it belongs to another model.
         """
         if not isinstance(voice, (str, Path)):
             raise UserError(
-                f"a voice is a file or a name, found {type(voice).__name__}: pass what "
-                "style_vector() returns as style_vector"
+                f"a voice is a file or a name, found {type(voice).__name__}: pass the "
+                "result of style_vector() as style_vector"
             )
         path = self.voices.get(str(voice), Path(voice))
         if not os.path.isfile(path) and self.voices and path.suffix != SUFFIX:
             raise UserError(
-                f"there is no voice {voice}: name a file, or one that comes with this "
-                f"model ({', '.join(self.voices)})"
+                f"there is no voice {voice}: name a file, or a voice of this model "
+                f"({', '.join(self.voices)})"
             )
         return load_voice(path, self.model_id).style_vector
 
@@ -411,35 +410,35 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
         reference_fs: int | None = None,
         speed: float | None = None,
     ) -> Output:
-        """Say one text in one voice.
+        """Speak one text in one voice.
 
         Args:
             text: A string of any length, or token ids without <eos> (T_text,).
             speech: The voice: a file, samples (T,), or a list of those. With teacher
-                forcing it is the target utterance.
+                forcing, it is the target utterance.
             durations: Frames of each token, with teacher forcing only.
-            spembs: Speaker embedding (D,), of a pruned_fastspeech2 that was trained
-                with it, as are ``sids`` and ``lids``.
+            spembs: Speaker embedding (D,), for a pruned_fastspeech2 that was trained
+                with it. The same holds for ``sids`` and ``lids``.
             sids: Number of the speaker (1,).
             lids: Number of the language (1,).
-            decode_conf: As ESPnet's; may hold its factor on the durations, ``alpha``,
+            decode_conf: As in ESPnet; may contain its factor for durations, ``alpha``,
                 and ``style_vector``.
-            style_vector: The voice in place of ``speech`` (style_dim,).
-            voice: The voice in place of ``speech``: a file of :meth:`save_voice`, or
-                the name of a voice that comes with the model.
-            reference_fs: Sampling rate of ``speech`` given as samples, in Hz.
-            speed: 2 is twice as fast, 0.5 half as fast. By default that of the
+            style_vector: The voice instead of ``speech`` (style_dim,).
+            voice: The voice instead of ``speech``: a file of :meth:`save_voice`, or the
+                name of a voice of the model.
+            reference_fs: Sampling rate in Hz of ``speech``, if it is given as samples.
+            speed: 2 speaks twice as fast, 0.5 half as fast. By default that of the
                 constructor.
 
         Returns:
             ``feat_gen`` (T_feats, odim) normalised, ``feat_gen_denorm``, ``duration``
-            frames of each token (T_text,), and ``wav`` (T_wav,) at ``fs``. Of a text
-            that was split, the parts one after another, with a pause between them in
-            ``wav`` only.
+            frames of each token (T_text,), and ``wav`` (T_wav,) at ``fs``. For a text
+            that was split, these are joined from the parts, with a pause between parts
+            in ``wav`` only.
 
         Raises:
-            UserError: Text or reference cannot be used, or what is given is not what
-                this model takes.
+            UserError: Text or reference cannot be used, or the model needs other
+                inputs.
         """
         conf = {**self.decode_conf, **(decode_conf or {})}
         if speed is not None:
@@ -456,7 +455,7 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
             style_vector = conf.get("style_vector")
         if voice is not None:
             if style_vector is not None:
-                raise UserError("two voices: give either voice or style_vector")
+                raise UserError("two voices were given: choose voice or style_vector")
             style_vector = self.read_voice(voice)
         self._check_inputs(given, style_vector)
         if not self.voice_from_reference:
@@ -492,20 +491,20 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
         speed: float | None = None,
         batch_size: int = 8,
     ) -> list[Output]:
-        """Say several texts, each in a voice of its own.
+        """Speak several texts, each in its own voice.
 
         Args:
-            texts: What to say: strings, token ids, or what :meth:`tokenize` returns.
+            texts: Texts to speak: strings, token ids, or results of :meth:`tokenize`.
             references: A reference, or a list of references, for each text; one entry
-                serves all texts.
-            style_vectors: Voices in place of references, likewise (style_dim,).
-            reference_fs: Sampling rate of references given as samples, in Hz.
+                is used for all texts.
+            style_vectors: Voices instead of references, in the same form (style_dim,).
+            reference_fs: Sampling rate in Hz of references that are given as samples.
             speed: As in ``__call__``.
-            batch_size: Texts, or parts of long texts, that the model says at once;
-                those of like lengths are put together.
+            batch_size: Number of texts, or parts of long texts, that the model computes
+                together; texts of similar lengths are put together.
 
         Returns:
-            For each text what ``__call__`` returns.
+            For each text the same as ``__call__``.
 
         Raises:
             UserError: A text or a reference cannot be used, or their numbers differ.
@@ -526,7 +525,7 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
         speed: float | None = None,
         batch_size: int = 8,
     ) -> Iterator[tuple[int, Output]]:
-        """Say many texts and yield each as soon as it is ready, shorter ones first.
+        """Speak many texts and yield each as soon as it is ready, shorter ones first.
 
         Arguments and errors are those of :meth:`batch`.
 
@@ -551,8 +550,9 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
             raise UserError("the list of texts is empty: give one or more")
         if not self.voice_from_reference:
             raise UserError(
-                "this model does not take its voice from a reference alone: say text "
-                "by text, with what it was trained with (speech, sids, lids, spembs)"
+                "the voice of this model does not depend on a reference alone: speak "
+                "one text per call, with the inputs of its training (speech, sids, "
+                "lids, spembs)"
             )
         parts = [self._parts(text) for text in texts]
         styles = self._styles(len(texts), references, style_vectors, reference_fs)
@@ -570,7 +570,7 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
             yield from self.voice_parts(outputs, owners)
 
     def _force(self, text, durations, given, decode_conf) -> Output:
-        """Say a text with the durations, pitch and energy of its recording."""
+        """Speak a text with the durations, pitch and energy of its recording."""
         for name, value in dict(given, durations=durations).items():
             if value is None and (name == "durations" or getattr(self, f"use_{name}")):
                 raise UserError(f"teacher forcing needs {name}: give those of the text")
@@ -594,19 +594,19 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
             ) from error
 
     def _check_inputs(self, given: dict[str, Any], style_vector: Any) -> None:
-        """Refuse a call without what the model needs, or with what it cannot use."""
+        """Refuse a call that lacks an input of the model or has an unusable one."""
         if style_vector is not None or given["speech"] is not None:
             self._require_reference_model()
         if style_vector is not None and not self.voice_from_reference:
             raise UserError(
-                "this model takes more than a voice, so it takes that from a recording "
-                "only: give it as speech in place of a style vector"
+                "this model needs more inputs than a voice, so the voice must be a "
+                "recording: give it as speech instead of a style vector"
             )
         for name, value in given.items():
             uses = getattr(self, f"use_{name}")
             if value is None and uses and not self.voice_from_reference:
                 raise UserError(
-                    f"this model needs {name}: give what it was trained with"
+                    f"this model needs {name}: give the inputs of its training"
                 )
             if value is not None and not uses:
                 raise UserError(f"this model does not use {name}: leave it out")
@@ -637,14 +637,14 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
             )
 
     def _parts(self, text: Text) -> list[torch.Tensor]:
-        """Bring a text in any form to a list of token ids."""
+        """Return a text in any form as a list of token ids."""
         if isinstance(text, (np.ndarray, torch.Tensor)):
             return [self._check_ids(text)]
         if isinstance(text, (list, tuple)) and not any(
             isinstance(part, str) for part in text
         ):
             if not text:
-                raise UserError("the text is empty: give something to say")
+                raise UserError("the text is empty: give a text to speak")
             return [self._check_ids(part) for part in text]
         # it refuses what is no text by itself
         return self.tokenize(text)  # type: ignore[arg-type]
@@ -676,11 +676,13 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
         style_vectors: Sequence[Style] | None,
         reference_fs: int | None,
     ) -> list[torch.Tensor]:
-        """Give each text its style vector, computing each distinct file once."""
+        """Return the style vector of each text; each distinct file is computed once."""
         if references is None and style_vectors is None and self.voices:
             style_vectors = [self.read_voice(next(iter(self.voices)))]
         if (references is None) == (style_vectors is None):
-            fault = "no voice was given" if references is None else "two voices"
+            fault = (
+                "no voice was given" if references is None else "two voices were given"
+            )
             raise UserError(
                 f"{fault}: give either speech, a recording of the voice, or a "
                 "style_vector"
@@ -699,7 +701,7 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
         elif references is not None:
             cache: dict[str, torch.Tensor] = {}
             for reference in references:
-                # arrays and lists of them have no cheap identity but their object
+                # arrays are identified by their object, because hashing them is slow
                 path = isinstance(reference, (str, Path))
                 key = str(reference) if path else f"object {id(reference)}"
                 if key not in cache:
@@ -720,13 +722,13 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
         if found != self._style_shape:
             raise UserError(
                 f"a style vector of this model has the shape {self._style_shape}, "
-                f"found {found}: compute it by style_vector() of this model"
+                f"found {found}: compute it with style_vector() of this model"
             )
         style = torch.as_tensor(style).to(getattr(torch, self.dtype))
         if not torch.isfinite(style).all():
             raise UserError(
-                "the style vector has values that are NaN or infinite: compute it anew "
-                "by style_vector() of this model"
+                "the style vector has values that are NaN or infinite: compute it "
+                "again with style_vector() of this model"
             )
         return style
 
@@ -737,19 +739,20 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
         speed: float | None = None,
         batch_size: int = 8,
     ) -> list[Output]:
-        """Generate mels, without waves; those of like lengths together.
+        """Generate mels, without waves; those of similar lengths together.
 
         Args:
             tokens: Token ids of each text, or of each part of a long one (T_text,).
             style_vectors: The voice of each (style_dim,).
             speed: As in ``__call__``.
-            batch_size: How many are generated at once.
+            batch_size: Number of texts that are generated together.
 
         Returns:
-            What ``__call__`` returns but for ``wav``, in the order of ``tokens``.
+            The same as ``__call__`` except ``wav``, in the order of ``tokens``.
 
         Raises:
-            UserError: The batch size is none, or the model generates no numbers.
+            UserError: The batch size is not a whole number above 0, or the mel is not
+                finite.
         """
         alpha = self.decode_conf["alpha"] if speed is None else alpha_of(speed)
         require_batch_size(batch_size)
@@ -778,22 +781,22 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
         """Check and denormalise one generated mel (T_feats, odim)."""
         if not torch.isfinite(feat).all():
             raise UserError(
-                "the model generates values that are no numbers: its training "
+                "the model generates values that are not finite: its training "
                 "diverged, use an earlier checkpoint"
             )
         output = {"feat_gen": feat, "duration": duration}
         if self.normalize is not None:
-            # works in place
+            # this changes the array in place
             output["feat_gen_denorm"] = self.normalize.inverse(feat.clone()[None])[0][0]
         return output
 
     def vocode(self, outputs: Sequence[Output]) -> Iterator[tuple[int, torch.Tensor]]:
         """Yield the waves of generated mels, each as soon as it is ready.
 
-        On a CPU each core makes a wave of its own, which costs less than sharing each.
+        On a CPU, each core makes its own wave, which is faster than sharing each wave.
 
         Args:
-            outputs: As :meth:`generate` returns them.
+            outputs: Results of :meth:`generate`.
 
         Yields:
             Number of the output, and its wave (T_wav,).
@@ -806,12 +809,12 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
         safe = getattr(self.vocoder, "thread_safe", False)
         if not safe or torch.device(self.device).type != "cpu":
             for number, output in enumerate(outputs):
-                # a vocoder of ParallelWaveGAN may draw noise
+                # a vocoder of ParallelWaveGAN may draw random numbers
                 if self.always_fix_seed:
                     set_all_random_seed(self.seed)
                 yield number, self.vocoder(output[name])
             return
-        # the longest one first, so that none is left to one core at the end
+        # the longest one first, so that no core works alone at the end
         order = sorted(range(len(outputs)), key=lambda n: -len(outputs[n][name]))
         mels = [outputs[number][name] for number in order]
         for place, wave in on_every_core(self.vocoder, mels):
@@ -823,11 +826,11 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
         """Yield texts with their waves, each as soon as all of its parts are ready.
 
         Args:
-            outputs: Of the parts of several texts, as :meth:`generate` returns them.
-            owners: Number of the text that each part belongs to, in order.
+            outputs: Results of :meth:`generate` for the parts of several texts.
+            owners: Number of the text of each part, in order.
 
         Yields:
-            Number of a text, and what ``__call__`` returns for it.
+            Number of a text, and the same as ``__call__`` for it.
         """
         parts: dict[int, list[Output]] = {}
         for owner, output in zip(owners, outputs, strict=True):
@@ -844,7 +847,7 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
                 yield owner, self.join(parts.pop(owner))
 
     def join(self, parts: Sequence[Output]) -> Output:
-        """Put the parts of a text together, with a pause between their waves."""
+        """Join the parts of a text, with a pause between their waves."""
         if len(parts) == 1:
             return parts[0]
         joined = {
@@ -860,7 +863,7 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
 
 
 def require_batch_size(number: int) -> None:
-    """Refuse what is no number of texts to be said at once."""
+    """Refuse a batch size that is not a whole number above 0."""
     if isinstance(number, bool) or not isinstance(number, int) or number < 1:
         raise UserError(f"batch_size is {number}: choose a whole number above 0")
 
@@ -876,30 +879,33 @@ def _require_file(file: Path | str | None, what: str) -> Path | str:
 
 
 def alpha_of(speed: float) -> float:
-    """Turn a speed into ESPnet's factor on the durations.
+    """Return ESPnet's factor for durations for a speed.
 
     Raises:
-        UserError: It is no number above 0.
+        UserError: The speed is not a number above 0.
     """
     number = isinstance(speed, (int, float)) and not isinstance(speed, bool)
     if not number or not math.isfinite(speed) or speed <= 0:
-        raise UserError(f"speed is {speed}: choose a number above 0, 1 is as trained")
+        raise UserError(
+            f"speed is {speed}: choose a number above 0 (1 is the speed "
+            "of the training data)"
+        )
     return 1.0 / speed
 
 
 def split_text(text: str, max_characters: int | None = MAX_CHARACTERS) -> list[str]:
-    """Split a text that is too long to be said in one breath.
+    """Split a text that is too long to be spoken in one piece.
 
-    Sentences stay together while they fit. One that is too long itself is split at its
-    clauses, these between words, and a word that is too long, as all of a text in
-    Chinese or Thai may be, anywhere between characters.
+    Sentences stay together while they fit. A sentence that is too long is split at its
+    clauses, and clauses between words. A word that is too long, such as a whole text in
+    Chinese or Thai, is split anywhere between characters.
 
     Args:
         text: Any text.
-        max_characters: Longest part. None leaves the text whole.
+        max_characters: Longest part. None does not split the text.
 
     Returns:
-        Parts in order; together they are the text but for the spaces at the cuts.
+        Parts in order; together they are the text except the spaces at the cuts.
     """
     text = text.strip()
     if max_characters is None or len(text) <= max_characters:
@@ -918,7 +924,7 @@ def split_text(text: str, max_characters: int | None = MAX_CHARACTERS) -> list[s
 
 
 def _cut(part: str, length: int) -> Iterator[str]:
-    """Cut what has no spaces, but not between a character and its accents."""
+    """Cut a text without spaces, but not between a character and its accents."""
     while len(part) > length:
         end = length
         while end > 1 and unicodedata.category(part[end])[0] == "M":
@@ -930,7 +936,7 @@ def _cut(part: str, length: int) -> Iterator[str]:
 
 
 def _split_at(end: str, part: str, max_characters: int) -> list[str]:
-    """Split at as few of the matches of ``end`` as will do, and leave those out."""
+    """Split at as few matches of ``end`` as possible, and leave those out."""
     if len(part) <= max_characters:
         return [part]
     begins, ends = [0], []

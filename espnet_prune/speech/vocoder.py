@@ -1,10 +1,10 @@
-"""Choosing a vocoder: what may be named, and whether it fits the features.
+"""Choose a vocoder, and check that it fits the features.
 
 ESPnet's ``fbank`` feature is the log10 of a mel amplitude; HiFi-GAN was trained on
 the natural log of a mel amplitude with a floor of 1e-5. Both use the same Hann
-window and librosa's area-normalised Slaney filters, so one multiplication and one
-floor turn the first into the second, provided that sample rate, FFT, hop, mel bands
-and frequency range are the same. Where they are not, the vocoder is refused.
+window and librosa's area-normalised Slaney filters, so one multiplication and one floor
+convert the first to the second, if sampling rate, FFT, hop, mel bands and frequency
+range are the same. Otherwise the vocoder is refused.
 
 The checks are arithmetic on settings: importing this module imports neither torch nor
 ESPnet. The vocoders themselves are in ``generators``.
@@ -41,9 +41,9 @@ PUBLISHED = {
     "fmin": 0,
     "fmax": 8000,
 }
-# What HiFi-GAN takes for granted, and no option of tts.sh sets.
+# What HiFi-GAN requires, and no option of tts.sh sets.
 FIXED = {"window": "hann", "log_base": 10.0, "htk": False, "normalized": False}
-# What ESPnet's fbank takes where a configuration says nothing.
+# Defaults of ESPnet's fbank.
 FBANK_DEFAULTS = {
     "fs": 16000,
     "n_fft": 1024,
@@ -68,23 +68,24 @@ def open_vocoder(
     config: str | Path | None = None,
     seed: int = 777,
 ) -> Vocoder | None:
-    """Build the vocoder that ``name`` stands for, if it fits the features.
+    """Build the vocoder ``name``, if it fits the features.
 
     Args:
         name: ``griffin_lim``; ``hifigan`` (many speakers) or ``hifigan_ljspeech`` (one
             speaker); a checkpoint in the format of the public HiFi-GAN: a folder with
-            ``config.json`` and a generator file (``g_*`` or ``generator*``; of several
-            ``g_*`` the last one), or that file; a ParallelWaveGAN ``.pkl``; or
-            ``parallel_wavegan/NAME``, a tag that is fetched.
+            ``config.json`` and a generator file (``g_*`` or ``generator*``; the last
+            one of several ``g_*``), or that file; a ParallelWaveGAN ``.pkl``; or
+            ``parallel_wavegan/NAME``, a tag to fetch.
         features: The model's feature settings, from :func:`describe_features`.
-        device: Where the weights go.
+        device: Device of the weights.
         config: Settings of ESPnet's vocoders: ``griffin_lim_iters`` of Griffin-Lim, or
-            the ``config.yml`` of a ParallelWaveGAN that is not beside the ``.pkl``.
-        seed: Of the phases from which Griffin-Lim starts.
+            the ``config.yml`` of a ParallelWaveGAN that is not in the folder of the
+            ``.pkl``.
+        seed: Seed of the initial phases of Griffin-Lim.
 
     Returns:
         Denormalised log-mel (T_feats, n_mels) to wave (T_wav,); its ``fs`` is the
-        sampling rate. None for Griffin-Lim of features that are no spectrogram.
+        sampling rate. None for Griffin-Lim of features that are not a spectrogram.
 
     Raises:
         UserError: The name is unknown, the weights are missing or broken, or their
@@ -109,14 +110,14 @@ def open_vocoder(
 def require_vocoder(name: str | Path, features: dict[str, Any]) -> None:
     """Refuse a vocoder that is unknown, missing, or does not fit the features.
 
-    Nothing is loaded or fetched: this can be asked before a training starts.
+    This loads and fetches nothing, so that it can be called before training.
 
     Args:
         name: As for :func:`open_vocoder`.
         features: The model's feature settings; empty if it has none.
 
     Raises:
-        UserError: See above.
+        UserError: The vocoder is refused.
     """
     if not isinstance(name, (str, Path)):
         raise UserError(f"a vocoder is a name, found {name!r}: choose {CHOICES}")
@@ -137,16 +138,15 @@ def _is_parallel_wavegan(name: str | Path) -> bool:
 
 
 def describe_features(feats_extract: Any) -> dict[str, Any]:
-    """List the settings of an ESPnet feature extractor that a vocoder depends on.
+    """Return the settings of an ESPnet feature extractor that a vocoder depends on.
 
     Args:
-        feats_extract: ``model.feats_extract`` of an ``ESPnetTTSModel``; None where
-            features were computed beforehand.
+        feats_extract: ``model.feats_extract`` of an ``ESPnetTTSModel``; None for
+            precomputed features.
 
     Returns:
-        What ``get_parameters()`` gives and, where the extractor has them, the
-        settings that it leaves out: ``log_base``, ``htk`` and ``normalized``. Empty
-        for None.
+        The result of ``get_parameters()`` and, if the extractor has them, the settings
+        that it leaves out: ``log_base``, ``htk`` and ``normalized``. Empty for None.
     """
     if feats_extract is None:
         return {}
@@ -161,15 +161,15 @@ def describe_features(feats_extract: Any) -> dict[str, Any]:
 
 
 def read_features(settings: dict[str, Any]) -> dict[str, Any]:
-    """List the settings of the features in a training configuration.
+    """Return the settings of the features in a training configuration.
 
     Args:
-        settings: Of a ``config.yaml`` or of the options of training: ``feats_extract``
-            and ``feats_extract_conf``.
+        settings: Entries of a ``config.yaml`` or of the options of training:
+            ``feats_extract`` and ``feats_extract_conf``.
 
     Returns:
-        As :func:`describe_features`; only what is set for features other than
-        ``fbank``.
+        As :func:`describe_features`; for features other than ``fbank`` without
+        defaults.
     """
     conf = dict(settings.get("feats_extract_conf") or {})
     if "hop_length" in conf:
@@ -183,7 +183,7 @@ def read_features(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def trained_features(name: str | Path) -> dict[str, Any]:
-    """Give the mel settings that a HiFi-GAN was trained on, in ESPnet's names.
+    """Return the mel settings that a HiFi-GAN was trained on, with ESPnet's names.
 
     Args:
         name: As for :func:`build_vocoder`.
@@ -195,12 +195,13 @@ def trained_features(name: str | Path) -> dict[str, Any]:
         return dict(PUBLISHED)
     if _is_parallel_wavegan(name):
         raise UserError(
-            f"vocoder {name} says nothing of its features: name the model whose "
-            "features it was trained on, by --model"
+            f"vocoder {name} does not describe its features: name the model whose "
+            "features it was trained on, with --model"
         )
     if not os.path.exists(name):
         raise UserError(
-            f"vocoder '{name}' is neither known nor there as a file: choose {CHOICES}"
+            f"vocoder '{name}' is not known, and there is no such file: choose "
+            f"{CHOICES}"
         )
     config = _find_generator(Path(name)).parent / "config.json"
     return _mel_settings(_read_config(config), config)
@@ -213,14 +214,14 @@ def check_features(
 
     Args:
         name: The vocoder, for the message.
-        wanted: Its mel settings, in ESPnet's names.
+        wanted: Its mel settings, with ESPnet's names.
         parameters: The model's feature settings, empty if it has none. Those of
-            :data:`FIXED` are compared where given, for ``get_parameters()`` leaves
+            :data:`FIXED` are compared if given, because ``get_parameters()`` leaves
             most of them out.
 
     Raises:
         UserError: One line with every differing setting, found and wanted, and the
-            options of tts.sh that mend it.
+            options of tts.sh that correct it.
     """
     if not parameters:
         raise UserError(
@@ -229,7 +230,7 @@ def check_features(
         )
     found = dict.fromkeys(wanted)
     found.update(parameters)
-    # None is ESPnet's way to ask for the whole window and the whole band
+    # in ESPnet, None means the whole window and the whole band
     if found["win_length"] is None:
         found["win_length"] = found["n_fft"]
     if found["fmin"] is None:
@@ -289,12 +290,12 @@ def _read_config(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(
             f"cannot read {path} ({error}): a HiFi-GAN generator needs the "
-            "config.json it was trained with beside it"
+            "config.json of its training in the same folder"
         ) from error
 
 
 def _mel_settings(config: dict[str, Any], path: Path) -> dict[str, Any]:
-    """Give the mel settings of a HiFi-GAN config.json in ESPnet's names."""
+    """Return the mel settings of a HiFi-GAN config.json with ESPnet's names."""
     names = {
         "fs": "sampling_rate",
         "n_fft": "n_fft",
@@ -324,7 +325,7 @@ def _mel_settings(config: dict[str, Any], path: Path) -> dict[str, Any]:
         or math.prod(rates) != config["hop_size"]
     ):
         raise UserError(
-            f"{path}: the upsample_rates {rates} should multiply to the hop_size "
+            f"{path}: the upsample_rates {rates} must multiply to the hop_size "
             f"{config['hop_size']}: use the config.json of the HiFi-GAN training that "
             "made this generator"
         )

@@ -1,7 +1,7 @@
-"""Voices in files: the style vector of a speaker, for the model that computed it.
+"""Voice files: the style vector of a speaker, for the model that computed it.
 
 A voice file is in the format of safetensors: the tensor ``style_vector`` and, as text,
-the model it belongs to, a note, and the version of this plugin.
+its model, a note, and the version of this plugin.
 """
 
 import hashlib
@@ -18,18 +18,18 @@ from espnet_prune.loading import first_line
 
 SUFFIX = ".voice"
 TENSOR = "style_vector"
-# A style vector has some hundred values.
+# A style vector has a few hundred values.
 MAX_BYTES = 2**20
 
 
 class Voice(NamedTuple):
-    """What a voice file holds.
+    """The content of a voice file.
 
     Attributes:
         style_vector: float32 (style_dim,).
         model: :func:`identify_model` of the model that computed it.
-        note: whatever its maker wrote.
-        plugin_version: of espnet_prune that wrote it.
+        note: free text of its maker.
+        plugin_version: version of espnet_prune that wrote it.
 
     """
 
@@ -40,7 +40,7 @@ class Voice(NamedTuple):
 
 
 def identify_model(model_file: str | Path) -> str:
-    """Give the SHA-256 of a file of weights: what a style vector belongs to."""
+    """Return the SHA-256 of a file of weights, which identifies a model."""
     with open(model_file, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -48,16 +48,17 @@ def identify_model(model_file: str | Path) -> str:
 def save_voice(
     path: str | Path, style_vector: torch.Tensor, model: str, note: str = ""
 ) -> None:
-    """Write a voice file; it is whole or absent.
+    """Write a voice file; after an error it does not exist.
 
     Args:
-        path: Where to, by custom NAME.voice.
+        path: File to write, usually NAME.voice.
         style_vector: (style_dim,).
         model: :func:`identify_model` of the weights that computed it.
-        note: Kept with it, for instance whose voice it is, and with whose consent.
+        note: Note in the file, for instance the name of the speaker, and whose consent
+            there is.
 
     Raises:
-        UserError: It cannot be written, or the vector is none.
+        UserError: The file cannot be written, or the style vector is not valid.
     """
     import safetensors.torch
 
@@ -65,7 +66,7 @@ def save_voice(
     if vector.dim() != 1 or not torch.isfinite(vector).all():
         raise UserError(
             "a style vector should have the shape (style_dim,) and finite values: "
-            "compute it by style_vector() of a model"
+            "compute it with style_vector() of a model"
         )
     facts = {"model": model, "note": note, "plugin_version": __version__}
     content = safetensors.torch.save({TENSOR: vector}, facts)
@@ -83,20 +84,20 @@ def load_voice(path: str | Path, model: str | None = None) -> Voice:
     """Read a voice file.
 
     Args:
-        path: What :func:`save_voice` wrote.
-        model: :func:`identify_model` of the weights that are to speak; None does not
+        path: File that :func:`save_voice` wrote.
+        model: :func:`identify_model` of the weights that will speak; None does not
             compare them.
 
     Raises:
-        UserError: There is no such file, it is no voice, or it belongs to another
-            model.
+        UserError: There is no such file, it is not a voice file, or it belongs to
+            another model.
     """
     import safetensors
 
     path = Path(path)
     if not os.path.isfile(path):
         raise UserError(
-            f"the voice {path} is missing: make it by espnet-prune voice, or name "
+            f"the voice {path} is missing: make it with espnet-prune voice, or name "
             "another"
         )
     try:
@@ -105,18 +106,18 @@ def load_voice(path: str | Path, model: str | None = None) -> Voice:
         with safetensors.safe_open(path, "pt") as file:
             vector, facts = file.get_tensor(TENSOR), file.metadata() or {}
         if vector.dim() != 1 or not torch.isfinite(vector).all():
-            raise ValueError("its style vector is none")
+            raise ValueError("it has no valid style vector")
         if "model" not in facts:
             raise ValueError("it names no model")
-    except Exception as error:  # safetensors has errors of its own
+    except Exception as error:  # safetensors raises its own errors
         raise UserError(
-            f"{path} is no voice file ({first_line(error)}): make one by espnet-prune "
-            "voice"
+            f"{path} is not a voice file ({first_line(error)}): make one with "
+            "espnet-prune voice"
         ) from error
     if model is not None and facts["model"] != model:
         raise UserError(
             f"the voice {path} belongs to another model: make it again from its "
-            "recordings, by espnet-prune voice with this model"
+            "recordings, with espnet-prune voice and this model"
         )
     return Voice(
         vector.float(),

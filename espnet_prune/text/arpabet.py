@@ -1,10 +1,10 @@
-"""English text as ARPAbet with stress, the phones of English forced aligners.
+"""Convert English text to ARPAbet with stress, the phones of forced aligners.
 
 Words are looked up in the CMU Pronouncing Dictionary, from which the aligners' own
-dictionaries come; what it lacks, and numbers, are asked of espeak-ng, whose phones are
-mapped. Both work without a network. Text that is written in phones already, as texts
-made from labels are, passes through unchanged, so that one ``g2p`` serves training on
-labels and synthesis from English.
+dictionaries come; other words, and numbers, come from espeak-ng, whose phones are
+mapped. Both work without a network. Text in phones, such as texts made from labels, is
+not changed, so that one ``g2p`` works for training with labels and for synthesis from
+English.
 """
 
 import functools
@@ -19,7 +19,7 @@ from espnet_prune.text.espeak import use_bundled_espeak
 
 G2P = "arpabet"  # its name among ESPnet's
 
-NOISE = "spn"  # of aligners: a word without a known pronunciation
+NOISE = "spn"  # in aligners: a word without a known pronunciation
 VOWELS = [
     "AA",
     "AE",
@@ -66,10 +66,10 @@ CONSONANTS = [
 STRESSED = [vowel + stress for vowel in VOWELS for stress in "012"]
 TOKENS = tuple(STRESSED + CONSONANTS + [PAUSE, NOISE])
 
-# What espeak-ng writes for English, the only such table. A question mark stands where
-# the stress goes. Where a letter is not said as it looks, the CMU dictionary decides,
-# on which aligners were trained as well: it has T for 4,523 flaps of espeak-ng and D
-# for one, and AO for an o that is neither long nor a diphthong.
+# Phones that espeak-ng writes for English. A question mark is replaced by the stress.
+# In ambiguous cases the CMU dictionary decides, on which aligners were trained too: it
+# has T for 4,523 flaps of espeak-ng and D for one, and AO for an o that is neither long
+# nor a diphthong.
 IPA = {
     "aɪɚ": "AY? ER0",
     "aɪə": "AY? AH0",
@@ -128,13 +128,14 @@ IPA = {
     "ɬ": "L",  # as in llama
     **{letter: letter.upper() for letter in "bdfklmnpstvwz"},
 }
-# Stress, length, syllabic, tie, palatalised, nasal, aspirated, breaks: no sounds.
+# Stress, length, syllabic, tie, palatalised, nasal, aspirated, breaks: marks, not
+# sounds.
 MARKS = frozenset("ˈˌː\u0329\u0361ʲ\u0303ʰ|‖")
 _LONGEST_FIRST = "|".join(sorted(IPA, key=len, reverse=True))
 _IPA = re.compile(f"([ˈˌ]*)({_LONGEST_FIRST})")
 _PIECE = re.compile(f"{_LONGEST_FIRST}|[{re.escape(''.join(MARKS))}]|(?P<other>.)")
 
-# Written short and ending in a full stop that is no pause.
+# Abbreviations: their full stop is not a pause.
 TITLES = {
     "mr": "mister",
     "mrs": "missus",
@@ -156,24 +157,24 @@ _PIECES = re.compile(
 
 
 def is_phones(words: Sequence[str]) -> bool:
-    """Tell whether words are phones already: all known, one a vowel with its stress.
+    """Return whether words are phones: all are known, and one is a vowel with stress.
 
-    No English word is spelt like a vowel with stress.
+    No English word is spelled like a vowel with stress.
     """
     return not set(words) - set(TOKENS) and bool(set(words) & set(STRESSED))
 
 
 def to_tokens(text: str) -> list[str]:
-    """Turn a text into phones, with a pause at its ends and at its marks.
+    """Return the phones of a text, with a pause at its ends and at its punctuation.
 
     Args:
-        text: English, or phones between spaces, which stay as they are.
+        text: English, or phones separated by spaces, which are not changed.
 
     Returns:
-        ARPAbet with stress, and ``sp`` for pauses; nothing if nothing is spoken.
+        ARPAbet with stress, and ``sp`` for pauses; empty if nothing is spoken.
 
     Raises:
-        UserError: A package that is needed is missing.
+        UserError: A required package is missing.
 
     """
     words = text.split()
@@ -198,8 +199,8 @@ def to_tokens(text: str) -> list[str]:
 
 @functools.lru_cache(maxsize=100_000)
 def pronounce(word: str) -> list[str]:
-    """Say a lower-case word: its first pronunciation, else what espeak-ng says."""
-    if word[0] in CURRENCIES:  # written in front, said behind
+    """Return the phones of a lower-case word: from the dictionary or from espeak-ng."""
+    if word[0] in CURRENCIES:  # written before the number, spoken after it
         return pronounce(word[1:]) + pronounce(CURRENCIES[word[0]])
     known = dictionary()
     plain = "".join(
@@ -217,7 +218,7 @@ def pronounce(word: str) -> list[str]:
 
 
 def from_ipa(phones: str) -> list[str]:
-    """Map phones of espeak-ng to ARPAbet; those that English lacks are left out."""
+    """Convert phones of espeak-ng to ARPAbet; those that English lacks are left out."""
     found = []
     for stress, phone in _IPA.findall(phones):
         digit = "1" if "ˈ" in stress else "2" if stress else "0"
@@ -227,10 +228,10 @@ def from_ipa(phones: str) -> list[str]:
 
 @functools.cache
 def spell(ipa: str) -> tuple[str, ...]:
-    """Map phones to ARPAbet without stress; marks are none.
+    """Convert phones to ARPAbet without stress; marks give no phone.
 
     Raises:
-        ValueError: A letter is no phone of English; it is the message.
+        ValueError: A symbol is not an English phone; the message is the symbol.
 
     """
     found: list[str] = []
@@ -258,7 +259,7 @@ def dictionary() -> dict[str, str]:
 
 @functools.cache
 def espeak():
-    """Open espeak-ng's American English, once a process."""
+    """Open espeak-ng's American English, once per process."""
     use_bundled_espeak()
     try:
         from phonemizer.backend import EspeakBackend

@@ -1,4 +1,4 @@
-"""Sentencepiece models and the token lists that go with them."""
+"""Train sentencepiece models and write their token lists."""
 
 import io
 from collections.abc import Callable, Iterable, Sequence
@@ -14,11 +14,11 @@ def train(texts: Iterable[str], nbpe: int, output_dir: Path) -> list[str]:
 
     Args:
         texts: Sentences, cleaned.
-        nbpe: Size of the vocabulary, ESPnet's special symbols not counted.
+        nbpe: Size of the vocabulary, without ESPnet's special symbols.
         output_dir: Folder of both files.
 
     Raises:
-        UserError: Sentencepiece cannot make such a vocabulary of these sentences.
+        UserError: Sentencepiece cannot make such a vocabulary from these sentences.
 
     """
     import sentencepiece
@@ -37,8 +37,8 @@ def train(texts: Iterable[str], nbpe: int, output_dir: Path) -> list[str]:
     except RuntimeError as error:
         reason = str(error).rpartition("]")[2].strip() or "no usable sentence"
         raise UserError(
-            f"no vocabulary of {nbpe} pieces can be made of these texts ({reason}); "
-            "choose another --nbpe"
+            f"{nbpe} BPE tokens cannot be made from these texts ({reason}); choose "
+            "another --nbpe"
         ) from error
     processor = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
     pieces = [processor.id_to_piece(i) for i in range(processor.get_piece_size())]

@@ -1,1 +1,1 @@
-"""Training inside ESPnet: the task, the two phases, and the touch points."""
+"""Training inside ESPnet: the task, the two phases, and the changes to ESPnet."""

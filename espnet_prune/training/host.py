@@ -1,21 +1,22 @@
-"""Every place where the plugin touches ESPnet, in one list.
+"""All changes of the plugin to ESPnet.
 
-ESPnet has no entry points, so its tables are extended when their modules are imported,
-by whomever. Importing this module imports nothing of ESPnet.
+ESPnet has no entry points, so its tables are extended when their modules are imported.
+Importing this module does not import ESPnet.
 
 In every process that imports ``espnet_prune``, as soon as ESPnet's module is imported:
 
     espnet2.tasks.tts               ``tts_choices.classes``: the names of our models
     espnet2.tts.fastspeech2         our models are registered as virtual subclasses of
-                                    ``FastSpeech2``, for ESPnet's ``Text2Speech`` hands
-                                    the speed factor to instances of known classes only
+                                    ``FastSpeech2``, because ESPnet's ``Text2Speech``
+                                    passes the speed factor only to instances of known
+                                    classes
     espnet2.text.phoneme_tokenizer  ``g2p_choices`` and ``PhonemeTokenizer.__init__``:
                                     the g2p ``arpabet``; ESPnet has no table of g2p
     espnet2.text.cleaner            ``TextCleaner``: the cleaner ``lower_case``; ESPnet
                                     has no table of cleaners either
-    phonemizer                      the espeak-ng of a wheel
+    phonemizer                      the espeak-ng of a package
 
-Only where it is asked for:
+Only on request:
 
     the parser of our task          ``--cleaner`` takes ``lower_case``
                                     (``allow_cleaner``)
@@ -24,9 +25,9 @@ Only where it is asked for:
                                     (``use_task``)
     espnet2.train.trainer,          the name ``torch`` in these two modules, while a
     espnet2.main_funcs              model is being trained: ``save`` replaces a file
-        .average_nbest_models       only when it is whole (``whole_checkpoints``). The
+        .average_nbest_models       when it is complete (``whole_checkpoints``). The
                                     trainer has no hook for it, and ``torch.save``
-                                    itself stays what it is for everybody else.
+                                    itself is not changed for other code.
     attention layers of a model     ``__class__`` of ESPnet's attention, in the models
                                     that ``prune_self_attention`` is called for
                                     (``espnet_prune/attention.py``), and of the style
@@ -47,7 +48,7 @@ from typing import Any
 from espnet_prune.errors import UserError
 from espnet_prune.files import replace_when_written
 
-# Our names for YAML, and where the models are.
+# Names of our models in YAML, and their modules.
 MODELS = {
     "stylespeech": ("espnet_prune.model", "StyleSpeech"),
     "pruned_fastspeech2": ("espnet_prune.fastspeech2", "PrunedFastSpeech2"),
@@ -58,9 +59,9 @@ UNTESTED = "202612"
 
 
 def install() -> None:
-    """Extend ESPnet's modules, now if they are imported already, else when they are.
+    """Extend ESPnet's modules, now or when they are imported.
 
-    Doing it again changes nothing.
+    A second call changes nothing.
     """
     after_import("espnet2.tasks.tts", _register_models)
     after_import("espnet2.text.phoneme_tokenizer", _register_arpabet)
@@ -69,11 +70,11 @@ def install() -> None:
 
 
 def register(name: str, model: type) -> None:
-    """Let ``tts: NAME`` in YAML mean ``model``; doing it again changes nothing.
+    """Let ``tts: NAME`` in YAML mean ``model``; a second call changes nothing.
 
     Args:
         name: lower case, not one of ESPnet's own.
-        model: an ``AbsTTS`` that takes the call of FastSpeech2's ``inference``.
+        model: an ``AbsTTS`` whose ``inference`` has the arguments of FastSpeech2's.
 
     Raises:
         UserError: ESPnet defines the name itself, or it is not lower case.
@@ -90,7 +91,7 @@ def register(name: str, model: type) -> None:
             f"{model.__name__}"
         )
     if name != name.lower():
-        raise UserError(f"tts: {name} would never match: choose a lower-case name")
+        raise UserError(f"tts: {name} never matches: choose a lower-case name")
     if not issubclass(model, AbsTTS):
         raise TypeError(f"{model.__name__} is not an AbsTTS")
     tts_choices.classes[name] = model
@@ -99,19 +100,19 @@ def register(name: str, model: type) -> None:
 
 
 def is_ours(name: str) -> bool:
-    """Whether the plugin, not ESPnet, defines a model."""
+    """Return whether the plugin, not ESPnet, defines a model."""
     return name in MODELS or name in _registered
 
 
 def use_task(task: type) -> None:
-    """Let ESPnet's own commands, which look it up by name, run ``task``."""
+    """Let ESPnet's own commands run ``task``, which they look up by name."""
     module: Any = importlib.import_module("espnet2.tasks.tts")
     module.TTSTask = task
 
 
 @contextlib.contextmanager
 def whole_checkpoints() -> Iterator[None]:
-    """Let ESPnet's trainer write files that are whole or absent, in this context."""
+    """Let ESPnet's trainer write only complete files in this context."""
     from espnet2.main_funcs import average_nbest_models
     from espnet2.train import trainer
 
@@ -127,7 +128,7 @@ def whole_checkpoints() -> Iterator[None]:
 
 
 class _WholeSaves(types.ModuleType):
-    """``torch``, but for ``save``, which never leaves half a file behind."""
+    """``torch``, except that ``save`` never leaves a part of a file."""
 
     def __init__(self, torch: types.ModuleType):
         super().__init__(torch.__name__)
@@ -145,7 +146,7 @@ class _WholeSaves(types.ModuleType):
 
 
 def after_import(name: str, action: Callable[[Any], None]) -> None:
-    """Call ``action(module)`` once a module is imported, or now if it is already.
+    """Call ``action(module)`` when a module is imported, or now if it already is.
 
     It is called again whenever the module is reloaded.
     """
@@ -153,12 +154,12 @@ def after_import(name: str, action: Callable[[Any], None]) -> None:
     if _hook not in sys.meta_path:
         sys.meta_path.insert(0, _hook)
     if name in sys.modules:
-        # waits for another thread that is in the middle of this import
+        # wait for another thread that is importing it
         action(importlib.import_module(name))
 
 
 class _ImportHook(importlib.abc.MetaPathFinder):
-    """Finds nothing itself; adds an action to what the other finders find."""
+    """Adds an action to modules that the other finders find."""
 
     def __init__(self) -> None:
         self.actions: dict[str, Callable[[Any], None]] = {}
@@ -177,12 +178,12 @@ class _ImportHook(importlib.abc.MetaPathFinder):
 
 
 class _Loader(importlib.abc.Loader):
-    """Loads as ``loader`` does and then acts; no trace of it stays in the module."""
+    """Loads with ``loader`` and then acts; it leaves no trace in the module."""
 
     def __init__(self, loader, action: Callable[[Any], None]):
         self.loader, self.action = loader, action
 
-    def __getattr__(self, name: str) -> Any:  # what else a loader may be asked for
+    def __getattr__(self, name: str) -> Any:  # all other attributes of loaders
         return getattr(self.loader, name)
 
     def create_module(self, spec):
@@ -210,9 +211,9 @@ def _warn_of_untested() -> None:
     import espnet_prune
 
     if Version(espnet2.__version__) >= Version(UNTESTED):
-        # not by logging.warning: it would set up the logging that ESPnet sets up later
+        # not logging.warning, which would set up logging before ESPnet does
         logging.getLogger(__name__).warning(
-            "espnet_prune %s was not tested with ESPnet %s: should something fail, "
+            "espnet_prune %s was not tested with ESPnet %s: if something fails, "
             "install `espnet<%s`",
             espnet_prune.__version__,
             espnet2.__version__,
@@ -223,8 +224,8 @@ def _warn_of_untested() -> None:
 def _register_arpabet(tokenizers) -> None:
     """Let ``g2p: arpabet`` mean ``text.arpabet.to_tokens``.
 
-    ESPnet has a list of names for its options, and a constructor that knows what each
-    means.
+    ESPnet has a list of names for its options, and a constructor that knows their
+    meanings.
     """
     from espnet_prune.text import arpabet
 

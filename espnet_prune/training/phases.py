@@ -1,4 +1,4 @@
-"""What each phase of training means, and how the second one starts from the first.
+"""The two phases of training, and the start of phase 2 from phase 1.
 
 Differentiable pruning trains in two phases (Yoon et al., Interspeech 2023, Sec. 3.2):
 
@@ -26,7 +26,7 @@ PHASE1_RECORD = "phase1.yaml"
 
 
 def is_finished(config: dict[str, Any], progress: dict[str, Any]) -> bool:
-    """Tell whether a training came to its end; early stopping is one.
+    """Return whether a training is finished, also by early stopping.
 
     Args:
         config: settings of the training, ``config.yaml``.
@@ -55,21 +55,21 @@ def prepare_phase2(
 ) -> None:
     """Make the checkpoint that the first epoch of phase 2 resumes from.
 
-    It carries phase 1's weights, optimiser moments, scheduler position and gradient
-    scaler. Reporter and epoch count start anew, so that no epoch of phase 1 can become
-    the best model of phase 2 or enter its average. Beside it stands a record of the
-    checkpoint it came from. A phase 2 that has begun is left as it is.
+    It contains phase 1's weights, optimiser moments, scheduler position and gradient
+    scaler. Reporter and epoch count start again, so that no epoch of phase 1 can become
+    the best model of phase 2 or enter its average. A second file records the checkpoint
+    of phase 1. If phase 2 has begun already, nothing is changed.
 
     Args:
         phase1_dir: experiment folder of phase 1; may be None for a phase 2 that has
             begun.
         output_dir: experiment folder of phase 2.
-        tts: name of the model of phase 2, to be compared with that of phase 1.
-        tts_conf: its settings, likewise.
-        writes: check only if false, as all but the first of several processes do.
+        tts: name of the model of phase 2, which must be that of phase 1.
+        tts_conf: its settings, which must fit those of phase 1.
+        writes: if false, only check, as all processes except the first one do.
 
     Raises:
-        UserError: no usable phase 1 in ``phase1_dir``, or one of another model; or
+        UserError: ``phase1_dir`` has no usable phase 1, or one of another model; or
             ``output_dir`` was started from another phase 1.
 
     """
@@ -78,12 +78,12 @@ def prepare_phase2(
     if phase1_dir is None:
         if not checkpoint.exists():
             raise UserError(
-                f"phase 2 has nothing to start from: there is no {checkpoint} and no "
-                "phase-1 folder was named; pass --phase1_dir EXPERIMENT_OF_PHASE_1"
+                f"phase 2 cannot start: {checkpoint} is missing and --phase1_dir is "
+                "not given; pass --phase1_dir EXPERIMENT_OF_PHASE_1"
             )
         if not record.exists():
             raise UserError(
-                f"{output_dir} holds a phase 1: give phase 2 a folder of its own and "
+                f"{output_dir} contains a phase 1: give phase 2 its own folder and "
                 f"pass --phase1_dir {output_dir}"
             )
         return
@@ -100,7 +100,7 @@ def prepare_phase2(
         )
         if started_from != digest:
             raise UserError(
-                f"{output_dir} holds a phase 2 of another phase 1 than {source}; "
+                f"{output_dir} contains a phase 2 of another phase 1 than {source}; "
                 "remove that folder or choose another one for this phase 2"
             )
         return
@@ -139,7 +139,7 @@ def prepare_phase2(
 def _read_thresholds(
     weights: dict[str, torch.Tensor], tts_conf: dict[str, Any]
 ) -> dict[str, float]:
-    """Return the threshold of each layer in multiples of 1/N, as reports have it."""
+    """Return the threshold of each layer in multiples of 1/N, as in reports."""
     decoder_conf, encoder_conf = parse_encoder_pruning(
         tts_conf.get("pruning", "none"),
         tts_conf.get("pruning_conf"),
@@ -162,14 +162,14 @@ def _require_finished(
     if not is_finished(config, progress):
         raise UserError(
             f"phase 1 in {phase1_dir} was interrupted after epoch {progress['epoch']} "
-            f"of {config['max_epoch']}; run phase 1 again, it resumes where it stopped"
+            f"of {config['max_epoch']}; run phase 1 again, which continues it"
         )
 
 
 def _require_same_model(
     phase1_dir: str | Path, before: dict[str, Any], now: dict[str, Any]
 ) -> None:
-    """Refuse other weights, or another meaning of theta, than in phase 1.
+    """Refuse weights, or a meaning of theta, that differ from phase 1.
 
     Rates of dropout and weights of losses may change between the phases.
     """

@@ -1,8 +1,8 @@
 """ESPnet's text-to-speech task with the plugin's models, phases and vocoder.
 
-ESPnet spawns one process a GPU, which unpickles ``main_worker`` of the task by import.
-Importing this module imports the package, which registers the models, so that such a
-process knows them too.
+ESPnet spawns one process per GPU, which unpickles ``main_worker`` of the task by
+import. Importing this module imports the package, which registers the models, so that
+such a process knows them too.
 """
 
 import argparse
@@ -33,11 +33,11 @@ from espnet_prune.training.phases import prepare_phase2
 
 
 class PruneTrainer(Trainer):
-    """ESPnet's trainer whose checkpoints survive a kill while they are written."""
+    """ESPnet's trainer; a kill never leaves a broken checkpoint."""
 
     @classmethod
     def run(cls, *args, trainer_options, distributed_option, **kwargs) -> None:
-        """Train; mend first what an interruption has left out."""
+        """Train; first write the files that an interruption prevented."""
         if trainer_options.resume and distributed_option.dist_rank in (None, 0):
             mend_last_epoch(
                 Path(trainer_options.output_dir), trainer_options.best_model_criterion
@@ -52,14 +52,14 @@ class PruneTrainer(Trainer):
 
 
 def mend_last_epoch(folder: Path, best_model_criterion) -> None:
-    """Write what a kill left out behind the last checkpoint.
+    """Write the files of the last epoch that an interruption prevented.
 
     ESPnet saves ``checkpoint.pth``, then ``{epoch}epoch.pth``, then the links to the
     latest and the best models, and averages the best ones at the end; a resumed run
     begins with the next epoch.
 
     Args:
-        folder: experiment folder; nothing happens where it has no checkpoint.
+        folder: experiment folder; without a checkpoint in it, nothing happens.
         best_model_criterion: (train or valid, name, min or max) triples.
 
     """
@@ -89,7 +89,7 @@ def mend_last_epoch(folder: Path, best_model_criterion) -> None:
 
 
 class _Unsaid:
-    """Default of an option that tells silence from ``none``."""
+    """Default of an option, which differs from ``none``."""
 
     def __repr__(self) -> str:  # in --help
         return "as the model needs"
@@ -115,8 +115,8 @@ class PruneTTSTask(TTSTask):
             "--phase1_dir",
             type=str_or_none,
             default=None,
-            help="Phase 2 only (--tts_conf pruning_conf.phase=2): experiment folder of "
-            "the phase 1 to go on from",
+            help="Phase 2 only (--tts_conf pruning_conf.phase=2): experiment folder "
+            "of the phase 1 from which it starts",
         )
 
         for name, _, _ in VARIANCES:
@@ -126,7 +126,7 @@ class PruneTTSTask(TTSTask):
 
     @classmethod
     def get_parser(cls):
-        """Return ESPnet's parser; what the user leaves open is filled in."""
+        """Return ESPnet's parser; settings that are not given are filled in."""
         parser = super().get_parser()
         parse = parser.parse_known_args
 
@@ -142,7 +142,8 @@ class PruneTTSTask(TTSTask):
     def get_default_config(cls) -> dict[str, Any]:
         """Return the settings of ``--print_config``.
 
-        What follows from the data is left out, for whoever trains by what is printed.
+        Settings that follow from the data are left out, because the printed file may be
+        used with other data.
         """
         config = super().get_default_config()
         said = cls.get_parser().parse_known_args()[0]
@@ -166,7 +167,8 @@ class PruneTTSTask(TTSTask):
             cls.check_required_command_args(args)
             check_settings(args)
             if _phase(args) == 2 and not (args.collect_stats or args.dry_run):
-                spawns = args.multiprocessing_distributed  # one process a node is here
+                # this is one process per node
+                spawns = args.multiprocessing_distributed
                 rank = (get_node_rank if spawns else get_rank)(
                     args.dist_rank, args.dist_launcher
                 )
@@ -177,12 +179,12 @@ class PruneTTSTask(TTSTask):
                     args.tts_conf,
                     writes=rank in (None, 0),
                 )
-                args.resume = True  # it starts from the checkpoint prepared here
+                args.resume = True  # training starts from the checkpoint prepared here
         super().main(args=args)
 
     @classmethod
     def build_model(cls, args):
-        """Build the model and note which version of the plugin made it."""
+        """Build the model and log the version of the plugin that made it."""
         if is_ours(args.tts):
             args.tts_conf.setdefault("plugin_version", espnet_prune.__version__)
         return super().build_model(args)
@@ -191,7 +193,7 @@ class PruneTTSTask(TTSTask):
     def build_vocoder_from_file(
         cls, vocoder_config_file=None, vocoder_file=None, model=None, device="cpu"
     ):
-        """Build a vocoder, any that ``open_vocoder`` knows; None is Griffin-Lim."""
+        """Build any vocoder of ``open_vocoder``; None is Griffin-Lim."""
         if vocoder_file in (None, "none"):  # as tts.sh passes it
             vocoder_file = GRIFFIN_LIM
         features = describe_features(model.feats_extract)
@@ -199,7 +201,7 @@ class PruneTTSTask(TTSTask):
 
 
 def check_settings(args: argparse.Namespace) -> None:
-    """Refuse settings that would fail later, or train something else than meant.
+    """Refuse settings that would fail later or train another model than intended.
 
     Args:
         args: parsed options of training.
@@ -219,7 +221,7 @@ def check_settings(args: argparse.Namespace) -> None:
                 "stylespeech or pruned_fastspeech2, or leave the option out"
             )
         return
-    with torch.device("meta"):  # checks every setting without memory or time
+    with torch.device("meta"):  # this checks every setting without much memory or time
         model = tts_choices.get_class(args.tts)(idim=3, odim=80, **args.tts_conf)
     if args.phase1_dir is not None and _phase(args) != 2:
         raise UserError(
@@ -228,18 +230,18 @@ def check_settings(args: argparse.Namespace) -> None:
         )
     names = _data_names(args)
     if hasattr(model, "durations"):
-        unknown = not names  # only settings are asked for
+        unknown = not names  # only settings are printed
         check_variances(vars(args), model.durations, unknown or "durations" in names)
     if names and args.tts in MODELS:
         _require_statistics(args)
 
 
 def fill_in(args: argparse.Namespace) -> None:
-    """Fill in what the user has left open and our models need.
+    """Fill in settings that are not given and that our models need.
 
-    Durations are given where the data has them and learned otherwise. Pitch and energy
-    are extracted, averaged over tokens where durations are given, and normalised,
-    unless statistics are being collected. What the user has said is kept.
+    Durations are given if the data has them and learned otherwise. Pitch and energy are
+    extracted, averaged over tokens if durations are given, and normalised, unless
+    statistics are being collected. Settings of the user are kept.
 
     Args:
         args: parsed options of training; changed in place.
@@ -265,7 +267,7 @@ def fill_in(args: argparse.Namespace) -> None:
 
 
 def _data_names(args: argparse.Namespace) -> list[str]:
-    """Names of what the training data has; none if only settings are asked for."""
+    """Return the names of the training data; none if only settings are printed."""
     return [entry[1] for entry in args.train_data_path_and_name_and_type]
 
 
@@ -278,13 +280,13 @@ def _require_statistics(args: argparse.Namespace) -> None:
         ):
             raise UserError(
                 f"{name} has no statistics: run stage 6 with this configuration, name "
-                f"them by --{name}_normalize_conf stats_file=FILE, or set "
+                f"them with --{name}_normalize_conf stats_file=FILE, or set "
                 f"{name}_normalize: none"
             )
 
 
 def _phase(args: argparse.Namespace) -> int:
-    """Phase that the options ask for; 1 for a model without phases."""
+    """Return the phase in the options; 1 for a model without phases."""
     conf = args.tts_conf if is_ours(args.tts) else {}
     if conf.get("pruning") != "differentiable":
         return 1

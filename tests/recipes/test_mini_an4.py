@@ -91,7 +91,7 @@ def test_unseen_speakers_are_heard_by_both_vocoders(finished):
 def test_packed_model_loads_by_espnet_in_a_fresh_process(finished, tmp_path):
     folder, shown = finished
     archive = next(experiment(folder, 2).glob("*.zip"))
-    assert f"{archive}: loads, and says" in shown and "bit for bit" in shown
+    assert f"{archive}: loads, and produces" in shown and "bit for bit" in shown
     reference = next(folder.glob("dump/raw/test/data/**/*.flac"))
     subprocess.run(
         [sys.executable, "-c", SPEAK, str(archive), str(tmp_path), str(reference)],

@@ -4,7 +4,7 @@
 #   cuda_cmd     training (tts.sh appends --gpu)
 #   decode_cmd   decoding
 #
-# Each names one of ESPnet's job starters, all used alike:
+# Each names one of ESPnet's job starters, with the same usage:
 #   <cmd>.pl [options] JOB=1:<jobs> <log with JOB> <command with JOB>
 # They share --gpu N, --mem 4G, --num-threads N, --max-jobs-run N, --config FILE.
 
@@ -13,7 +13,7 @@ cmd_backend=${cmd_backend:-local}
 
 case ${cmd_backend} in
     local) _starter=run.pl ;; # processes of this machine, output in log files
-    # The same, output on the screen as well.
+    # The same, with output on the screen too.
     stdout) _starter=${ESPNET_ROOT}/utils/stdout.pl ;;
     sge) _starter=queue.pl ;; # qsub of Grid Engine; options in conf/queue.conf
     slurm) _starter=slurm.pl ;; # sbatch; partitions in conf/slurm.conf

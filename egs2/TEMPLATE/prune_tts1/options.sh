@@ -1,6 +1,6 @@
-# What the shell scripts of the recipes share: messages, options, and an end that their
-# children share too. To be sourced after `cd` to the recipe's folder; called_from names
-# the folder before, where it matters.
+# Functions of all shell scripts of the recipes: messages, options, and ending child
+# processes. Source it after `cd` to the recipe's folder; called_from is the folder
+# before.
 
 # The variables belong to the scripts that source this.
 # shellcheck disable=SC2154
@@ -23,15 +23,16 @@ show_help() {
     sed -n '2,/^$/s/^# \{0,1\}//p' "${script}"
 }
 
-# parse_options "$@": read options of the form --name value, where - may stand for _ in
-# the name. Lists of names say what becomes of them:
+# parse_options "$@": read options of the form --name value, where - is accepted for _
+# in the name. These lists of names determine their use:
 #   takes         the variable of this name is set
-#   shares        it is set, and the option is handed on
+#   shares        it is set, and the option is passed on
 #   flags         it is set; the value true may be left out
-#   caller_paths  a path that counts from where the script was called
-#   found_paths   the same if it exists there; else it counts from the recipe's folder
-# A function option_NAME is called with the value instead. All others are left in the
-# array `passed`, or refused if takes_all is false. No name or value is evaluated.
+#   caller_paths  a path that is relative to the folder of the caller
+#   found_paths   the same if it exists there, otherwise relative to the recipe's folder
+# A function option_NAME is called with the value instead. All other options are put
+# into the array `passed`, or refused if takes_all is false. No name or value is
+# evaluated.
 parse_options() {
     local name value
     passed=()
@@ -84,7 +85,7 @@ among() {  # whether word $1 is in the list $2
     return 1
 }
 
-# A path as seen from where the script was called, else from here.
+# Print a path relative to the folder of the caller, if it exists there.
 seen_from_caller() {
     case "$1" in
         /*) echo "$1" ;;
@@ -92,7 +93,7 @@ seen_from_caller() {
     esac
 }
 
-is_one_of() {  # refuse the value of option $1 unless it is one of the words behind
+is_one_of() {  # refuse the value of option $1 unless it is one of the other words
     local name=$1
     shift
     among "${!name}" "$*" || fail "--${name} is '${!name}': choose one of $*"
@@ -103,16 +104,16 @@ is_whole() {  # refuse the value of option $1 unless it is a whole number from $
         *) [ "${!1}" -ge "$2" ] || fail "--$1 is ${!1}: choose $2 or more" ;;
     esac
 }
-runs() {  # whether stage $1 is to be run
+runs() {  # whether stage $1 runs
     [ "${stage}" -le "$1" ] && [ "${stop_stage}" -ge "$1" ]
 }
 files_of() {  # names of the files in folder $1, without their endings
     find -L "$1" -name '*.*' -type f | sed 's|.*/||; s|\.[^.]*$||' | sort | xargs
 }
 
-# end_with_children "$@": from here on, ending this script ends all that it has started.
-# bash by itself would wait for a training to end first, or leave it behind. So the
-# script starts itself once more, and waits for that.
+# end_with_children "$@": from here on, ending this script ends all its child processes.
+# bash alone would wait for a training to end first, or leave it running. So the script
+# starts itself again, and waits for that process.
 end_with_children() {
     local child status=0
     [ "${PRUNE_GUARD:-}" != "${PPID}" ] || return 0
@@ -127,10 +128,10 @@ end_with_children() {
 stopped() {
     trap '' INT TERM HUP
     end_tree "$1"
-    echo "${0##*/}: stopped; call it again with the same options to go on" >&2
+    echo "${0##*/}: stopped; call it again with the same options to continue" >&2
     exit "$2"
 }
-end_tree() {  # end process $1 and all that it has started
+end_tree() {  # end process $1 and all its child processes
     local child
     kill -STOP "$1" 2> /dev/null || return 0  # so that it starts nothing more
     for child in $(pgrep -P "$1"); do

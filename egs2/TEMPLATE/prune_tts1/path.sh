@@ -10,13 +10,13 @@ _checkout=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../../..
 if [ -e "${_checkout}/tools/env.sh" ]; then
     . "${_checkout}/tools/env.sh"
 elif [ -z "${ESPNET_ROOT:-}" ]; then
-    # With ESPNET_ROOT set, the python3 on PATH is taken to have the package.
+    # If ESPNET_ROOT is set, the package must be installed for the python3 on PATH.
     echo "path.sh: error: nothing is set up here; run egs2/setup.sh first" >&2
     return 2
 fi
 
-# ESPnet's scripts expect these beside path.sh; links to folders elsewhere are not
-# committed, for they differ from machine to machine.
+# ESPnet's scripts expect these next to path.sh. The links are not committed, because
+# they differ between machines.
 for _name in utils steps scripts pyscripts; do
     _target=${ESPNET_ROOT}/egs2/TEMPLATE/asr1/${_name}
     if [ ! -d "${_target}" ]; then
@@ -30,13 +30,13 @@ done
 unset _checkout _name _target
 
 export LC_ALL=C
-# Non-ASCII text is read and written all the same.
+# Read and write non-ASCII text.
 export PYTHONIOENCODING=UTF-8
-# Several jobs share a machine, and threads of small models wait more than they work;
-# set it higher to train a large model on a CPU.
+# Several jobs share a machine, and more threads hardly speed up small models; increase
+# it to train a large model on a CPU.
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
-# As ESPnet: set it where the network of a cluster has other names.
+# ESPnet's default; change it if the cluster's network devices have other names.
 export NCCL_SOCKET_IFNAME=${NCCL_SOCKET_IFNAME:-^lo,docker,virbr,vmnet,vboxnet}
 
-# The last word is the recipe's.
+# The recipe can override these settings.
 if [ -e local/path.sh ]; then . local/path.sh; fi

@@ -3,24 +3,24 @@
 #
 # Usage: prune_tts.sh [options]
 #
-# Takes every option of ESPnet's tts.sh and hands it on, and these:
+# Accepts every option of ESPnet's tts.sh, and these:
 #   --stage N          first stage to run (default: 1)
 #   --stop_stage N     last stage to run (default: 10000)
-#   --phase 1|2|both   what stage 7 trains of a model of two phases (default: both)
+#   --phase 1|2|both   phases that stage 7 trains (default: both)
 #   --phase1_epochs N  epochs of phase 1, out of the max_epoch of the training
-#                      configuration (default: 40/300 of them, as in the paper); of no
-#                      effect on models of one phase
-#   --vocoders "V ..." vocoders to decode with: griffin_lim, hifigan, the folder of a
-#                      HiFi-GAN, or the .pkl of a ParallelWaveGAN (default: griffin_lim)
-#   --nbpe N           pieces of --token_type bpe, which tts.sh itself cannot make
-#                      (default: 100)
+#                      configuration (default: 40/300 of them, as in the paper);
+#                      ignored for models with one phase
+#   --vocoders "V ..." vocoders to use, separated by spaces: griffin_lim, hifigan, the
+#                      folder of a HiFi-GAN, or the .pkl of a ParallelWaveGAN
+#                      (default: griffin_lim)
+#   --nbpe N           number of BPE tokens, with --token_type bpe (default: 100)
 #   --train_overlays "FILE ..."
 #                      YAML files of settings that differ from --train_config, merged
 #                      over it into EXPDIR/configs/NAME_OVERLAYS.yaml, which gives the
 #                      experiment its name
 #   --skip_scoring true|false
-#                      leave out the scores of stage 9 (default: true; false in tts.sh,
-#                      but the scorers are packages that set-up does not install)
+#                      leave out the scores of stage 9 (default: true; tts.sh has false,
+#                      because set-up does not install the scorers)
 #   --skip_packing true|false
 #                      leave out stage 10 (default: true, as in tts.sh)
 #   --card_args "..."  more options of `espnet-prune card`, for instance
@@ -29,7 +29,7 @@
 # Stages, the same as those of tts.sh:
 #    1  data preparation by local/data.sh
 #    2  format wav.scp to one sampling rate
-#    3  speaker embeddings, if asked for
+#    3  speaker embeddings, with --use_spk_embed true
 #    4  remove long and short data; with --teacher_dumpdir, durations in frames of sets
 #       that have them in seconds (data/SET/token_ends)
 #    5  token list
@@ -40,14 +40,14 @@
 #    8  decoding of --test_sets with each of --vocoders
 #    9  scores of that speech (--skip_scoring false), and reports: thresholds, kept share
 #       and attention maps as tables and pictures
-#   10  packing, model card, and a check that the packed model says the same
+#   10  packing, model card, and a check that the packed model produces the same samples
 #       (--skip_packing false)
-#   11  upload (--skip_upload_hf false)
+#   11  upload, with --skip_upload_hf false
 #
 # Folders: phase 1 is EXP_phase1, phase 2 is EXP_phase2; a model of one phase is EXP,
-# which is --tts_exp or EXPDIR/tts_TAG; TAG is --tag, or made of --train_config,
-# --token_type, --cleaner, --g2p and --train_args. Training that was interrupted goes on
-# when its stage is run again with the same options.
+# which is --tts_exp or EXPDIR/tts_TAG; TAG is --tag, or made from --train_config,
+# --token_type, --cleaner, --g2p and --train_args. To continue an interrupted training,
+# run its stage again with the same options.
 
 # options.sh reads and sets variables by their names.
 # shellcheck disable=SC2034,SC2154
@@ -58,7 +58,7 @@ set -o pipefail
 
 . "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/options.sh"
 
-# Options of this script, and those of tts.sh that it has to know as well.
+# Options of this script, and those of tts.sh that it also needs.
 stage=1
 stop_stage=10000
 phase=both
@@ -107,7 +107,7 @@ card_args=
 use_spk_embed=false
 spk_embed_tag=espnet_spk
 
-# Handed on stage by stage, or ours.
+# Options that this script passes to single stages, or uses itself.
 takes="stage stop_stage phase phase1_epochs vocoders nbpe train_overlays python train_args
     tag tts_exp test_sets teacher_dumpdir inference_tag skip_packing skip_scoring card_args"
 shares="srctexts expdir dumpdir train_config train_set valid_set fs n_fft n_shift win_length
@@ -119,7 +119,7 @@ option_config() { fail "--config would run a file as a script: give its options 
 parse_options "$@"
 end_with_children "$@"
 
-# tts.sh evaluates its options, and its job starter hands them to a shell.
+# tts.sh evaluates its options, and its job starter passes them to a shell.
 values=("${passed[@]}")
 for name in ${takes}; do
     [ "${name}" = card_args ] || values+=("--${name}" "${!name}")
@@ -136,7 +136,7 @@ log "$0 $*"
 . ./path.sh
 . ./cmd.sh
 # ESPnet's scripts look for C.UTF-8, which newer systems list as C.utf8; without it they
-# refuse texts with letters beyond ASCII.
+# refuse texts with non-ASCII letters.
 locale() { command locale "$@" | sed 's/^C\.utf8$/C.UTF-8/'; }
 export -f locale
 case "${num_nodes}:${cmd_backend:-}" in
@@ -160,10 +160,10 @@ if [ -n "${train_overlays}" ]; then
     passed+=(--train_config "${train_config}")
 fi
 
-# What is to be done, checked before anything is.
+# Check all settings before any stage runs.
 to_check=(--train_config "${train_config}" --teacher_dumpdir "${teacher_dumpdir}")
 [ -z "${phase1_epochs}" ] || to_check+=(--phase1_epochs "${phase1_epochs}")
-features=  # as tts.sh will say them
+features=  # the features, as tts.sh passes them to training
 if runs 8 && [ "${feats_type}:${feats_extract}" = raw:fbank ]; then
     to_check+=(--vocoders "${vocoders}")
     for setting in fs="${fs}" n_fft="${n_fft}" hop_length="${n_shift}" \
@@ -176,13 +176,13 @@ plan=$(python3 -m espnet_prune plan "${to_check[@]}" \
 pruning=
 epochs=
 phase2_epochs=0
-while IFS='=' read -r name value; do  # lines of text, of which nothing is run
+while IFS='=' read -r name value; do  # these are lines of text, which are not evaluated
     case "${name}" in
         pruning|epochs|phase1_epochs|phase2_epochs) printf -v "${name}" '%s' "${value}" ;;
     esac
 done <<< "${plan}"
 
-# The name that tts.sh would give the experiment.
+# The name of the experiment in tts.sh.
 if [ -z "${tts_exp}" ]; then
     if [ -z "${tag}" ]; then
         tag="$(basename "${train_config:-train}" .yaml)_${feats_type}_${token_type}"
@@ -214,7 +214,7 @@ train() {  # train EXP OPTIONS...
     mkdir -p "$1"
     show_progress "$1" &
     progress=$!
-    disown "${progress}"  # bash would report how it ended
+    disown "${progress}"  # otherwise bash would report that it was ended
     run_tts 7 --tts_exp "$1" --teacher_dumpdir "${teacher_dumpdir}" \
         --train_args "${train_args} ${*:2}" || status=$?
     end_tree "${progress}"
@@ -310,7 +310,7 @@ if runs 9; then
     fi
 fi
 
-spembs() {  # option that names the speaker embeddings of test set $1, if there are any
+spembs() {  # the option for the speaker embeddings of test set $1, if there are any
     ! "${use_spk_embed}" \
         || echo "--spembs ${dumpdir}/${spk_embed_tag}/$1/${spk_embed_tag}.scp"
 }
@@ -330,7 +330,7 @@ if runs 9 && ! "${skip_eval}"; then
     scores=(--scores)
     for dset in ${test_sets}; do
         tables="${final_exp}/scores/${dset}"
-        [ ! -e "${tables}/scores.md" ] || scores+=("${tables}")  # whole, if there
+        [ ! -e "${tables}/scores.md" ] || scores+=("${tables}")  # complete if it exists
     done
     # shellcheck disable=SC2046,SC2086
     python3 -m espnet_prune report "${experiments[@]}" "${scores[@]}" \
@@ -347,7 +347,7 @@ model_card() {  # model_card OPTIONS...
 
 if runs 10 && ! "${skip_packing}"; then
     packed="${final_exp}/${final_exp##*/}_${inference_model%.*}.zip"
-    mkdir -p "${final_exp}/images"  # packed whether ESPnet drew any or not
+    mkdir -p "${final_exp}/images"  # tts.sh packs this folder, so it must exist
     run_tts 10 --tts_exp "${final_exp}" --skip_packing false
     # tts.sh does not know of this file; in the archive, ESPnet finds it by its name
     [ -z "${bpemodel}" ] || python3 -c "import sys, zipfile

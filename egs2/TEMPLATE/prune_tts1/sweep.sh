@@ -1,28 +1,28 @@
 #!/usr/bin/env bash
-# Trains a recipe's model at every point of a grid and puts the results side by side.
+# Trains a recipe's model for every combination of settings and compares the results.
 #
 # Usage: sweep.sh [options]
 #
 # Called in the folder of any recipe whose stages 1 to 6 are done. Runs run.sh (or
-# prune_tts.sh, where there is none) from stage 7 for every combination of:
-#   --sparsity_ratios "R ..."  of differentiable pruning; none and vanilla are points
-#                              too, without a phase 1 (default: 0.50 0.45 0.40)
+# prune_tts.sh, if there is no run.sh) from stage 7 for every combination of:
+#   --sparsity_ratios "R ..."  of differentiable pruning; none and vanilla are
+#                              allowed too, without phase 1 (default: 0.50 0.45 0.40)
 #   --phase1_epochs "N ..."    lengths of phase 1 in epochs (default: the recipe's)
 #   --seeds "N ..."            seeds of training (default: 0)
 #
-#   --sweep_dir FOLDER         of all experiments and of report/ (default: exp/sweep)
-#   --stop_stage N             last stage of each point: 7 trains, 8 speaks as well
+#   --sweep_dir FOLDER         for all experiments and report/ (default: exp/sweep)
+#   --stop_stage N             last stage of each point: 7 trains, 8 also speaks
 #                              (default: 8)
 #   --train_args "..."         options of training for all points
 #   --test_data FOLDER         Kaldi folder of a zero-shot test set that stage 8 decodes,
 #                              for attention maps and scores (default: the first one)
-#   --score true|false         score what the points say (default: false)
-#   --dry_run                  show what is going to be run, check its settings, and end
+#   --score true|false         score the speech of the points (default: false)
+#   --dry_run                  show the points, check their settings, and end
 #
-# All other options go to run.sh. A point that was finished with the same options is
-# skipped, one that was interrupted goes on: call it again with more points to add
-# them. A sweep at another rate, of other data or of another configuration has its own
-# --sweep_dir. Results, of seeds as mean and standard deviation, are in SWEEP_DIR/report.
+# All other options go to run.sh. Points that were finished with the same options are
+# skipped, interrupted ones continue, and you can add points in another call. A sweep
+# with another rate, other data or another configuration needs its own --sweep_dir.
+# Results, with mean and standard deviation over seeds, are in SWEEP_DIR/report.
 
 # options.sh reads and sets variables by their names.
 # shellcheck disable=SC2034,SC2154
@@ -48,7 +48,7 @@ fs=
 takes="sparsity_ratios phase1_epochs seeds sweep_dir stop_stage train_args test_data score"
 shares="dumpdir fs"
 flags=dry_run
-option_stage() { fail "a sweep begins at stage 7: run stages 1 to 6 by run.sh first"; }
+option_stage() { fail "a sweep starts at stage 7: run stages 1 to 6 with run.sh"; }
 option_tag() { fail "a sweep names its experiments itself: leave --tag out"; }
 option_tts_exp() { fail "a sweep names its experiments itself: leave --tts_exp out"; }
 option_phase() { fail "a point of a sweep has all its phases: leave --phase out"; }
@@ -84,9 +84,9 @@ is_one_of score true false
 [ "${score}" = false ] || [ "${stop_stage}" -ge 8 ] \
     || fail "--score needs the speech of stage 8: choose --stop_stage 8"
 [ -z "${test_data}" ] || [ -e "${test_data}/text" ] \
-    || fail "--test_data ${test_data} holds no text: give a Kaldi folder"
+    || fail "--test_data ${test_data} contains no text: give a Kaldi folder"
 
-# The points. Seeds come last, so that a sweep that is cut short has every R once.
+# The points. Seeds come last, so that an interrupted sweep has every R once.
 points=()
 for seed in ${seeds}; do
     for length in ${phase1_epochs:-default}; do
@@ -121,13 +121,13 @@ describe() {  # set options, the command line of run.sh for point $1
         --train_args "${train_args:+${train_args} }${given}")
     [ -z "${length}" ] || options+=(--phase1_epochs "${length}")
 }
-final() {  # folder of the trained model of point $1, if it is there
+final() {  # print the folder of the trained model of point $1, if it exists
     local folder
     for folder in "${sweep_dir}/$1"_phase2 "${sweep_dir}/$1"_phase1 "${sweep_dir}/$1"; do
         [ ! -e "${folder}/config.yaml" ] || { echo "${folder}"; return; }
     done
 }
-record() {  # what finished point $1 has made, which may be removed, and its options
+record() {  # print the folder and the options of finished point $1
     printf '%s\n' "$(final "$1")" --stop_stage "${stop_stage}" "${options[@]}"
 }
 state() {  # state of point $1
@@ -141,9 +141,9 @@ state() {  # state of point $1
         echo new
     fi
 }
-model_options() {  # options of run.sh, but for those that make no other model
+model_options() {  # options of run.sh, except those that do not change the model
     local i kept
-    # a longer training goes on where a shorter one ended
+    # a longer training continues a shorter one
     kept=$(sed -E 's/--max_epoch[ =]+[0-9]+//; s/^ +| +$//g' <<< "${train_args}")
     [ -z "${kept}" ] || echo "--train_args ${kept}"
     for ((i = 0; i < ${#passed[@]}; i += 2)); do
@@ -155,7 +155,7 @@ model_options() {  # options of run.sh, but for those that make no other model
     done | sort
 }
 
-# ESPnet would go on with a model of the one kind under the options of the other.
+# ESPnet would continue a model with options of another one.
 if [ -e "${sweep_dir}/options" ] \
     && [ "$(cat "${sweep_dir}/options")" != "$(model_options)" ]; then
     begun_with=$(paste -sd " " "${sweep_dir}/options")
@@ -178,8 +178,8 @@ done
 . ./path.sh
 
 if [ "${left}" -gt 0 ]; then
-    # No stage has this number: run.sh checks its settings and ends. What can fail in
-    # one point and not in another is the length of phase 1.
+    # No stage has this number, so run.sh only checks its settings. Points differ in
+    # nothing else that can fail than the length of phase 1.
     checked=()
     ends=$(tr ' ' '\n' <<< "${phase1_epochs}" | sort -n | sed -n '1p;$p' | uniq)
     for length in ${ends}; do
@@ -195,7 +195,7 @@ if [ "${left}" -gt 0 ]; then
     done
 fi
 if "${dry_run}"; then
-    log "Dry run: ${left} of ${#points[@]} points are to be run"
+    log "Dry run: ${left} of ${#points[@]} points would run"
     exit 0
 fi
 
@@ -214,7 +214,7 @@ for point in "${points[@]}"; do
     "${script}" "${options[@]}" --stage 7 --stop_stage "${stop_stage}" || status=$?
     if [ "${status}" -ne 0 ]; then
         log "Point ${point} has ended with an error, see above and" \
-            "${sweep_dir}/${point}*/train.log; call sweep.sh again to go on" >&2
+            "${sweep_dir}/${point}*/train.log; call sweep.sh again to continue" >&2
         exit "${status}"
     fi
     record "${point}" > "${sweep_dir}/${point}.done"
@@ -233,15 +233,15 @@ if [ -z "${test_data}" ] && [ "${stop_stage}" -ge 8 ]; then
     done
 fi
 if "${score}"; then
-    [ -n "${test_data}" ] || fail "nothing to score by: name the folder by --test_data"
+    [ -n "${test_data}" ] || fail "no test set for scores: name it with --test_data"
     systems=()
     for point in "${points[@]}"; do
         wavs=("$(final "${point}")"/*/"$(basename "${test_data}")"/wav)
-        [ -d "${wavs[0]}" ] || fail "${wavs[0]} is not there: decode it by stage 8"
+        [ -d "${wavs[0]}" ] || fail "${wavs[0]} is missing: decode it with stage 8"
         [ "${#wavs[@]}" -eq 1 ] || log "scoring ${wavs[-1]}, one vocoder of several"
         systems+=(--system "${point}=${wavs[-1]}")
     done
-    log "Scoring what ${#points[@]} points say of ${test_data}"
+    log "Scoring the speech of ${#points[@]} points on ${test_data}"
     python3 -m espnet_prune score --data_dir "${test_data}" \
         --output_dir "${sweep_dir}/scores" "${systems[@]}"
 fi
@@ -253,7 +253,7 @@ python3 -m espnet_prune sweep "${sweep_dir}" ${scores[@]+"${scores[@]}"} \
     --output_dir "${sweep_dir}/report"
 if [ -n "${test_data}" ]; then
     shown=()
-    for point in "${points[@]}"; do  # of the first seed and length
+    for point in "${points[@]}"; do  # with the first seed and length
         [ "${point##*_s}" = "${seeds%% *}" ] || continue
         [[ "${point}" != *_p* || "${point}" == *_p"${phase1_epochs%% *}"_* ]] || continue
         shown+=("$(final "${point}")")

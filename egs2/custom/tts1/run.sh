@@ -1,33 +1,35 @@
 #!/usr/bin/env bash
-# Bring your own corpus: checks a folder of speech, trains on it, and speaks in voices
-# that training has not heard.
+# Your own corpus: checks a folder of speech, trains on it, and speaks in voices that
+# are not in training.
 #
 # Usage: run.sh --train_data FOLDER [options]
 #
 #   --train_data FOLDER  recordings and texts: wav.scp, utt2spk and text (Kaldi),
-#                        SPEAKER/NAME.wav (or .flac) beside SPEAKER/NAME.txt, or
-#                        SPEAKER/metadata.csv beside SPEAKER/wavs/NAME.wav
-#   --eval_data FOLDER   the same, of speakers to imitate, who are not in --train_data;
-#                        needs no texts (default: speakers of --train_data, held out)
+#                        SPEAKER/NAME.wav (or .flac) with SPEAKER/NAME.txt, or
+#                        SPEAKER/metadata.csv with SPEAKER/wavs/NAME.wav
+#   --eval_data FOLDER   the same, with the speakers to imitate; they must not be in
+#                        --train_data. Texts are not needed (default: speakers of
+#                        --train_data, held out)
 #   --eval_speakers N    unseen speakers to evaluate (default: all of --eval_data, at
 #                        most 10; without it a tenth of the speakers, 2 to 10)
 #   --seen_speakers N    training speakers to evaluate, 0 for none (default: as many)
-#   --test_texts FILE    sentences to say, one a line (default: local/sentences.txt)
-#   --num_texts N        sentences a speaker says, 0 for all (default: 20)
-#   --split_seed N       of the draw of speakers, dev and references (default: 0)
+#   --test_texts FILE    sentences to speak, one per line (default: local/sentences.txt)
+#   --num_texts N        sentences per speaker, 0 for all (default: 20)
+#   --split_seed N       for the draw of speakers, dev and references (default: 0)
 #   --preset small|full  conf/train_small.yaml, for a CPU or an hour of speech, or
 #                        conf/train.yaml, the paper's dimensions, with learned durations
 #                        and mixed precision, for a GPU (default: small)
 #   --system NAME        a file of conf/systems, one of the paper's: baseline, vp,
 #                        dp_r0.50, dp_r0.45, dp_r0.40, dp_r0.45_wo_hard,
-#                        dp_r0.45_wo_sparsity (default: as the preset, dp_r0.45)
+#                        dp_r0.45_wo_sparsity (default: that of the preset, dp_r0.45)
 #   --durations learned|aligned
-#                        learned inside the model, or found beforehand by PocketSphinx,
-#                        for English phonemes only (default: learned)
+#                        learned inside the model, or found before by PocketSphinx, for
+#                        English phonemes only (default: learned)
 #
-# Everything else goes to prune_tts.sh, see prune_tts.sh --help; for instance --stage,
+# All other options go to prune_tts.sh, see prune_tts.sh --help; for instance --stage,
 # --ngpu, --token_type, --g2p, --lang, --fs, --max_wav_duration, --train_args. Files are
-# looked for where you call from, then here; data/, dump/ and exp/ are made here.
+# searched in the folder from which you call, then in this one. data/, dump/ and exp/
+# are written here.
 
 # options.sh reads and sets variables by their names.
 # shellcheck disable=SC2034,SC2154
@@ -40,7 +42,7 @@ called_from=${PWD}
 cd "$(dirname "$(readlink -f "$0")")"
 . ../../TEMPLATE/prune_tts1/options.sh
 
-# Options of local/prepare.py; an empty one is left to it.
+# Options of local/prepare.py; it sets empty ones.
 train_data=
 eval_data=
 eval_speakers=
@@ -48,7 +50,7 @@ seen_speakers=
 test_texts=
 num_texts=
 split_seed=
-# Options that both it and the pipeline have to know.
+# Options of both local/prepare.py and the pipeline.
 nj=$(env -u OMP_NUM_THREADS nproc)
 lang=en
 fs=22050
@@ -59,7 +61,7 @@ token_type=phn
 g2p=espeak_ng_english_us_vits
 cleaner=none
 expdir=exp
-# Our own.
+# Options of this script.
 preset=small
 system=
 durations=learned
@@ -75,8 +77,8 @@ parse_options "$@"
 
 is_one_of preset small full
 is_one_of durations learned aligned
-# The paper's configuration, which has given durations and no mixed precision, and what
-# is different for a corpus of one's own.
+# The paper's configuration, which has given durations and no mixed precision, and its
+# changes for your own corpus.
 case "${preset}" in
     small)
         ngpu=0
@@ -92,7 +94,7 @@ if [ -n "${system}" ]; then
     is_one_of system $(files_of conf/systems)
     overlays+=" conf/systems/${system}.yaml"
 fi
-# Writes its arguments as a JSON array of strings, for local/data.sh.
+# Print the arguments as a JSON array of strings, for local/data.sh.
 as_json() {
     local array='' word
     for word in "$@"; do

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The paper's experiment: trains one of its systems on LibriTTS (train-clean-100 and
-# train-clean-360) and speaks in the voices of test-clean, who are not in training.
+# train-clean-360) and speaks in the voices of test-clean, which are not in training.
 #
 # Usage: run.sh [options]
 #
@@ -15,13 +15,13 @@
 #                        16000                  as in the paper
 #                        22050                  for the public HiFi-GAN
 #                        24000                  for ESPnet's ParallelWaveGAN models
-#   --durations KIND   given: by the labels of kan-bayashi/LibriTTSLabel (default), or
-#                      learned inside the model, for which no labels are needed
+#   --durations KIND   given by the labels of kan-bayashi/LibriTTSLabel (default), or
+#                      learned inside the model, which needs no labels
 #
-# Where the corpora are is said in db.sh; by default LibriTTS is downloaded, 38 GB.
-# Everything else goes to prune_tts.sh, see prune_tts.sh --help; for instance --stage,
-# --ngpu, --num_nodes, --nj, --vocoders, --train_args. data/ is for all systems and
-# rates, dump/HZ and exp/HZ for all systems of a rate.
+# db.sh names the folders of the corpora. By default, LibriTTS is downloaded (38 GB).
+# All other options go to prune_tts.sh, see prune_tts.sh --help; for instance --stage,
+# --ngpu, --num_nodes, --nj, --vocoders, --train_args. All systems and rates share
+# data/. All systems of one rate share dump/HZ and exp/HZ.
 
 # options.sh reads and sets variables by their names.
 # shellcheck disable=SC2034,SC2154

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Every part of the project on seven real recordings, in minutes, on a CPU. Speaks in the
-# voices of the two test speakers, who are not in the training data.
+# Runs every part of the project on seven real recordings, in minutes, on a CPU. Speaks
+# in the voices of the two test speakers, who are not in the training data.
 #
 # Usage: run.sh [options]
 #

@@ -1,34 +1,34 @@
 #!/usr/bin/env bash
-# Zero-shot evaluation: lets trained models speak in voices that training has not heard,
-# scores what they say, and writes one table. Nothing is trained.
+# Zero-shot evaluation: trained models speak in unseen voices; their speech is scored.
+# Writes one table, and trains nothing.
 #
 # Usage: run.sh --corpus_dir FOLDER --model MODEL [--model MODEL ...] [options]
 #
 #   --model [NAME=]MODEL  an experiment folder, a packed zip or a tag of the model zoo;
-#                         several give one table, with differences to the first
+#                         with several, the table has differences to the first
 #   --corpus vctk|librispeech|libritts
 #                         VCTK (default), LibriSpeech test-other, or the seen speakers of
 #                         LibriTTS train-clean-100
-#   --corpus_dir FOLDER   where the corpus was unpacked
+#   --corpus_dir FOLDER   folder of the unpacked corpus
 #   --part NAME           another part of librispeech or libritts
-#   --list FILE           who says what with which reference, in place of the pinned list
-#                         (vctk) or the drawn one; columns as in local/vctk_108.tsv
-#   --test_texts FILE     sentences that every speaker says, one a line; without
-#                         recordings of them, there are no rows of ground truth
+#   --list FILE           your own list of speakers, texts and references (default: the
+#                         fixed list of vctk, or a drawn one); see local/vctk_108.tsv
+#   --test_texts FILE     sentences that every speaker speaks, one per line; the table
+#                         then has no ground truth
 #   --num_speakers N      speakers to draw, 0 for all (default: 0; libritts: 100)
-#   --texts_per_speaker N sentences a speaker of a drawn list says (default: 3)
-#   --seed N              of what is drawn (default: 0)
-#   --skip_faulty true    leave out whose reference is missing or short, do not stop
+#   --texts_per_speaker N sentences per speaker of a drawn list (default: 3)
+#   --seed N              for drawing speakers, texts and references (default: 0)
+#   --skip_faulty true    skip speakers whose reference is missing or too short
 #   --vocoder NAME        hifigan, hifigan_ljspeech, griffin_lim, the folder of a
 #                         HiFi-GAN, or the .pkl of a ParallelWaveGAN (default: hifigan)
 #   --inference_model FILE  weights in the experiment folders (default:
 #                         train.loss.ave.pth)
-#   --batch_size N        utterances said at once (default: 8)
-#   --device cpu|cuda     where they are said (default: cpu)
-#   --metrics "M ..."     columns (default: see python3 -m espnet_prune score --help)
-#   --nj N                processes that score (default: one a core, at most 8)
+#   --batch_size N        utterances that are computed together (default: 8)
+#   --device cpu|cuda     device of synthesis (default: cpu)
+#   --metrics "M ..."     columns (default: see espnet-prune score --help)
+#   --nj N                processes of scoring (default: one per core, at most 8)
 #   --tag NAME            of the folders (default: from corpus, part, list and texts)
-#   --expdir FOLDER       (default: exp)
+#   --expdir FOLDER       folder of results (default: exp)
 #   --stage N             first stage (default: 1)
 #   --stop_stage N        last stage (default: 4)
 #
@@ -38,7 +38,7 @@
 #   3  recordings of the texts through mel and vocoder
 #                                                    EXPDIR/TAG/ground_truth_mel_*/wav
 #   4  scores and table                              EXPDIR/TAG/scores/scores.md
-# Each goes on where it was interrupted; what is finished is not done again.
+# Each stage continues after an interruption and skips finished work.
 
 # options.sh reads and sets variables by their names.
 # shellcheck disable=SC2034,SC2154
@@ -51,7 +51,7 @@ called_from=${PWD}
 cd "$(dirname "$(readlink -f "$0")")"
 . ../../TEMPLATE/prune_tts1/options.sh
 
-# Options of local/prepare.py; an empty one is left to it.
+# Options of local/prepare.py; it sets empty ones.
 corpus=vctk
 corpus_dir=
 part=
@@ -61,7 +61,7 @@ num_speakers=
 texts_per_speaker=
 seed=
 skip_faulty=
-# Our own.
+# Options of this script.
 models=()
 vocoder=hifigan
 inference_model=
@@ -69,7 +69,7 @@ batch_size=8
 device=cpu
 metrics=
 nj=$(env -u OMP_NUM_THREADS nproc)
-[ "${nj}" -le 8 ] || nj=8        # of up to 2 GB of memory each
+[ "${nj}" -le 8 ] || nj=8        # each needs up to 2 GB of memory
 tag=
 expdir=exp
 stage=1
@@ -83,7 +83,7 @@ option_model() { models+=("$1"); }
 parse_options "$@"
 end_with_children "$@"
 
-stem() {  # name of a file without folder and ending
+stem() {  # print the name of a file without folder and ending
     local file="${1##*/}"
     echo "${file%.*}"
 }
@@ -122,13 +122,13 @@ for model in ${models[@]+"${models[@]}"}; do
     fi
     case "${model_name}" in
         scores|ground_truth*|.*|*'|'*)
-            fail "no model can be called ${model_name}: give --model NAME=MODEL" ;;
+            fail "the name ${model_name} cannot be used: give --model NAME=MODEL" ;;
     esac
     for other in ${names[@]+"${names[@]}"}; do
         [ "${other}" != "${model_name}" ] || fail "two models are called ${other}: give" \
             "--model NAME=MODEL"
     done
-    # Said here, not when the models before it have spoken for hours.
+    # Check this now, not after the other models have spoken for hours.
     if [ -d "${model}" ]; then
         [ -e "${model}/config.yaml" ] || fail "${model} has no config.yaml: name an" \
             "experiment folder (exp/tts_...), a packed zip or a tag"
@@ -180,7 +180,7 @@ if runs 1; then
 fi
 [ -e "${data}/text" ] || fail "${data} is missing; run stage 1 first"
 
-# Of the commands that make speech.
+# Options of the commands that make speech.
 speech=(--data_dir "${data}" --vocoder "${vocoder}" --device "${device}")
 [ -z "${inference_model}" ] || speech+=(--model_file "${inference_model}")
 
@@ -216,7 +216,7 @@ if runs 4; then
             "stage 2 for --model ${names[i]}"
         options+=(--system "${names[i]}=${exp}/${names[i]}/wav")
     done
-    # Values of these speakers line up with two more papers.
+    # Two more papers have values for these speakers.
     if [ "${corpus}" = vctk ] && cut -d ' ' -f 2 "${data}/utt2spk" \
         | grep -xFf local/yourtts_11.txt > /dev/null; then  # to the end, for pipefail
         options+=(--subset "the 11 of YourTTS and SC-CNN=local/yourtts_11.txt")

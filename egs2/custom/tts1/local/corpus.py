@@ -1,8 +1,8 @@
-"""A folder of speech as it comes: a Kaldi folder or a tree SPEAKER/NAME.wav.
+"""Read a folder of speech: a Kaldi folder or a tree SPEAKER/NAME.wav.
 
-Texts of a tree are in SPEAKER/NAME.txt, SPEAKER/NAME.normalized.txt (as LibriTTS has
-them), or SPEAKER/metadata.csv with lines NAME|TEXT|NORMALISED (as LJSpeech has them).
-What cannot be read is left out, with a finding that says why.
+Texts of a tree are in SPEAKER/NAME.txt, SPEAKER/NAME.normalized.txt (as in LibriTTS), or
+SPEAKER/metadata.csv with lines NAME|TEXT|NORMALISED (as in LJSpeech). Unreadable
+utterances are left out, with a finding that gives the reason.
 """
 
 import os
@@ -26,13 +26,13 @@ def read_corpus(
     """Find the utterances of a Kaldi folder or of a tree SPEAKER/NAME.wav.
 
     Args:
-        folder: has wav.scp, utt2spk and text, or a folder a speaker; or it has
-            metadata.csv, and is that of a speaker.
+        folder: has wav.scp, utt2spk and text, or one folder per speaker; or it has
+            metadata.csv, and is the folder of one speaker.
         base_dir: another folder that paths in wav.scp may be relative to.
         needs_text: whether a Kaldi folder without text is refused.
 
     Returns:
-        Utterances sorted by name, and what had to be left out.
+        Utterances sorted by name, and findings about those that were left out.
 
     Raises:
         UserError: there is no such folder, or it has neither layout.
@@ -74,7 +74,7 @@ def read_corpus(
 
 
 def _fits_a_line(path: str) -> bool:
-    """Say whether a path can stand in wav.scp."""
+    """Return whether wav.scp can contain a path."""
     try:
         path.encode("utf-8")
     except UnicodeEncodeError:
@@ -83,10 +83,10 @@ def _fits_a_line(path: str) -> bool:
 
 
 def _read_kaldi(folder: Path, base_dir: Path, needs_text: bool):
-    """Give (id, speaker, path, text) and faults; bases of paths: see below."""
+    """Return (id, speaker, path, text) and faults; bases of paths: see below."""
     if (folder / "segments").exists():
         raise UserError(
-            f"{folder} has segments: cut the recordings first, one file an utterance"
+            f"{folder} has segments: cut the recordings first, one file per utterance"
         )
     for needed in ["utt2spk"] + ["text"] * needs_text:
         if not (folder / needed).is_file():
@@ -102,7 +102,7 @@ def _read_kaldi(folder: Path, base_dir: Path, needs_text: bool):
     speakers = read_columns(folder / "utt2spk", faults)
     has_text = (folder / "text").is_file()
     texts = read_columns(folder / "text", faults) if has_text else {}
-    # Kaldi's recipes have them relative to a folder above data/NAME.
+    # In Kaldi's recipes, paths are relative to a folder above data/NAME.
     bases = [folder, base_dir, *folder.resolve().parents[:2]]
     found = []
     for name, value in paths.items():
@@ -119,7 +119,7 @@ def _read_kaldi(folder: Path, base_dir: Path, needs_text: bool):
 
 
 def _read_tree(folder: Path):
-    """Give (NAME, speaker, path, text) of SPEAKER/NAME.wav, and faults.
+    """Return (NAME, speaker, path, text) of SPEAKER/NAME.wav, and faults.
 
     Folders inside a speaker's become part of the name.
     """

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """Check a folder of speech and write train, dev and zero-shot test sets of it.
 
-``test_unseen`` and ``test_seen`` are zero-shot sets: ``text`` is what to say, and
-``wav.scp`` the reference, a recording of that speaker in which something else is said.
+``test_unseen`` and ``test_seen`` are zero-shot sets: ``text`` has the text to speak,
+and ``wav.scp`` the reference, a recording of that speaker with another text.
 ``real_unseen`` and ``real_seen`` have the same references, but the texts are those of
-other recordings of the speaker, which ``gt_wav.scp`` names: what real speech scores.
+other recordings of the speaker, which ``gt_wav.scp`` names, for the scores of real
+speech.
 """
 
 import argparse
@@ -49,9 +50,9 @@ from espnet_prune.processes import in_parallel
 from espnet_prune.speech import audio
 from espnet_prune.text.normalise import store_cleaner
 
-# Fewer recordings than this teach nothing.
+# Fewer recordings are too few to train on.
 MIN_TRAINING = 10
-# What says the sentences that come with this recipe.
+# Language of the sentences of this recipe.
 ENGLISH_G2P = ("arpabet", "espeak_ng_english_us_vits", "g2p_en", "g2p_en_no_space")
 # Of the training recordings, at most so many, are held out as dev.
 DEV_SHARE, MOST_DEV = 0.05, 100
@@ -64,7 +65,7 @@ class TooLittleError(UserError):
 
 
 class Split(NamedTuple):
-    """Who is used for what."""
+    """The use of each recording."""
 
     train: list[Checked]
     dev: list[Checked]
@@ -138,10 +139,10 @@ def split(
 
 
 def draw_dev(recordings: list[Checked], seed: int) -> list[Checked]:
-    """Draw a few recordings, spread over speakers who keep others in training."""
+    """Draw a few recordings from speakers with other recordings in training."""
     count = min(MOST_DEV, max(1, round(DEV_SHARE * len(recordings))))
     rng = random.Random(f"{seed}-dev")
-    # Round by round, one recording a speaker, so that no voice fills dev.
+    # One recording per speaker in each round, so that no voice dominates dev.
     rounds = []
     for group in by_speaker(recordings).values():
         spare = rng.sample(group, len(group))[1:]
@@ -152,10 +153,10 @@ def draw_dev(recordings: list[Checked], seed: int) -> list[Checked]:
 
 
 def draw_seen(train: list[Checked], count: int, seed: int) -> dict[str, list[Checked]]:
-    """Draw training speakers; first those of whom another recording can be compared.
+    """Draw training speakers; those with another recording to compare with come first.
 
     Raises:
-        UserError: none of them has a recording that can be a reference.
+        UserError: none of them has a possible reference.
 
     """
     groups = {
@@ -183,13 +184,13 @@ def choose_sentences(
     train: list[Checked],
     checker: Checker,
 ) -> tuple[list[tuple[int, str]], list[Finding]]:
-    """Take the first sentences that can be said and that no recording says.
+    """Take the first sentences that can be spoken and that are not recorded.
 
     Args:
         sentences: to choose from.
         wanted: how many, None for all.
         texts: of all recordings.
-        train: what the model learns from.
+        train: recordings of the training set.
         checker: makes tokens.
 
     Raises:
@@ -227,7 +228,7 @@ def choose_sentences(
 
 
 def recorded_rows(recordings: list[Checked]) -> list[Row]:
-    """Describe recordings with what is said in them."""
+    """Return the rows of recordings with their texts."""
     return [
         row(one.name, one.speaker, one.text, one.utterance.path) for one in recordings
     ]
@@ -236,7 +237,7 @@ def recorded_rows(recordings: list[Checked]) -> list[Row]:
 def test_rows(
     references: dict[str, Checked], sentences: list[tuple[int, str]]
 ) -> list[Row]:
-    """Let every speaker say every sentence."""
+    """Return the rows in which every speaker speaks every sentence."""
     return [
         row(f"{speaker}-sent{number:03d}", speaker, sentence, reference.utterance.path)
         for speaker, reference in references.items()
@@ -249,7 +250,7 @@ def real_rows(references: dict[str, Checked], recordings: list[Checked]) -> list
     rows = []
     for one in recordings:
         reference = references.get(one.speaker)
-        # by name: the reference may be a copy at another rate by now
+        # compared by name, because the reference may be a copy with another rate
         if reference is None or one.text_fault or one.name == reference.name:
             continue
         wavs = reference.utterance.path, one.utterance.path
@@ -258,14 +259,14 @@ def real_rows(references: dict[str, Checked], recordings: list[Checked]) -> list
 
 
 def copy_as_one_channel(job: tuple[Path, Path]) -> None:
-    """Write the mean of a recording's channels, for models hear one."""
+    """Write the mean of a recording's channels, because models use one."""
     source, target = job
     samples, header = audio.read(source)
     audio.write_mono(target, samples.mean(axis=1), header.rate)
 
 
 def made_mono(recordings: list[Checked], folder: Path, nj: int) -> dict[str, Path]:
-    """Copy recordings that cannot be used as they are; give the copies by utterance."""
+    """Copy recordings that must be converted; return the copies by utterance."""
     shutil.rmtree(folder, ignore_errors=True)
     copies = {
         one.name: folder.absolute() / f"{one.name}.flac"
@@ -289,7 +290,7 @@ def resampled(
 ) -> dict[str, Checked]:
     """Write references at the model's rate, once.
 
-    ESPnet formats the reference of each sentence anew, and resampling takes longest.
+    ESPnet formats the reference for each sentence again, and resampling is slow.
 
     Args:
         references: by speaker, mono.
@@ -351,10 +352,10 @@ def is_one_each(kept: Sequence[Checked]) -> bool:
 
 
 def require_fresh_models(data_dir: Path, exp_dir: Path, train: list[Row]) -> None:
-    """Refuse to exchange the training data under models that exist.
+    """Refuse to change the training data of existing models.
 
     Raises:
-        UserError: a model of other data would go on training with these.
+        UserError: a model of other data would continue training with these.
 
     """
     text = data_dir / "train" / "text"
@@ -386,7 +387,7 @@ def describe(
     warnings: list[Finding],
     data_dir: Path,
 ) -> list[str]:
-    """Say on a few lines what a corpus is like."""
+    """Return a few lines that describe a corpus."""
     groups = by_speaker(kept)
     lines = [name]
 
@@ -407,7 +408,7 @@ def describe(
     if kept:
         each = sorted(len(group) for group in groups.values())
         line(
-            "a speaker",
+            "per speaker",
             f"{each[0]} to {each[-1]} recordings, median {statistics.median(each):g}",
         )
         seconds = np.array([one.seconds for one in kept])
@@ -428,11 +429,12 @@ def describe(
             count = np.median([one.tokens for one in tokens])
             line(
                 "tokens",
-                f"{len(kinds)} kinds, median {count:.0f} a text, {pace:.1f} a second",
+                f"{len(kinds)} kinds, median {count:.0f} per text, {pace:.1f} per "
+                "second",
             )
     for label, findings, file in (
         ("left out", left_out, "left_out.tsv"),
-        ("worth a look", warnings, "warnings.tsv"),
+        ("to be checked", warnings, "warnings.tsv"),
     ):
         where = f", listed in {data_dir / file}" if findings else ""
         line(label, f"{len(findings)}{where}")
@@ -441,7 +443,7 @@ def describe(
 
 
 def describe_set(name: str, rows: list[Row], note: str = "") -> str:
-    """Say on one line what a set holds."""
+    """Return one line that describes a set."""
     speakers = len({row["utt2spk"] for row in rows})
     return f"  {name:16s} {len(rows)} utterances, {speakers} speakers{note}"
 
@@ -466,7 +468,7 @@ def prepare(args: argparse.Namespace) -> None:
         cleaner=args.cleaner,
     )
     if not args.train_data:
-        raise UserError("no data: name the folder of the corpus by --train_data")
+        raise UserError("no data: name the folder of the corpus with --train_data")
     for name in ("num_texts", "seen_speakers"):
         if (getattr(args, name) or 0) < 0:
             raise UserError(f"--{name} is {getattr(args, name)}: choose 0 or more")
@@ -529,12 +531,12 @@ def write_sets(
     sentences: list[str],
     checker: Checker,
 ) -> None:
-    """Draw who is used for what, and write the folders.
+    """Draw the sets, and write the folders.
 
     Args:
         args: of the command.
         kept: recordings of each corpus that can be used.
-        sentences: to be said by all.
+        sentences: texts for all speakers.
         checker: makes tokens.
 
     Raises:
@@ -557,7 +559,7 @@ def write_sets(
     copies = made_mono(used, data_dir / "mono", args.nj)
 
     def ready(recordings):
-        """Put copies in the place of what cannot be used as it is."""
+        """Replace recordings that must be converted by copies."""
         return [
             one.in_file(copies.get(one.name, one.utterance.path)) for one in recordings
         ]
@@ -613,8 +615,8 @@ def test_texts(args: argparse.Namespace) -> Path:
         english = args.lang.lower() in ("en", "english", "noinfo")
     if not english:
         raise UserError(
-            "the sentences that come with this recipe are English: give --test_texts, "
-            "a file with some twenty sentences of your language, one a line"
+            "the sentences of this recipe are English: give --test_texts, a file with "
+            "about twenty sentences of your language, one per line"
         )
     return Path(__file__).resolve().parent / "sentences.txt"
 
@@ -627,17 +629,17 @@ def get_parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--train_data", default="", help="Kaldi folder or tree, see README.md")
-    add("--eval_data", default="", help="the same, of speakers to imitate")
+    add("--eval_data", default="", help="the same, with the speakers to imitate")
     add("--base_dir", default=".", help="folder that paths may be relative to")
-    add("--data_dir", default="data", help="where to write")
-    add("--exp_dir", default="exp", help="where models are")
+    add("--data_dir", default="data", help="folder to write to")
+    add("--exp_dir", default="exp", help="folder of the models")
     add("--eval_speakers", type=int, help="unseen speakers to evaluate")
     add("--seen_speakers", type=int, help="training speakers to evaluate")
-    add("--test_texts", default="", help="sentences to say, one a line")
-    add("--num_texts", type=int, default=20, help="sentences a speaker, 0 for all")
-    add("--split_seed", type=int, default=0, help="of all that is drawn")
+    add("--test_texts", default="", help="sentences to speak, one per line")
+    add("--num_texts", type=int, default=20, help="sentences per speaker, 0 for all")
+    add("--split_seed", type=int, default=0, help="seed of all draws")
     add("--fs", type=int, default=22050, help="sampling rate of the model in Hz")
-    add("--n_shift", type=int, default=256, help="samples a mel frame")
+    add("--n_shift", type=int, default=256, help="samples per mel frame")
     add("--min_wav_duration", type=float, default=0.5, help="seconds")
     add("--max_wav_duration", type=float, default=20.0, help="seconds")
     add("--token_type", default="phn", choices=["phn", "char", "bpe"])

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""LibriTTS and its labels as Kaldi folders; what is done is kept, see ``check_part``.
+"""LibriTTS and its labels as Kaldi folders; finished work is kept, see ``check_part``.
 
 data/train-clean-460_phn  phones of the labels, and where each ends (--durations given)
 data/dev-clean_phn        the same
@@ -45,7 +45,7 @@ TRAIN_PARTS = ("train-clean-100", "train-clean-360")
 DEV_PART, TEST_PART = "dev-clean", "test-clean"
 PARTS = TRAIN_PARTS + (DEV_PART, TEST_PART)
 
-# Labels end where the recording does, but for their two decimals.
+# Labels end with the recording, rounded to two decimals.
 LARGEST_MISFIT = 0.1  # seconds
 # The longest hop of conf/features: learned durations need a frame for each token.
 LONGEST_HOP = 0.016  # seconds
@@ -55,7 +55,7 @@ LABEL_SUFFIXES = (".lab", ".TextGrid")
 
 
 class Utterance(NamedTuple):
-    """A recording, what was measured of it, and why it cannot be used."""
+    """A recording, its measurements, and its fault if it cannot be used."""
 
     name: str
     speaker: str
@@ -71,18 +71,18 @@ class Utterance(NamedTuple):
 
 
 class Checker:
-    """Reads what belongs to one recording.
+    """Reads the files of one recording.
 
     Args:
         label_root: folder of a part's labels, laid out as its recordings; None if
-            labels are not asked for.
+            labels are not needed.
     """
 
     def __init__(self, label_root: Path | None = None):
         self.label_root = label_root
 
     def __call__(self, wav: Path) -> Utterance:
-        """Read one recording; a fault takes the place of what cannot be read."""
+        """Read one recording; if that fails, the result has a fault."""
         reader, chapter = wav.parts[-3:-1]
         rest = wav.stem.removeprefix(f"{reader}_")
         utterance = Utterance(f"{reader}-{rest}", reader, str(wav))
@@ -160,14 +160,14 @@ def find_corpus(folder: Path) -> Path:
     corpus, missing = min(lacking.items(), key=lambda item: len(item[1]))
     if missing:
         raise UserError(
-            f"{corpus} lacks {', '.join(missing)} of LibriTTS: name the folder that "
-            "has them by LIBRITTS in db.sh, or write downloads there"
+            f"{corpus} lacks {', '.join(missing)} of LibriTTS: name their folder with "
+            "LIBRITTS in db.sh, or write downloads there"
         )
     return corpus
 
 
 def find_labels(folder: Path, corpus: Path, part: str) -> Path:
-    """Find the labels of a part: in a clone of LibriTTSLabel, or beside the recordings.
+    """Find the labels of a part: in a clone of LibriTTSLabel, or with the recordings.
 
     Raises:
         UserError: there are none.
@@ -180,22 +180,22 @@ def find_labels(folder: Path, corpus: Path, part: str) -> Path:
             if next(root.glob(f"*/*/*{suffix}"), None):
                 return root
     raise UserError(
-        f"no label of {part} in {folder} (looked for {roots[0]}/READER/CHAPTER/*.lab): "
-        "name the folder of the labels by LIBRITTS_LABEL in db.sh, or run with "
-        "--durations learned"
+        f"no label of {part} in {folder} (looked for "
+        f"{roots[0]}/READER/CHAPTER/*.lab): name the folder of the labels with "
+        "LIBRITTS_LABEL in db.sh, or run with --durations learned"
     )
 
 
 def check_part(
     corpus: Path, part: str, label_root: Path | None, done: Path, nj: int
 ) -> list[Utterance]:
-    """Check all recordings of a part; those that were found good before are not again.
+    """Check all recordings of a part; skip those that were good in an earlier run.
 
     Args:
         corpus: folder of the parts.
         part: name of a part.
         label_root: its labels, None for none.
-        done: file with what was found, a line of JSON each; written on as it comes.
+        done: file with the results, a line of JSON each, written at once.
         nj: processes.
 
     Returns:
@@ -205,7 +205,7 @@ def check_part(
     wavs = {
         str(path): path
         for path in sorted(corpus.glob(f"{part}/*/*/*.wav"))
-        if not path.name.startswith(".")  # ._NAME.wav, which a Mac leaves
+        if not path.name.startswith(".")  # ._NAME.wav, which macOS writes
     }
     checked = {}
     state = f"{Utterance._fields} of {corpus / part} and {label_root}"
@@ -263,9 +263,11 @@ def prepare(args: argparse.Namespace) -> None:
 
     """
     labelled = args.durations == "given"
-    nj = min(args.nj, len(os.sched_getaffinity(0)))  # --nj may count a cluster's cores
+    nj = min(
+        args.nj, len(os.sched_getaffinity(0))
+    )  # --nj may be the number of a cluster's cores
     corpus = find_corpus(args.corpus.resolve())
-    roots = {  # all of them before hours of work
+    roots = {  # all are checked before hours of work
         part: find_labels(args.labels.resolve(), corpus, part)
         for part in (*TRAIN_PARTS, DEV_PART)
         if labelled
@@ -341,12 +343,17 @@ def get_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
-    add("--corpus", type=Path, required=True, help="LibriTTS, or the folder it is in")
+    add(
+        "--corpus",
+        type=Path,
+        required=True,
+        help="LibriTTS, or the folder that contains it",
+    )
     add("--labels", type=Path, required=True, help="LibriTTSLabel")
-    add("--data_dir", type=Path, default=Path("data"), help="where to write")
+    add("--data_dir", type=Path, default=Path("data"), help="folder to write to")
     add("--durations", default="given", choices=["given", "learned"], help="see run.sh")
-    add("--num_texts", type=int, default=3, help="sentences a speaker says")
-    add("--seed", type=int, default=0, help="of references and sentences")
+    add("--num_texts", type=int, default=3, help="sentences per speaker")
+    add("--seed", type=int, default=0, help="seed of references and sentences")
     add("--nj", type=int, default=len(os.sched_getaffinity(0)), help="processes")
     return parser
 

@@ -16,7 +16,7 @@ if [ ! -e downloads/an4 ]; then
         echo "data.sh: error: no ${archive}; point ESPNET_ROOT to an ESPnet clone" >&2
         exit 2
     fi
-    # Whole or absent: unpacked under another name first.
+    # Unpack under another name first, so that the folder is complete if it exists.
     rm -rf downloads.new
     mkdir downloads.new
     tar -xzf "${archive}" -C downloads.new

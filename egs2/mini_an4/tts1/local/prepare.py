@@ -3,15 +3,15 @@
 
 Text is written in lower case, without the marks of the transcriptions, so that it
 suits characters and phonemes alike. Utterances are called SPEAKER-TEXT, where TEXT is
-AN4's own name for what is said, so that sorting by utterance sorts by speaker.
+AN4's name of the text, so that sorting by utterance sorts by speaker.
 
-``test`` is a zero-shot set: ``text`` is what to say, ``wav.scp`` the reference, which
-is another utterance of that speaker and never the target. The two test speakers have
-one recording each; it is their reference, and they say what all others said. No
-recording of these targets exists, hence no ``gt_wav.scp``.
+``test`` is a zero-shot set: ``text`` has the text to speak, ``wav.scp`` the reference,
+which is another utterance of that speaker and never the target. The two test speakers
+have one recording each; it is their reference, and they speak the texts of all others.
+No recording of these targets exists, so there is no ``gt_wav.scp``.
 
-``dev`` holds one utterance out of training. It is "start" because its speaker has a
-longer recording in training and each of its phonemes is said there by others.
+``dev`` has one utterance, which is not in training. It is "start", because its speaker
+has a longer recording in training, and others speak each of its phonemes there.
 """
 
 import argparse
@@ -91,7 +91,7 @@ def say(speaker: str, said: Recording, heard: Recording) -> Row:
 
 
 def report(name: str, recordings: list[Recording], texts: int, note: str) -> None:
-    """Print one line on a set."""
+    """Print one line that describes a set."""
     speakers = len({recording.speaker for recording in recordings})
     seconds = sum(recording.seconds for recording in recordings)
     print(
@@ -101,10 +101,10 @@ def report(name: str, recordings: list[Recording], texts: int, note: str) -> Non
 
 
 def prepare(an4_dir: Path, data_dir: Path) -> None:
-    """Write the three folders and print what they hold.
+    """Write the three folders and print a line about each.
 
     Raises:
-        UserError: The corpus is not as expected; nothing is written then.
+        UserError: The corpus is not as expected; in this case nothing is written.
 
     """
     print(f"AN4 in {an4_dir}:")
@@ -133,7 +133,9 @@ def main(cmd=None) -> None:
     """Run as a command."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--an4_dir", type=Path, required=True, help="unpacked AN4")
-    parser.add_argument("--data_dir", type=Path, required=True, help="where to write")
+    parser.add_argument(
+        "--data_dir", type=Path, required=True, help="folder to write to"
+    )
     args = parser.parse_args(cmd)
     prepare(args.an4_dir, args.data_dir)
 

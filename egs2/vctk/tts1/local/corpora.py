@@ -1,4 +1,4 @@
-"""How the corpora of unseen and seen speakers lie on disk.
+"""The corpora of unseen and seen speakers on disk.
 
 VCTK        release 0.92: ``wav48_silence_trimmed/p225/p225_001_mic1.flac``; before it:
             ``wav48/p225/p225_001.wav``; texts of both: ``txt/p225/p225_001.txt``
@@ -7,7 +7,7 @@ LibriSpeech ``test-other/367/130732/367-130732-0000.flac`` and one
 LibriTTS    ``train-clean-100/103/1241/103_1241_000000_000001.wav`` and
             ``103_1241_000000_000001.normalized.txt``
 
-An utterance is called by its name in the corpus, without the microphone.
+The name of an utterance is that in the corpus, without the microphone.
 """
 
 import functools
@@ -144,15 +144,15 @@ class Corpus:
     title = ""
 
     def recording(self, utterance: str) -> Path:
-        """Give the file of a recording, which may be missing."""
+        """Return the file of a recording, which may be missing."""
         raise NotImplementedError
 
     def text(self, utterance: str) -> str | None:
-        """Give what is said in a recording, None if that is not known."""
+        """Return the text of a recording, None if it is not known."""
         raise NotImplementedError
 
     def left_out(self) -> dict[str, str]:
-        """Name speakers who are there and cannot be used, with the reason."""
+        """Return speakers that cannot be used, with the reason."""
         return {}
 
 
@@ -163,7 +163,7 @@ class VCTK(Corpus):
         folder: Of the corpus, or the one that it was unpacked in.
 
     Raises:
-        UserError: It is not there.
+        UserError: The corpus is missing.
 
     """
 
@@ -189,7 +189,7 @@ class VCTK(Corpus):
             raise UserError(f"{self.texts} is missing; unpack VCTK again")
 
     def recording(self, utterance: str) -> Path:
-        """Give the file of a recording, which may be missing."""
+        """Return the file of a recording, which may be missing."""
         return (
             self.audio
             / utterance.split("_", maxsplit=1)[0]
@@ -197,13 +197,13 @@ class VCTK(Corpus):
         )
 
     def text(self, utterance: str) -> str | None:
-        """Read what is said in a recording."""
+        """Return the text of a recording."""
         return _read(
             self.texts / utterance.split("_", maxsplit=1)[0] / f"{utterance}.txt"
         )
 
     def left_out(self) -> dict[str, str]:
-        """Name p315, s5 and whoever else has no texts."""
+        """Return p315, s5 and all others without texts."""
         reasons = {}
         for name in sorted(path.name for path in self.audio.iterdir() if path.is_dir()):
             if name in VCTK_LEFT_OUT:
@@ -214,14 +214,14 @@ class VCTK(Corpus):
 
 
 class Libri(Corpus):
-    """What LibriSpeech and LibriTTS have in common: SPEAKER/CHAPTER/ folders.
+    """Common base of LibriSpeech and LibriTTS: SPEAKER/CHAPTER/ folders.
 
     Args:
         folder: Of the corpus, of its part, or the one that it was unpacked in.
         part: For instance test-other.
 
     Raises:
-        UserError: It is not there.
+        UserError: The corpus is missing.
 
     """
 
@@ -243,12 +243,12 @@ class Libri(Corpus):
             raise UserError(f"{self.root} has no SPEAKER/CHAPTER folders; unpack again")
 
     def speakers(self) -> list[str]:
-        """List the speakers, by number."""
+        """Return the speakers, by number."""
         folders = (path for path in self.root.iterdir() if path.is_dir())
         return sorted((path.name for path in folders if path.name.isdigit()), key=int)
 
     def utterances(self, speaker: str) -> list[str]:
-        """List the recordings of a speaker, in order."""
+        """Return the recordings of a speaker, in order."""
         files = (self.root / speaker).glob(f"*/*{self.suffix}")
         names = (file.name for file in files if not file.name.startswith("."))
         return sorted(name.removesuffix(self.suffix) for name in names)
@@ -258,7 +258,7 @@ class Libri(Corpus):
         return self.root / speaker / chapter
 
     def recording(self, utterance: str) -> Path:
-        """Give the file of a recording, which may be missing."""
+        """Return the file of a recording, which may be missing."""
         return self._chapter(utterance) / f"{utterance}{self.suffix}"
 
 
@@ -268,9 +268,9 @@ class LibriSpeech(Libri):
     name, separator, suffix = "LibriSpeech", "-", ".flac"
 
     def text(self, utterance: str) -> str | None:
-        """Read what is said in a recording, in lower case.
+        """Return the text of a recording, in lower case.
 
-        A phonemizer spells words in capitals that it takes for abbreviations.
+        A phonemizer may spell words in capitals as abbreviations.
         """
         chapter = self._chapter(utterance)
         path = chapter / f"{'-'.join(utterance.split('-')[:2])}.trans.txt"
@@ -283,7 +283,7 @@ class LibriTTS(Libri):
     name, separator, suffix = "LibriTTS", "_", ".wav"
 
     def text(self, utterance: str) -> str | None:
-        """Read what is said in a recording."""
+        """Return the text of a recording."""
         return _read(self._chapter(utterance) / f"{utterance}.normalized.txt")
 
 
@@ -321,7 +321,7 @@ def open_corpus(name: str, folder: Path, part: str | None) -> Corpus:
         part: Of the Libri corpora; None for that of ``PARTS``.
 
     Raises:
-        UserError: It is not there.
+        UserError: The corpus is missing.
 
     """
     if not folder.is_dir():

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Draw the pinned list of VCTK: who says what, in the voice of which recording.
+"""Draw the fixed list of VCTK: speakers, texts and references.
 
 python local/make_list.py --output local/vctk_108.tsv
 
@@ -37,7 +37,7 @@ FIRST_TARGET = 25
 
 
 def clean(text: str) -> str:
-    """Take off what is not said: quotes and brackets around, spaces before marks."""
+    """Remove quotes and brackets around a text, and spaces before its punctuation."""
     return one_line(re.sub(r"\s+([.,?!])", r"\1", text.strip(' "()')))
 
 
@@ -86,7 +86,7 @@ def draw(texts: dict[str, dict[str, str]], seed: int) -> list[Line]:
 
 
 def write_list(path: Path, rows: list[Line]) -> None:
-    """Write a list and, beside it, its checksum as ``sha256sum`` does."""
+    """Write a list, and its checksum in the format of ``sha256sum``."""
     text = list_text(rows)
     write_text(path, text)
     digest = hashlib.sha256(text.encode()).hexdigest()
@@ -96,7 +96,7 @@ def write_list(path: Path, rows: list[Line]) -> None:
 def get_parser() -> argparse.ArgumentParser:
     """Get argument parser."""
     parser = argparse.ArgumentParser(
-        description="Draw the pinned list of VCTK and write its checksum",
+        description="Draw the fixed list of VCTK and write its checksum",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument(
@@ -108,7 +108,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--output", type=Path, default=HERE / "vctk_108.tsv", help="List to write"
     )
-    parser.add_argument("--seed", type=int, default=SEED, help="Of the draw")
+    parser.add_argument("--seed", type=int, default=SEED, help="Seed of the draw")
     return parser
 
 

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Write a zero-shot test set: who says what, in the voice of which recording.
+"""Write a zero-shot test set: speakers, texts and references.
 
-``text`` is what to say, ``wav.scp`` the reference, another recording of the speaker
-than the target, and ``gt_wav.scp`` the target, where the sentence was recorded. VCTK
-has a pinned list, with a checksum; of the Libri corpora one is drawn with a fixed seed.
-The list that was used is written beside them, with what was left out and why.
+``text`` has the text to speak, ``wav.scp`` the reference, another recording of the
+speaker than the target, and ``gt_wav.scp`` the target, if it was recorded. VCTK has a
+fixed list, with a checksum; for the Libri corpora, a list is drawn with a fixed seed.
+The list that was used is written too, with the reasons of left-out lines.
 """
 
 import argparse
@@ -38,10 +38,10 @@ PINNED = HERE / "vctk_108.tsv"
 
 
 def check_pinned(path: Path) -> None:
-    """Refuse a pinned list that is not the one that was committed.
+    """Refuse a fixed list that differs from its checksum.
 
     Raises:
-        UserError: It was changed.
+        UserError: The list was changed.
 
     """
     try:
@@ -53,7 +53,7 @@ def check_pinned(path: Path) -> None:
         ) from None
     if wanted != [found]:
         raise UserError(
-            f"{path} is not the pinned list any more: restore it, or copy it and give "
+            f"{path} is not the fixed list any more: restore it, or copy it and give "
             "the copy as --list"
         )
 
@@ -62,7 +62,7 @@ def choose_speakers(names: Sequence[str], number: int, seed: int) -> list[str]:
     """Draw some of the speakers, kept in order; 0 takes all.
 
     Raises:
-        UserError: There are not so many.
+        UserError: There are too few speakers.
 
     """
     if number < 0 or number > len(names):
@@ -73,7 +73,7 @@ def choose_speakers(names: Sequence[str], number: int, seed: int) -> list[str]:
 def make_lines(
     corpus: Corpus, args: argparse.Namespace
 ) -> tuple[list[Line], list[Finding], str]:
-    """Give the list that the options ask for, what it lacks, and its name."""
+    """Return the list of the options, findings about it, and its name."""
     left_out: list[Finding] = []
     pinned = PINNED if args.corpus == "vctk" else None
     path = args.list or pinned
@@ -90,7 +90,8 @@ def make_lines(
             raise UserError(
                 f"no speaker of {corpus.title} has a reference of "
                 f"{SHORTEST_REFERENCE:.0f} to {LONGEST_REFERENCE:.0f} s and {each} "
-                "other texts; choose fewer by --texts_per_speaker, or another --part"
+                "other texts; choose fewer with --texts_per_speaker, or another "
+                "--part"
             )
     else:
         if path == pinned:
@@ -110,7 +111,7 @@ def make_lines(
 
 
 def prepare(args: argparse.Namespace) -> None:
-    """Check everything, then write and say what there is.
+    """Check everything, then write the test set and describe it.
 
     Raises:
         UserError: The corpus or the list cannot be used.
@@ -144,9 +145,10 @@ def prepare(args: argparse.Namespace) -> None:
         write_findings(folder / "remarks.tsv", made.remarks)
         if made.faults and (args.skip_faulty == "false" or not made.rows):
             raise UserError(
-                f"{len(made.faults)} of {len(lines)} utterances have no reference, for "
-                f"instance {made.faults[0].detail}; all are in {folder}/left_out.tsv: "
-                "unpack the corpus again, or leave them out by --skip_faulty true"
+                f"{len(made.faults)} of {len(lines)} utterances have no reference, "
+                f"for instance {made.faults[0].detail}; all are in "
+                f"{folder}/left_out.tsv: unpack the corpus again, or leave them out "
+                "with --skip_faulty true"
             )
         write_text(folder / "list.tsv", used)
         write_folder(folder, made.rows)
@@ -158,7 +160,7 @@ def prepare(args: argparse.Namespace) -> None:
         print(f"  left out: {finding.utterance}, {finding.detail}")
     for title, findings, file in (
         ("left out", left_out, "left_out.tsv"),
-        ("worth a look", made.remarks, "remarks.tsv"),
+        ("to be checked", made.remarks, "remarks.tsv"),
     ):
         if findings:
             print(f"  {title}: {len(findings)}, listed in {folder}/{file}, first:")
@@ -173,11 +175,15 @@ def get_parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     corpora = ["vctk", "librispeech", "libritts"]
-    add("--corpus", choices=corpora, default="vctk", help="Which corpus it is")
-    add("--corpus_dir", type=Path, required=True, help="Where it was unpacked")
-    add("--part", help="Of librispeech (test-other) or libritts (train-clean-100)")
-    add("--list", type=Path, help="Who says what, in place of the pinned or drawn list")
-    add("--test_texts", type=Path, help="Sentences that every speaker says, one a line")
+    add("--corpus", choices=corpora, default="vctk", help="Name of the corpus")
+    add("--corpus_dir", type=Path, required=True, help="Folder of the unpacked corpus")
+    add("--part", help="Part of librispeech (test-other) or libritts (train-clean-100)")
+    add("--list", type=Path, help="Your own list of speakers, texts and references")
+    add(
+        "--test_texts",
+        type=Path,
+        help="Sentences that every speaker speaks, one per line",
+    )
     add(
         "--num_speakers",
         type=int,
@@ -190,14 +196,14 @@ def get_parser() -> argparse.ArgumentParser:
         default=3,
         help="Sentences of each speaker of a drawn list",
     )
-    add("--seed", type=int, default=0, help="Of what is drawn")
+    add("--seed", type=int, default=0, help="Seed of all draws")
     add(
         "--skip_faulty",
         choices=["true", "false"],
         default="false",
         help="Leave out utterances without a usable reference",
     )
-    add("--data_dir", type=Path, required=True, help="Where to write")
+    add("--data_dir", type=Path, required=True, help="Folder to write to")
     return parser
 
 
