@@ -23,7 +23,6 @@ def read_config(path: str | Path) -> dict[str, Any]:
 
     Raises:
         UserError: The file is missing, or is not the configuration of a training.
-
     """
     path = Path(path)
     file = path / CONFIG if path.is_dir() else path
@@ -54,7 +53,6 @@ def read_progress(folder: str | Path) -> dict[str, Any]:
 
     Raises:
         UserError: The file is missing, or it is not a checkpoint.
-
     """
     path = Path(folder) / CHECKPOINT
     if not path.exists():
@@ -84,7 +82,6 @@ def is_finished(config: dict[str, Any], progress: dict[str, Any]) -> bool:
     Args:
         config: Settings of the training, see ``read_config``.
         progress: See ``read_progress``.
-
     """
     epoch, stats = progress["epoch"], progress["stats"]
     if epoch >= config.get("max_epoch", epoch):

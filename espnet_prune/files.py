@@ -31,7 +31,6 @@ def replace_when_written(path: str | Path) -> Iterator[Path]:
 
     Raises:
         UserError: The disk is full, or the folder is not writable.
-
     """
     path = Path(path)
     _remove_abandoned(path.parent)
@@ -97,7 +96,6 @@ def mark_done(path: Path, state: str) -> None:
         path: The mark.
         state: One line that describes the inputs of the work. Work with other inputs
             counts as not done.
-
     """
     write_text(path, f"{state}\n")
 
@@ -113,7 +111,6 @@ class Journal:
 
     Attributes:
         known: Results by key, including those of earlier runs.
-
     """
 
     def __init__(self, path: Path, state: str = ""):
@@ -160,7 +157,6 @@ def lock_folder(path: str | Path, what: str) -> Iterator[None]:
 
     Raises:
         UserError: Another process has locked the folder, or it is not writable.
-
     """
     from filelock import FileLock, Timeout
 

@@ -35,7 +35,6 @@ def of_layer(name: str, layer: int, prefix: str = "") -> str:
         name: One of ``LAYER_STATISTICS``.
         layer: Its number, from 1.
         prefix: For layers outside the decoder.
-
     """
     return f"{prefix}{name}_{layer}"
 

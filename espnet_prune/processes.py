@@ -37,7 +37,6 @@ def process_pool(
 
     Raises:
         UserError: A process was killed.
-
     """
     context = multiprocessing.get_context(method)
     pool = ProcessPoolExecutor(nj, context, _start, (start, *arguments))
@@ -87,7 +86,6 @@ def in_parallel[Item, Result](
 
     Raises:
         UserError: A process was killed.
-
     """
     if nj <= 1 or len(items) < 2 * nj:
         if start is not None:

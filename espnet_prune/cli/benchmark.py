@@ -139,7 +139,6 @@ def read_model_settings(config: Path) -> dict:
 
     Raises:
         UserError: the file cannot be read, or trains another model.
-
     """
     import yaml
 

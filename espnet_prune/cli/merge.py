@@ -21,7 +21,6 @@ def merge(*settings: dict[str, Any]) -> dict[str, Any]:
     Raises:
         UserError: one file has a section where another one has a list, or a value is
             none that OmegaConf accepts.
-
     """
     try:
         if "'???'" in repr(settings):  # OmegaConf would ignore it
@@ -40,7 +39,6 @@ def read_settings(path: Path) -> dict[str, Any]:
 
     Raises:
         UserError: the file is missing or does not contain settings.
-
     """
     try:
         settings = yaml.safe_load(path.read_text(encoding="utf-8"))

@@ -56,7 +56,6 @@ def plan(
     Raises:
         UserError: a setting that cannot work, or a vocoder that would refuse the
             features after all the training.
-
     """
     settings = read_options(train_config, train_args)
     max_epoch = settings["max_epoch"]
@@ -115,7 +114,6 @@ def read_options(train_config: str | Path | None, train_args: str) -> dict[str, 
     Raises:
         UserError: the file is not YAML, an option has no value, or a section is not
             one.
-
     """
     try:
         words = shlex.split(train_args)

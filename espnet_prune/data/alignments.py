@@ -83,7 +83,6 @@ def align_folder(
 
     Raises:
         UserError: Most utterances cannot be aligned, or a file is missing.
-
     """
     wavs = read_columns(folder / "wav.scp")
     texts = read_columns(folder / "text")
@@ -155,7 +154,6 @@ def write_durations(
     Raises:
         UserError: The ends of an utterance are missing or not in order, or a file is
             missing.
-
     """
     ends = read_columns(data_dir / "token_ends")
     table = {}

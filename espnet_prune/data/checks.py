@@ -96,7 +96,6 @@ class Checker:
 
     Raises:
         UserError: these settings have no tokenizer.
-
     """
 
     def __init__(self, settings: Settings):
@@ -257,7 +256,6 @@ def check(
 
     Raises:
         UserError: these settings have no tokenizer.
-
     """
     Checker(settings)  # raises before any process starts
     checked: list[Checked] = []

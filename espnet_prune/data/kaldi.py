@@ -42,7 +42,6 @@ def read_columns(path: Path, faults: list[Finding] | None = None) -> dict[str, s
     Raises:
         UserError: The file is missing; or, without ``faults``, it is empty or has a
             line that cannot be used.
-
     """
     path = Path(path)
     try:
@@ -99,7 +98,6 @@ def write_table(path: Path, table: Mapping[str, str]) -> None:
 
     Raises:
         UserError: An id or a value cannot be on such a line.
-
     """
     lines = []
     for name in sorted(table):
@@ -129,7 +127,6 @@ def write_folder(folder: Path, rows: Iterable[Row]) -> None:
 
     Raises:
         UserError: See ``write_table``.
-
     """
     tables: dict[str, dict[str, str]] = {}
     speakers: dict[str, list[str]] = {}

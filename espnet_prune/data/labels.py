@@ -59,7 +59,6 @@ def frame_durations(
     Raises:
         UserError: There is no token, or an end is negative, NaN, or before the previous
             one.
-
     """
     times = np.asarray(ends, dtype=np.float64)
     if times.ndim != 1 or len(times) == 0:
@@ -84,7 +83,6 @@ def read_labels(path: str | Path) -> list[Interval]:
 
     Raises:
         UserError: The file is not such a file.
-
     """
     path = Path(path)
     if path.suffix.lower() == ".textgrid":
@@ -141,7 +139,6 @@ def tokens_and_ends(
 
     Raises:
         UserError: Nothing is spoken, or the intervals leave gaps or overlap.
-
     """
     tokens: list[str] = []
     ends: list[float] = []

@@ -50,7 +50,6 @@ def read_list(path: Path) -> list[Line]:
 
     Raises:
         UserError: The file cannot be read, or a line does not fit.
-
     """
     try:
         content = path.read_text(encoding="utf-8-sig")
@@ -111,7 +110,6 @@ def draw_list(
 
     Returns:
         Lines, and speakers that were left out.
-
     """
     lines: list[Line] = []
     left_out: list[Finding] = []
@@ -172,7 +170,6 @@ class TestSet(NamedTuple):
         rows: Rows of the Kaldi folder.
         faults: Lines that cannot be used.
         remarks: Remarks about lines that can be used.
-
     """
 
     rows: list[Row]
@@ -190,7 +187,6 @@ def make_test_set(corpus: Corpus, lines: Sequence[Line], base: Path) -> TestSet:
 
     Raises:
         UserError: Two lines would have the same name.
-
     """
     made = TestSet([], [], [])
     numbers: dict[str, int] = {}

@@ -96,7 +96,6 @@ def draw_targets[R: Recorded](
         number: Number per speaker, if there are so many.
         span: Shortest and longest in seconds.
         seed: Of the draw.
-
     """
     groups = by_speaker(recordings)
     drawn: list[R] = []
@@ -117,7 +116,6 @@ def draw_speakers(names: Iterable[str], number: int, seed: int) -> list[str]:
 
     Raises:
         ValueError: There are too few speakers.
-
     """
     names = list(names)
     drawn = set(random.Random(f"{seed}-speakers").sample(sorted(names), number))
@@ -132,7 +130,6 @@ def read_sentences(path: Path) -> list[str]:
 
     Raises:
         UserError: The file cannot be read, a line is damaged, or there is no sentence.
-
     """
     lines = enumerate(read_lines(path), 1)
     read = [normalise(line, f"line {number} of {path}") for number, line in lines]
@@ -163,7 +160,6 @@ def write_like(sentence: str, characters: set[str], keeps_apostrophe: bool) -> s
         characters: Those of the training texts.
         keeps_apostrophe: Whether to keep one that training texts do not have, because a
             g2p needs it.
-
     """
     if not any(c.isupper() for c in characters):
         sentence = sentence.lower()
@@ -198,7 +194,6 @@ def row(
         text: Its text.
         wav: The recording, or in a zero-shot set the reference.
         target: The recording of the text in a zero-shot set, if there is one.
-
     """
     found = {
         "utterance": utterance,
@@ -221,7 +216,6 @@ def write_findings(
         path: The table.
         findings: Findings in order, or by part.
         group: Name of a part, which heads the first column in this case.
-
     """
     table: list[tuple[str, ...]] = [Finding._fields]
     if isinstance(findings, Mapping):

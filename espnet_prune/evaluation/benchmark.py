@@ -47,7 +47,6 @@ class Work:
         device: where to run.
         precision: float32, or bfloat16 or float16 by autocast.
         compile: compile our model.
-
     """
 
     part: str
@@ -73,7 +72,6 @@ class Worker:
 
     Raises:
         UserError: the checkout cannot do the work.
-
     """
 
     def __init__(self, checkout: Path, work: Work, threads: int | None = None):
@@ -144,7 +142,6 @@ def measure(
         A row per system and checkout: medians of wall time, CPU time and their ratios
         with quartiles, to the first system of the same checkout and to the system of
         the same name in the other one (or its first, if it has no such system).
-
     """
     checkouts = [HERE] if against is None else [HERE, against.resolve()]
     with contextlib.ExitStack() as stack:
@@ -162,7 +159,6 @@ def take_turns(
 
     Returns:
         For each worker the answers of each system, one per round.
-
     """
     turns = [(number, name) for number, w in enumerate(workers) for name in w.systems]
     answers: list[dict[str, list]] = [{n: [] for n in w.systems} for w in workers]
@@ -206,7 +202,6 @@ def peak_memory(
 
     Returns:
         A row per system and checkout.
-
     """
     rows = []
     for number, folder in enumerate([HERE] if against is None else [HERE, against]):

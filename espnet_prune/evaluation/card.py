@@ -62,7 +62,6 @@ def make_card(
     Raises:
         UserError: The folder is not an experiment of this plugin, or a file cannot be
             read.
-
     """
     config = read_config(experiment)
     if str(config.get("tts")) not in MODELS:
@@ -125,7 +124,6 @@ def example(config: dict[str, Any], model: str, vocoder: str, text: str) -> str:
         vocoder: What ``open_vocoder`` takes; it is left out if its weights are not
             public.
         text: Text to speak.
-
     """
     conf = config.get("tts_conf") or {}
     arguments = [json.dumps(text, ensure_ascii=False)]
@@ -162,7 +160,6 @@ def install(config: dict[str, Any], vocoder: str, version: str, url: str | None)
 
     Raises:
         UserError: ``url`` is not an address.
-
     """
     extras = []
     if vocoder in WEIGHTS:
@@ -190,7 +187,6 @@ def version_of(config: dict[str, Any]) -> str:
 
     Raises:
         UserError: The entry of the configuration is not a version.
-
     """
     found = (config.get("tts_conf") or {}).get("plugin_version") or __version__
     try:
@@ -275,7 +271,6 @@ def put_into(archive: Path, card: str) -> None:
 
     Raises:
         UserError: The archive is not a zip file.
-
     """
     try:
         with (

@@ -48,7 +48,6 @@ def features_for(vocoder: str, train_config: Path | None = None) -> torch.nn.Mod
 
     Raises:
         UserError: The configuration has no such features, or there is no such vocoder.
-
     """
     if train_config is None:
         mel = dict(PUBLISHED if vocoder == GRIFFIN_LIM else trained_features(vocoder))
@@ -84,7 +83,6 @@ def copy_synthesis(
     Raises:
         UserError: A recording is too short for a frame. See also :func:`features_for`
             and ``open_vocoder``.
-
     """
     feats_extract = features_for(vocoder, Path(train_config) if train_config else None)
     parameters = describe_features(feats_extract)

@@ -38,7 +38,6 @@ def to_markdown(document: Document, level: int = 1) -> str:
     Args:
         document: The page.
         level: Level of the title's heading; other headings are one level below.
-
     """
     lines = [f"{'#' * level} {tables.cell(document.title)}"] if document.title else []
     for block in document.blocks:
@@ -67,7 +66,6 @@ def write(
 
     Returns:
         The Markdown.
-
     """
     text = to_markdown(document)
     content = {"format": FORMAT, **document._asdict(), "rows": rows}
@@ -83,7 +81,6 @@ def read(folders: Iterable[Path]) -> list[Document]:
 
     Raises:
         UserError: A folder has no such page, or one of another version.
-
     """
     found: list[Document] = []
     for folder in folders:

@@ -48,7 +48,6 @@ class Experiment:
         temperature: T of the soft mask; None if no threshold is learned.
         threshold_scale: threshold = scale x parameter; None if no threshold is learned.
         rows: Statistics, see the text of this module; epochs count from 1.
-
     """
 
     folder: Path
@@ -68,7 +67,6 @@ def read_experiment(folder: str | Path) -> Experiment:
 
     Raises:
         UserError: The folder is not an experiment, or has no finished epoch.
-
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -103,7 +101,6 @@ def read_models(folders: Sequence[str | Path]) -> list[list[Experiment]]:
     Raises:
         UserError: See ``read_experiment``. Also if phase 2 was not started from the
             phase 1 before it, if a folder is named twice, or if phase 2 comes first.
-
     """
     models: list[list[Experiment]] = []
     for experiment in map(read_experiment, folders):
@@ -134,7 +131,6 @@ def read_experiments(folders: Sequence[str | Path]) -> list[Experiment]:
 
     Raises:
         UserError: See ``read_models``; also if the folders are of several models.
-
     """
     models = read_models(folders)
     if len(models) > 1:
@@ -180,7 +176,6 @@ def threshold_rows(experiments: Sequence[Experiment]) -> list[Row]:
 
     Raises:
         UserError: The model of an experiment is not pruned.
-
     """
     table = []
     for number, experiment in enumerate(experiments, 1):

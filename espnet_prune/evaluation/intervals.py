@@ -56,7 +56,6 @@ def score_interval(
         denominators: Terms of the denominator, one per utterance, each above 0.
         speakers: Speaker of each utterance.
         confidence: Confidence of the interval.
-
     """
     sums = _sum_by_speaker([numerators, denominators], speakers)
     value = float(_ratio(*sums))
@@ -84,7 +83,6 @@ def paired_difference(
         second: Numerators and denominators of the second system.
         speakers: Speaker of each utterance.
         confidence: Confidence of the interval.
-
     """
     sums = _sum_by_speaker([*first, *second], speakers)
     value = float(_difference(*sums))

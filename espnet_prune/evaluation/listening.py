@@ -84,7 +84,6 @@ def choose_utterances(
 
     Raises:
         UserError: There are too few utterances.
-
     """
     draw = random.Random(seed)
     speakers: dict[str, list[str]] = {}
@@ -113,7 +112,6 @@ def deal_rounds(
 
     Returns:
         For each round its (utterance, system); a round has each utterance once.
-
     """
     utterances = draw.sample(list(utterances), len(utterances))
     systems = draw.sample(list(systems), len(systems))
@@ -173,7 +171,6 @@ def make_test(
 
     Raises:
         UserError: There are too few utterances, or a recording cannot be read.
-
     """
     required = [s for s in systems if not s.name.startswith(GROUND_TRUTH)] or systems
     chosen, practice = choose_utterances(data, required, number, seed)

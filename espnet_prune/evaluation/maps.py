@@ -25,7 +25,6 @@ def read_utterance(data_dir: Path, key: str | None = None) -> tuple[str, str, st
 
     Raises:
         UserError: A file or the utterance is missing.
-
     """
     texts = read_columns(data_dir / "text")
     references = read_columns(data_dir / "wav.scp")
@@ -57,7 +56,6 @@ def record_panel(
 
     Raises:
         UserError: See ``Text2Speech`` and ``read_speaker``.
-
     """
     text2speech = Text2Speech.from_pretrained(experiment, model_file=inference_model)
     text2speech.vocoder = None  # the mel is enough
@@ -109,7 +107,6 @@ def draw(
 
     Raises:
         UserError: See ``read_utterance`` and ``record_panel``.
-
     """
     key, text, _ = read_utterance(data_dir, key)
     panels = [

@@ -44,7 +44,6 @@ def check(
 
     Raises:
         UserError: a file is missing, or the samples differ.
-
     """
     if not packed.exists():
         raise UserError(f"there is no {packed}; run the stage that makes it first")
@@ -104,7 +103,6 @@ def decoding_settings(config: Path | None, options: str) -> dict[str, Any]:
 
     Raises:
         UserError: there is no such file.
-
     """
     command = shlex.split(options)
     # options that decoding needs

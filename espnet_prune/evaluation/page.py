@@ -52,7 +52,6 @@ def read_sound(path: str | Path) -> Sound:
 
     Raises:
         UserError: It cannot be read, it is empty, or its samples are NaN or infinite.
-
     """
     samples, header = audio.read(path)
     if not len(samples):
@@ -66,7 +65,6 @@ def encode_sound(sound: Sound, kind: str) -> bytes:
     Args:
         sound: Sound to compress; samples beyond 1 are clipped.
         kind: A key of ``MEDIA_TYPES``.
-
     """
     file = io.BytesIO()
     soundfile.write(file, sound.wave.clip(-1, 1), sound.fs, format=kind)
@@ -86,7 +84,6 @@ def sound_address(path: str | Path) -> str:
 
     Raises:
         UserError: See ``read_sound``.
-
     """
     sound = read_sound(path)
     kind = "MP3" if sound.fs in MP3_RATES else "FLAC"
@@ -98,7 +95,6 @@ def shrink(path: str | Path) -> bytes:
 
     Raises:
         UserError: It is not a picture.
-
     """
     from PIL import Image
 

@@ -55,7 +55,6 @@ class AttentionPanel(NamedTuple):
         title: Name of the model.
         layers: Maps of each decoder layer, for a batch of one utterance.
         thresholds: Threshold of each decoder layer; None for a dense layer.
-
     """
 
     title: str
@@ -69,7 +68,6 @@ def plot_thresholds(rows: Sequence[Row], axis: str = "step") -> Figure:
     Args:
         rows: History of one experiment, or of two joined.
         axis: "step" or "epoch".
-
     """
     with styled_figure(6.0, 3.4) as figure:
         ax = figure.subplots()
@@ -108,7 +106,6 @@ def plot_soft_mean(
         rows: History of phase 1.
         sparsity_ratio: R.
         axis: "step" or "epoch".
-
     """
     with styled_figure(6.0, 3.4) as figure:
         ax = figure.subplots()
@@ -155,7 +152,6 @@ def plot_models(
         models: History of each model under its name.
         name: Name of the statistic.
         axis: "step" or "epoch".
-
     """
     with styled_figure(9.0, 3.4) as figure:
         ax = figure.subplots()
@@ -178,7 +174,6 @@ def plot_attention(panels: Sequence[AttentionPanel], title: str) -> Figure:
     Args:
         panels: One model, or several, drawn below each other.
         title: Text of the utterance, for the head of the figure.
-
     """
     bands = [band for panel in panels for band in _bands(panel)]
     heads = max(sum(maps.dense.size(1) for _, maps in band.layers) for band in bands)
@@ -235,7 +230,6 @@ def panels(
         width: Width of one panel in inches.
         height: Height of one panel in inches.
         options: Options of ``Figure.subplots``.
-
     """
     columns = min(columns, number)
     lines = -(-number // columns)

@@ -48,7 +48,6 @@ def read_key(path: Path) -> dict[str, Any]:
 
     Raises:
         UserError: The file is not a key of a listening test.
-
     """
     try:
         key = json.loads(path.read_text(encoding="utf-8"))
@@ -72,7 +71,6 @@ def find_files(paths: Iterable[Path]) -> list[Path]:
 
     Raises:
         UserError: A path is missing, or there is no CSV file.
-
     """
     files: list[Path] = []
     for path in paths:
@@ -106,7 +104,6 @@ def read_ratings(
     Raises:
         UserError: A file belongs to another test, is damaged or unfinished, or two
             files are of one listener.
-
     """
     ratings: list[Rating] = []
     unfinished: dict[str, int] = {}
@@ -189,7 +186,6 @@ def summarise(
         ratings: Ratings of all listeners.
         key: Key of the test.
         baseline: The system to which differences are computed.
-
     """
     given: dict[tuple[str, str], dict[tuple[str, str], int]] = {}
     for rating in ratings:
@@ -258,7 +254,6 @@ def crossed_interval(
 
     Returns:
         The mean and its ends, which are None for a single listener or utterance.
-
     """
     from scipy.stats import t
 
@@ -316,7 +311,6 @@ def lay_out(
 
     Raises:
         UserError: There is no rating.
-
     """
     if not ratings:
         raise UserError(

@@ -50,7 +50,6 @@ class Model(NamedTuple):
         experiments: Its only experiment, or those of its two phases.
         table: Thresholds of its decoder layers; None if nothing is pruned.
         exhibits: Its figures.
-
     """
 
     name: str
@@ -128,7 +127,6 @@ def read(folders: Sequence[str | Path], axis: str = "step") -> list[Model]:
 
     Raises:
         UserError: See ``read_models`` and ``threshold_rows``.
-
     """
     found = read_models(folders)
     return [
@@ -190,7 +188,6 @@ def write(
 
     Raises:
         UserError: A file cannot be read; in this case nothing has been written.
-
     """
     pages = documents.read(scores)
     prompts = read_prompts(data_dirs)
@@ -293,7 +290,6 @@ def read_prompts(folders: Sequence[Path]) -> dict[str, dict[str, str]]:
 
     Raises:
         UserError: A file is missing, empty or in another format.
-
     """
     prompts: dict[str, dict[str, str]] = {"text": {}, "wav.scp": {}}
     for folder in folders:
@@ -311,7 +307,6 @@ def choose(systems: dict[str, int], number: int) -> list[str]:
     Args:
         systems: Number of systems that have each utterance.
         number: Number of utterances to choose.
-
     """
     ranked = sorted(systems, key=lambda name: (-systems[name], name))
     best = [name for name in ranked if systems[name] == systems[ranked[0]]]
@@ -330,7 +325,6 @@ def lay_out_samples(
         samples: All decoded speech.
         prompts: Result of ``read_prompts``.
         number: Number of utterances of each test set.
-
     """
     found = []
     for test_set in dict.fromkeys(sample.test_set for sample in samples):

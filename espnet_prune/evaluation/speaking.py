@@ -84,7 +84,6 @@ def lacking(folder: Path, stamps: dict[str, str]) -> list[str]:
     Args:
         folder: Existing folder of recordings.
         stamps: Hash of each utterance's inputs.
-
     """
     records = read_json_lines(folder / RECORDS)
     kept = {
@@ -141,7 +140,6 @@ def speak(
 
     Raises:
         UserError: A text or a reference cannot be used.
-
     """
     import torch
     from tqdm import tqdm
@@ -226,7 +224,6 @@ def generate(
         Kept connections of each part; None with soft masks, which keep a part of each
             connection.
         Seconds of the generation alone, without the counting.
-
     """
     from espnet_prune.attention import record_attention
 
@@ -264,7 +261,6 @@ def count_kept(
     Returns:
         For each utterance the mean over layers and heads, 1 for a dense decoder. None
         with soft masks, or if nothing was recorded.
-
     """
     import torch
 

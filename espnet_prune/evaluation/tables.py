@@ -52,7 +52,6 @@ def grid(rows: Sequence[dict[str, Any]], columns: Sequence[Column]) -> list[list
     Args:
         rows: One dictionary per line; a value of None is shown as a dash.
         columns: What to show, from left to right.
-
     """
     lines = [[column.heading for column in columns]]
     for row in rows:
@@ -77,7 +76,6 @@ def pipes(lines: Sequence[Sequence[str]]) -> str:
 
     Returns:
         The table, ending in a line break.
-
     """
     from tabulate import tabulate
 
@@ -102,7 +100,6 @@ def make_output_dir(folder: str | Path) -> Path:
 
     Raises:
         UserError: The folder cannot be made.
-
     """
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)

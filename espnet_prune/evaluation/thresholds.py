@@ -36,7 +36,6 @@ def read_thresholds(folder: Path) -> list[Block]:
 
     Raises:
         UserError: The file is damaged.
-
     """
     file = folder / f"{NAME}.json"
     if not file.is_file():

@@ -42,7 +42,6 @@ class AudioError(UserError):
     Attributes:
         reason: Short, the same for all faults of a kind.
         detail: The fault of this file.
-
     """
 
     def __init__(self, subject: str, reason: str, detail: str, remedy: str):
@@ -78,7 +77,6 @@ def read_header(path: str | Path, what: str = "recording") -> Header:
 
     Raises:
         AudioError: See ``read``.
-
     """
     return _read(path, what, 0.0).header
 
@@ -96,7 +94,6 @@ def read(
     Raises:
         AudioError: The file is missing, not audio, or cut off, or its samples are NaN
             or infinite.
-
     """
     recording = _read(path, what, max_seconds)
     require_numbers(recording.samples, f"{what} {path}")
@@ -108,7 +105,6 @@ def read_mono(path: str | Path, rate: int, what: str = "recording") -> np.ndarra
 
     Raises:
         AudioError: See ``read``.
-
     """
     samples, header = read(path, what)
     return resample(samples.mean(axis=1), header.rate, rate)
@@ -119,7 +115,6 @@ def require_numbers(samples: np.ndarray, subject: str) -> None:
 
     Raises:
         AudioError: There are such samples.
-
     """
     bad = samples.size - int(np.isfinite(samples).sum())
     if bad:
@@ -184,7 +179,6 @@ def _find_samples(path: str | Path) -> tuple[int, int, int]:
     Returns:
         The bytes that its header declares, those that exist, and where they begin; 0
         for other formats, because libsndfile notices missing parts of them.
-
     """
     with open(path, "rb") as file:
         kind = file.read(12)[:4]
@@ -234,7 +228,6 @@ def resample(
 
     Returns:
         np.ndarray: Float32 (T * fs / rate,), rounded up.
-
     """
     if rate == fs or not len(samples):
         return samples

@@ -30,7 +30,6 @@ class Voice(NamedTuple):
         model: :func:`identify_model` of the model that computed it.
         note: free text of its maker.
         plugin_version: version of espnet_prune that wrote it.
-
     """
 
     style_vector: torch.Tensor

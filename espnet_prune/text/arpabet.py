@@ -175,7 +175,6 @@ def to_tokens(text: str) -> list[str]:
 
     Raises:
         UserError: A required package is missing.
-
     """
     words = text.split()
     if is_phones(words):
@@ -232,7 +231,6 @@ def spell(ipa: str) -> tuple[str, ...]:
 
     Raises:
         ValueError: A symbol is not an English phone; the message is the symbol.
-
     """
     found: list[str] = []
     for piece in _PIECE.finditer(ipa):

@@ -19,7 +19,6 @@ def train(texts: Iterable[str], nbpe: int, output_dir: Path) -> list[str]:
 
     Raises:
         UserError: Sentencepiece cannot make such a vocabulary from these sentences.
-
     """
     import sentencepiece
 
@@ -56,7 +55,6 @@ def read_sentences(files: Sequence[str], clean: Callable[[str], str]) -> list[st
 
     Raises:
         UserError: A file is missing, or there is no sentence.
-
     """
     sentences = [
         clean(sentence)

@@ -52,7 +52,6 @@ class TextError(UserError):
     Attributes:
         reason: Short, the same for all of a kind.
         detail: What was found in this text.
-
     """
 
     def __init__(self, reason: str, detail: str, remedy: str):
@@ -80,7 +79,6 @@ def decode(content: bytes, where: str | Path) -> str:
 
     Raises:
         TextError: It is not UTF-8.
-
     """
     content = content.removeprefix(BOM)
     try:
@@ -100,7 +98,6 @@ def decode_lines(content: bytes, where: str | Path) -> list[str]:
 
     Raises:
         TextError: It is not UTF-8.
-
     """
     return decode(content, where).split("\n")
 
@@ -113,7 +110,6 @@ def read_lines(source: str | Path) -> list[str]:
 
     Raises:
         UserError: It cannot be read, or it is not UTF-8.
-
     """
     where = "the standard input" if source == "-" else source
     try:
@@ -146,7 +142,6 @@ def normalise(text: object, where: str = "the text") -> str:
 
     Raises:
         TextError: It is no string, or it has characters that only damage leaves.
-
     """
     if not isinstance(text, str):
         raise TextError(
@@ -284,7 +279,6 @@ def find_doubts(text: str, g2p: str | None) -> list[Doubt]:
     Args:
         text: Normalised and cleaned.
         g2p: As ESPnet's; None if tokens are no phonemes.
-
     """
     if g2p is None:
         return []

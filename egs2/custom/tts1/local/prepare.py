@@ -91,7 +91,6 @@ def split(
 
     Raises:
         UserError: too few speakers or recordings.
-
     """
     speakers = by_speaker(known)
     pool = by_speaker(known if given is None else given)
@@ -157,7 +156,6 @@ def draw_seen(train: list[Checked], count: int, seed: int) -> dict[str, list[Che
 
     Raises:
         UserError: none of them has a possible reference.
-
     """
     groups = {
         name: group
@@ -195,7 +193,6 @@ def choose_sentences(
 
     Raises:
         UserError: too few of them are left.
-
     """
     characters = set().union(*(one.text for one in train))
     known_tokens = set().union(*(one.token_kinds for one in train))
@@ -296,7 +293,6 @@ def resampled(
         references: by speaker, mono.
         folder: for the files; emptied first.
         fs: Hz.
-
     """
     shutil.rmtree(folder, ignore_errors=True)
     ready = dict(references)
@@ -323,7 +319,6 @@ def main_cause(
 
     Returns:
         What most recordings have in common and what to do, or nothing.
-
     """
     if left_out and len(left_out) >= len(kept):
         ((reason, number),) = Counter(one.reason for one in left_out).most_common(1)
@@ -356,7 +351,6 @@ def require_fresh_models(data_dir: Path, exp_dir: Path, train: list[Row]) -> Non
 
     Raises:
         UserError: a model of other data would continue training with these.
-
     """
     text = data_dir / "train" / "text"
     models = sorted(exp_dir.glob("*/checkpoint.pth"))
@@ -456,7 +450,6 @@ def prepare(args: argparse.Namespace) -> None:
 
     Raises:
         UserError: the data cannot be used, or is too little.
-
     """
     settings = Settings(
         fs=args.fs,
@@ -541,7 +534,6 @@ def write_sets(
 
     Raises:
         UserError: there is too little, or a model of other data exists.
-
     """
     known, given = kept["train_data"], kept.get("eval_data")
     seed, data_dir = args.split_seed, Path(args.data_dir)
@@ -606,7 +598,6 @@ def test_texts(args: argparse.Namespace) -> Path:
 
     Raises:
         UserError: the model will speak another language, and no file is named.
-
     """
     if args.test_texts:
         return Path(args.test_texts)

@@ -151,7 +151,6 @@ def find_corpus(folder: Path) -> Path:
 
     Raises:
         UserError: a part is missing.
-
     """
     lacking = {
         corpus: [part for part in PARTS if not (corpus / part).is_dir()]
@@ -171,7 +170,6 @@ def find_labels(folder: Path, corpus: Path, part: str) -> Path:
 
     Raises:
         UserError: there are none.
-
     """
     roots = [folder / "lab" / "phone" / part, folder / "textgrid" / part]
     roots += [folder / part, corpus / part]
@@ -200,7 +198,6 @@ def check_part(
 
     Returns:
         Utterances sorted by name.
-
     """
     wavs = {
         str(path): path
@@ -260,7 +257,6 @@ def prepare(args: argparse.Namespace) -> None:
 
     Raises:
         UserError: a part or its labels are missing, or nothing can be used.
-
     """
     labelled = args.durations == "given"
     nj = min(

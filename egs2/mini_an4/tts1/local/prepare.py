@@ -47,7 +47,6 @@ def read_transcription(path: Path) -> dict[str, str]:
 
     Raises:
         UserError: The file is missing or a line is not of this form.
-
     """
     if not path.is_file():
         raise UserError(f"there is no {path}; unpack the AN4 archive again")
@@ -67,7 +66,6 @@ def read_recordings(an4_dir: Path, part: str, folder: str) -> list[Recording]:
 
     Raises:
         UserError: There is none, or one cannot be read.
-
     """
     words = read_transcription(an4_dir / "etc" / f"an4_{part}.transcription")
     found = []
@@ -105,7 +103,6 @@ def prepare(an4_dir: Path, data_dir: Path) -> None:
 
     Raises:
         UserError: The corpus is not as expected; in this case nothing is written.
-
     """
     print(f"AN4 in {an4_dir}:")
     known = read_recordings(an4_dir, "train", "an4_clstk")

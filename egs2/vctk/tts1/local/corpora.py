@@ -138,7 +138,6 @@ class Corpus:
 
     Attributes:
         title: Its name and part, for the head of a report.
-
     """
 
     title = ""
@@ -164,7 +163,6 @@ class VCTK(Corpus):
 
     Raises:
         UserError: The corpus is missing.
-
     """
 
     def __init__(self, folder: Path):
@@ -222,7 +220,6 @@ class Libri(Corpus):
 
     Raises:
         UserError: The corpus is missing.
-
     """
 
     name, separator, suffix = "", "", ""
@@ -322,7 +319,6 @@ def open_corpus(name: str, folder: Path, part: str | None) -> Corpus:
 
     Raises:
         UserError: The corpus is missing.
-
     """
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}; correct --corpus_dir")

@@ -46,7 +46,6 @@ def read_texts(path: Path) -> dict[str, dict[str, str]]:
 
     Raises:
         UserError: the file is missing.
-
     """
     if not path.is_file():
         raise UserError(f"there is no {path}; it comes with the recipe")
@@ -64,7 +63,6 @@ def draw(texts: dict[str, dict[str, str]], seed: int) -> list[Line]:
 
     Raises:
         UserError: a speaker has no text.
-
     """
     rows = []
     for speaker in VCTK_SPEAKERS:

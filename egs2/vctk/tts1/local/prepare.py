@@ -42,7 +42,6 @@ def check_pinned(path: Path) -> None:
 
     Raises:
         UserError: The list was changed.
-
     """
     try:
         wanted = path.with_name(f"{path.name}.sha256").read_text().split()[:1]
@@ -63,7 +62,6 @@ def choose_speakers(names: Sequence[str], number: int, seed: int) -> list[str]:
 
     Raises:
         UserError: There are too few speakers.
-
     """
     if number < 0 or number > len(names):
         raise UserError(f"--num_speakers is {number}: choose 0 (all) to {len(names)}")
@@ -115,7 +113,6 @@ def prepare(args: argparse.Namespace) -> None:
 
     Raises:
         UserError: The corpus or the list cannot be used.
-
     """
     if args.texts_per_speaker < 1:
         raise UserError(
