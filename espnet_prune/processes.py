@@ -83,9 +83,6 @@ def in_parallel[Item, Result](
             items.
         label: Label of the progress bar.
         start: Function that each process first calls with ``arguments``.
-
-    Raises:
-        UserError: A process was killed.
     """
     if nj <= 1 or len(items) < 2 * nj:
         if start is not None:

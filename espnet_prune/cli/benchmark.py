@@ -135,11 +135,7 @@ def describe(work: benchmark.Work, args: argparse.Namespace) -> str:
 
 
 def read_model_settings(config: Path) -> dict:
-    """Read ``tts_conf`` of a training configuration.
-
-    Raises:
-        UserError: the file cannot be read, or trains another model.
-    """
+    """Read ``tts_conf`` of a training configuration."""
     import yaml
 
     try:

@@ -35,11 +35,7 @@ def merge(*settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """Read a file of settings.
-
-    Raises:
-        UserError: the file is missing or does not contain settings.
-    """
+    """Read a file of settings."""
     try:
         settings = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:

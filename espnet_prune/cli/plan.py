@@ -103,17 +103,9 @@ def plan(
 def read_options(train_config: str | Path | None, train_args: str) -> dict[str, Any]:
     """Read what the plan depends on, as ESPnet's parser would.
 
-    Args:
-        train_config: file of options.
-        train_args: options that override it.
-
     Returns:
         ``VALUES``, and a dictionary for each of ``SECTIONS`` with ``_conf`` behind its
         name. A setting whose absence has a meaning is left out.
-
-    Raises:
-        UserError: the file is not YAML, an option has no value, or a section is not
-            one.
     """
     try:
         words = shlex.split(train_args)

@@ -148,9 +148,6 @@ def write_durations(
         n_shift: Samples per frame.
         output: File to write.
 
-    Returns:
-        Number of utterances.
-
     Raises:
         UserError: The ends of an utterance are missing or not in order, or a file is
             missing.

@@ -92,11 +92,7 @@ class Checked(NamedTuple):
 
 
 class Checker:
-    """Checks utterances. Each process makes its own: tokenizers cannot be pickled.
-
-    Raises:
-        UserError: these settings have no tokenizer.
-    """
+    """Checks utterances. Each process makes its own: tokenizers cannot be pickled."""
 
     def __init__(self, settings: Settings):
         self.settings = settings

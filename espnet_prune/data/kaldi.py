@@ -124,9 +124,6 @@ def write_folder(folder: Path, rows: Iterable[Row]) -> None:
         folder: Gets each of ``FILES`` that rows have; others of them are removed,
             because they belong to another set.
         rows: One per utterance. All have ``utt2spk``.
-
-    Raises:
-        UserError: See ``write_table``.
     """
     tables: dict[str, dict[str, str]] = {}
     speakers: dict[str, list[str]] = {}

@@ -80,9 +80,6 @@ def read_labels(path: str | Path) -> list[Interval]:
     Args:
         path: A file of lines START, END, LABEL between tabs, in seconds, or one that
             ends in ``.TextGrid`` and has a tier ``phones``.
-
-    Raises:
-        UserError: The file is not such a file.
     """
     path = Path(path)
     if path.suffix.lower() == ".textgrid":

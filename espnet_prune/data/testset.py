@@ -112,11 +112,7 @@ def draw_targets[R: Recorded](
 
 
 def draw_speakers(names: Iterable[str], number: int, seed: int) -> list[str]:
-    """Draw speakers; their order is kept.
-
-    Raises:
-        ValueError: There are too few speakers.
-    """
+    """Draw speakers; their order is kept."""
     names = list(names)
     drawn = set(random.Random(f"{seed}-speakers").sample(sorted(names), number))
     return [name for name in names if name in drawn]

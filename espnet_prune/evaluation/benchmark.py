@@ -155,11 +155,7 @@ def measure(
 def take_turns(
     workers: Sequence[Worker], repeats: int
 ) -> list[dict[str, list[dict[str, float]]]]:
-    """Run every system once per round, in an order that rotates from round to round.
-
-    Returns:
-        For each worker the answers of each system, one per round.
-    """
+    """Run every system once per round, in an order that rotates from round to round."""
     turns = [(number, name) for number, w in enumerate(workers) for name in w.systems]
     answers: list[dict[str, list]] = [{n: [] for n in w.systems} for w in workers]
     for round_ in range(WARM_UP + repeats):
@@ -198,11 +194,7 @@ def summarise(
 def peak_memory(
     work: Work, against: Path | None = None, threads: int | None = None
 ) -> list[dict[str, Any]]:
-    """Measure the peak memory of each system in fresh processes, after two steps.
-
-    Returns:
-        A row per system and checkout.
-    """
+    """Measure the peak memory of each system in fresh processes, after two steps."""
     rows = []
     for number, folder in enumerate([HERE] if against is None else [HERE, against]):
         with contextlib.closing(Worker(folder, work, threads)) as worker:

@@ -79,10 +79,6 @@ def copy_synthesis(
         folder: Existing folder for ``UTTERANCE.wav``.
         train_config: See :func:`features_for`.
         device: Device of the vocoder.
-
-    Raises:
-        UserError: A recording is too short for a frame. See also :func:`features_for`
-            and ``open_vocoder``.
     """
     feats_extract = features_for(vocoder, Path(train_config) if train_config else None)
     parameters = describe_features(feats_extract)

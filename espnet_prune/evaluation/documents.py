@@ -63,9 +63,6 @@ def write(
         name: ``SCORES`` or ``LISTENING``.
         document: The page.
         rows: The numbers of the page, in full precision.
-
-    Returns:
-        The Markdown.
     """
     text = to_markdown(document)
     content = {"format": FORMAT, **document._asdict(), "rows": rows}

@@ -62,9 +62,6 @@ class Experiment:
 def read_experiment(folder: str | Path) -> Experiment:
     """Read the settings and the statistics of one experiment folder.
 
-    Args:
-        folder: Folder that ESPnet's training wrote: config.yaml, checkpoint.pth.
-
     Raises:
         UserError: The folder is not an experiment, or has no finished epoch.
     """

@@ -72,18 +72,9 @@ def choose_utterances(
 
     A speaker is drawn a second time only after every speaker was drawn once.
 
-    Args:
-        data: The test set.
-        systems: The systems and their recordings.
-        number: How many to draw.
-        seed: Seed of the draw.
-
     Returns:
         The utterances to rate, and one for practice, which is one of those to rate if
         there is no other.
-
-    Raises:
-        UserError: There are too few utterances.
     """
     draw = random.Random(seed)
     speakers: dict[str, list[str]] = {}

@@ -14,18 +14,7 @@ from espnet_prune.speech.synthesis import Text2Speech
 
 
 def read_utterance(data_dir: Path, key: str | None = None) -> tuple[str, str, str]:
-    """Return one utterance of a Kaldi folder.
-
-    Args:
-        data_dir: Folder with ``text`` and ``wav.scp``.
-        key: Name of the utterance (default: the first one).
-
-    Returns:
-        Name, text and file of the reference.
-
-    Raises:
-        UserError: A file or the utterance is missing.
-    """
+    """Return name, text and reference of an utterance, by default the first one."""
     texts = read_columns(data_dir / "text")
     references = read_columns(data_dir / "wav.scp")
     both = [name for name in texts if name in references]
@@ -45,18 +34,7 @@ def record_panel(
     key: str,
     spembs: Path | None = None,
 ) -> plots.AttentionPanel:
-    """Synthesise one utterance and keep the attention of the decoder.
-
-    Args:
-        experiment: Folder of the model.
-        inference_model: Weights in this folder.
-        data_dir: Kaldi folder with text and reference.
-        key: Name of the utterance.
-        spembs: scp file of speaker embeddings, if the model uses them.
-
-    Raises:
-        UserError: See ``Text2Speech`` and ``read_speaker``.
-    """
+    """Synthesise one utterance and keep the attention of the decoder."""
     text2speech = Text2Speech.from_pretrained(experiment, model_file=inference_model)
     text2speech.vocoder = None  # the mel is enough
     _, text, reference = read_utterance(data_dir, key)
@@ -92,22 +70,7 @@ def draw(
     key: str | None = None,
     spembs: Path | None = None,
 ) -> tuple[Path, list[plots.AttentionPanel]]:
-    """Synthesise an utterance with every model, and draw all of them in one figure.
-
-    Args:
-        experiments: Folders of the models.
-        inference_model: Weights in each folder.
-        data_dir: Kaldi folder, see ``read_utterance``.
-        output_dir: Folder of ``attention_KEY.png``.
-        key: Utterance of the data (default: the first one).
-        spembs: scp file of speaker embeddings, if models use them.
-
-    Returns:
-        The file and its content.
-
-    Raises:
-        UserError: See ``read_utterance`` and ``record_panel``.
-    """
+    """Synthesise an utterance with every model, and draw all of them in one figure."""
     key, text, _ = read_utterance(data_dir, key)
     panels = [
         record_panel(experiment, inference_model, data_dir, key, spembs)

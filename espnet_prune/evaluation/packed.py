@@ -100,9 +100,6 @@ def decoding_settings(config: Path | None, options: str) -> dict[str, Any]:
 
     Returns:
         The options of ``Text2Speech`` except model and vocoder.
-
-    Raises:
-        UserError: there is no such file.
     """
     command = shlex.split(options)
     # options that decoding needs

@@ -63,12 +63,7 @@ class AttentionPanel(NamedTuple):
 
 
 def plot_thresholds(rows: Sequence[Row], axis: str = "step") -> Figure:
-    """Draw the threshold of every decoder layer against time.
-
-    Args:
-        rows: History of one experiment, or of two joined.
-        axis: "step" or "epoch".
-    """
+    """Draw the threshold of every decoder layer against time."""
     with styled_figure(6.0, 3.4) as figure:
         ax = figure.subplots()
         _draw_layers(ax, rows, keys.THRESHOLD, axis)
@@ -100,13 +95,7 @@ def plot_kept(rows: Sequence[Row], axis: str = "step") -> Figure:
 def plot_soft_mean(
     rows: Sequence[Row], sparsity_ratio: float, axis: str = "step"
 ) -> Figure:
-    """Draw the mean soft mask of every decoder layer against its target R.
-
-    Args:
-        rows: History of phase 1.
-        sparsity_ratio: R.
-        axis: "step" or "epoch".
-    """
+    """Draw the mean soft mask of every decoder layer against its target R."""
     with styled_figure(6.0, 3.4) as figure:
         ax = figure.subplots()
         _draw_layers(ax, rows, keys.SOFT_MEAN, axis)
@@ -146,13 +135,7 @@ def plot_losses(rows: Sequence[Row], axis: str = "step") -> Figure:
 def plot_models(
     models: Mapping[str, Sequence[Row]], name: str, axis: str = "step"
 ) -> Figure:
-    """Draw one statistic of the validation set, one line per model.
-
-    Args:
-        models: History of each model under its name.
-        name: Name of the statistic.
-        axis: "step" or "epoch".
-    """
+    """Draw one statistic of the validation set, one line per model."""
     with styled_figure(9.0, 3.4) as figure:
         ax = figure.subplots()
         for number, (label, rows) in enumerate(models.items()):

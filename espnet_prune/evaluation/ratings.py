@@ -44,11 +44,7 @@ class Rating(NamedTuple):
 
 
 def read_key(path: Path) -> dict[str, Any]:
-    """Read the key of a test.
-
-    Raises:
-        UserError: The file is not a key of a listening test.
-    """
+    """Read the key of a test."""
     try:
         key = json.loads(path.read_text(encoding="utf-8"))
         if key["format"] != FORMAT:
@@ -92,11 +88,6 @@ def read_ratings(
     files: Sequence[Path], key: dict[str, Any], keep_unfinished: bool = False
 ) -> tuple[list[Rating], dict[str, int]]:
     """Read the files of the listeners.
-
-    Args:
-        files: One file per listener.
-        key: Key of the test.
-        keep_unfinished: Also use the ratings of a listener who did not rate everything.
 
     Returns:
         The ratings, and how many each unfinished listener left blank.
@@ -180,13 +171,7 @@ def _read_file(file: Path, key: dict[str, Any]) -> tuple[str, list[Rating]]:
 def summarise(
     ratings: Sequence[Rating], key: dict[str, Any], baseline: str
 ) -> list[dict[str, Any]]:
-    """Make a row for each part and system that has ratings.
-
-    Args:
-        ratings: Ratings of all listeners.
-        key: Key of the test.
-        baseline: The system to which differences are computed.
-    """
+    """Make a row for each part and system that has ratings."""
     given: dict[tuple[str, str], dict[tuple[str, str], int]] = {}
     for rating in ratings:
         clip = key["clips"][rating.clip]
@@ -301,17 +286,7 @@ def lay_out(
     raters: int,
     unfinished: dict[str, int],
 ) -> tuple[Document, list[dict[str, Any]]]:
-    """Return the page of the result, and the numbers that it shows.
-
-    Args:
-        ratings: Ratings of all listeners.
-        key: Key of the test.
-        raters: Number of listeners who sent a file.
-        unfinished: Number of samples that each unfinished listener left blank.
-
-    Raises:
-        UserError: There is no rating.
-    """
+    """Return the page of the result, and the numbers that it shows."""
     if not ratings:
         raise UserError(
             "these files contain no rating; give the files of other listeners"

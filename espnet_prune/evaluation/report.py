@@ -123,11 +123,7 @@ def name_models(models: Sequence[Sequence[Experiment]]) -> list[str]:
 
 
 def read(folders: Sequence[str | Path], axis: str = "step") -> list[Model]:
-    """Read experiment folders and draw their figures.
-
-    Raises:
-        UserError: See ``read_models`` and ``threshold_rows``.
-    """
+    """Read experiment folders and draw their figures."""
     found = read_models(folders)
     return [
         Model(
@@ -286,11 +282,7 @@ def find_samples(models: Sequence[Model]) -> list[Sample]:
 
 
 def read_prompts(folders: Sequence[Path]) -> dict[str, dict[str, str]]:
-    """Read texts and references, ``text`` and ``wav.scp``.
-
-    Raises:
-        UserError: A file is missing, empty or in another format.
-    """
+    """Read texts and references, ``text`` and ``wav.scp``."""
     prompts: dict[str, dict[str, str]] = {"text": {}, "wav.scp": {}}
     for folder in folders:
         for name, found in prompts.items():
@@ -303,10 +295,6 @@ def choose(systems: dict[str, int], number: int) -> list[str]:
 
     Sorted by name, utterances come speaker by speaker, often with the same sentences.
     The stride moves to another sentence with every speaker if possible.
-
-    Args:
-        systems: Number of systems that have each utterance.
-        number: Number of utterances to choose.
     """
     ranked = sorted(systems, key=lambda name: (-systems[name], name))
     best = [name for name in ranked if systems[name] == systems[ranked[0]]]
@@ -319,13 +307,7 @@ def choose(systems: dict[str, int], number: int) -> list[str]:
 def lay_out_samples(
     samples: Sequence[Sample], prompts: dict[str, dict[str, str]], number: int
 ) -> list[dict[str, Any]]:
-    """Lay out the speech: tables of test sets, lines of utterances, columns of systems.
-
-    Args:
-        samples: All decoded speech.
-        prompts: Result of ``read_prompts``.
-        number: Number of utterances of each test set.
-    """
+    """Lay out speech: a table per test set, a line per utterance, columns of systems."""
     found = []
     for test_set in dict.fromkeys(sample.test_set for sample in samples):
         own = [sample for sample in samples if sample.test_set == test_set]

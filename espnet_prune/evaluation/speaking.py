@@ -79,12 +79,7 @@ def stamp(*parts: Any) -> str:
 
 
 def lacking(folder: Path, stamps: dict[str, str]) -> list[str]:
-    """Return the utterances to make, and remove their old records.
-
-    Args:
-        folder: Existing folder of recordings.
-        stamps: Hash of each utterance's inputs.
-    """
+    """Return the utterances to make, and remove their old records."""
     records = read_json_lines(folder / RECORDS)
     kept = {
         name: record

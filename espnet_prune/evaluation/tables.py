@@ -72,11 +72,7 @@ def cell(text: str) -> str:
 
 
 def pipes(lines: Sequence[Sequence[str]]) -> str:
-    """Return lines, the first of which has the headings, as a Markdown table.
-
-    Returns:
-        The table, ending in a line break.
-    """
+    """Return lines, the first of which has the headings, as a Markdown table."""
     from tabulate import tabulate
 
     heading, *rest = [[cell(text) for text in line] for line in lines]
@@ -96,11 +92,7 @@ def markdown(rows: Sequence[dict[str, Any]], columns: Sequence[Column]) -> str:
 
 
 def make_output_dir(folder: str | Path) -> Path:
-    """Make the folder for results.
-
-    Raises:
-        UserError: The folder cannot be made.
-    """
+    """Make the folder for results."""
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
     except OSError as error:

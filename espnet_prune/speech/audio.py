@@ -73,11 +73,7 @@ class Recording(NamedTuple):
 
 
 def read_header(path: str | Path, what: str = "recording") -> Header:
-    """Read rate and length of a recording without its samples.
-
-    Raises:
-        AudioError: See ``read``.
-    """
+    """Read rate and length of a recording without its samples."""
     return _read(path, what, 0.0).header
 
 
@@ -101,21 +97,13 @@ def read(
 
 
 def read_mono(path: str | Path, rate: int, what: str = "recording") -> np.ndarray:
-    """Read the mean of a recording's channels at ``rate`` Hz, float32 (T,).
-
-    Raises:
-        AudioError: See ``read``.
-    """
+    """Read the mean of a recording's channels at ``rate`` Hz, float32 (T,)."""
     samples, header = read(path, what)
     return resample(samples.mean(axis=1), header.rate, rate)
 
 
 def require_numbers(samples: np.ndarray, subject: str) -> None:
-    """Refuse samples that are NaN or infinite.
-
-    Raises:
-        AudioError: There are such samples.
-    """
+    """Refuse samples that are NaN or infinite."""
     bad = samples.size - int(np.isfinite(samples).sum())
     if bad:
         raise AudioError(

@@ -115,9 +115,6 @@ def require_vocoder(name: str | Path, features: dict[str, Any]) -> None:
     Args:
         name: As for :func:`open_vocoder`.
         features: The model's feature settings; empty if it has none.
-
-    Raises:
-        UserError: The vocoder is refused.
     """
     if not isinstance(name, (str, Path)):
         raise UserError(f"a vocoder is a name, found {name!r}: choose {CHOICES}")

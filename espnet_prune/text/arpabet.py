@@ -172,9 +172,6 @@ def to_tokens(text: str) -> list[str]:
 
     Returns:
         ARPAbet with stress, and ``sp`` for pauses; empty if nothing is spoken.
-
-    Raises:
-        UserError: A required package is missing.
     """
     words = text.split()
     if is_phones(words):

@@ -51,11 +51,7 @@ def train(texts: Iterable[str], nbpe: int, output_dir: Path) -> list[str]:
 
 
 def read_sentences(files: Sequence[str], clean: Callable[[str], str]) -> list[str]:
-    """Read the sentences of Kaldi ``text`` files (ID SENTENCE) and clean them.
-
-    Raises:
-        UserError: A file is missing, or there is no sentence.
-    """
+    """Read the sentences of Kaldi ``text`` files (ID SENTENCE) and clean them."""
     sentences = [
         clean(sentence)
         for file in files

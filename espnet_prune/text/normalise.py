@@ -71,15 +71,7 @@ class Doubt(NamedTuple):
 
 
 def decode(content: bytes, where: str | Path) -> str:
-    """Read UTF-8, with or without a byte order mark.
-
-    Args:
-        content: All of a file.
-        where: What the message calls it.
-
-    Raises:
-        TextError: It is not UTF-8.
-    """
+    """Read UTF-8, with or without a byte order mark."""
     content = content.removeprefix(BOM)
     try:
         return content.decode("utf-8")
@@ -94,11 +86,7 @@ def decode(content: bytes, where: str | Path) -> str:
 
 
 def decode_lines(content: bytes, where: str | Path) -> list[str]:
-    """Split UTF-8 at line feeds, and at nothing else that Unicode calls a line end.
-
-    Raises:
-        TextError: It is not UTF-8.
-    """
+    """Split UTF-8 at line feeds, and at nothing else that Unicode calls a line end."""
     return decode(content, where).split("\n")
 
 

@@ -88,9 +88,6 @@ def split(
         given: usable recordings of the evaluation corpus, None if there is none.
         eval_speakers: how many to evaluate, by default a tenth of them, 2 to 10.
         seed: of the draw.
-
-    Raises:
-        UserError: too few speakers or recordings.
     """
     speakers = by_speaker(known)
     pool = by_speaker(known if given is None else given)
@@ -152,11 +149,7 @@ def draw_dev(recordings: list[Checked], seed: int) -> list[Checked]:
 
 
 def draw_seen(train: list[Checked], count: int, seed: int) -> dict[str, list[Checked]]:
-    """Draw training speakers; those with another recording to compare with come first.
-
-    Raises:
-        UserError: none of them has a possible reference.
-    """
+    """Draw training speakers; those with another recording come first."""
     groups = {
         name: group
         for name, group in by_speaker(train).items()
@@ -182,18 +175,7 @@ def choose_sentences(
     train: list[Checked],
     checker: Checker,
 ) -> tuple[list[tuple[int, str]], list[Finding]]:
-    """Take the first sentences that can be spoken and that are not recorded.
-
-    Args:
-        sentences: to choose from.
-        wanted: how many, None for all.
-        texts: of all recordings.
-        train: recordings of the training set.
-        checker: makes tokens.
-
-    Raises:
-        UserError: too few of them are left.
-    """
+    """Take the first sentences that can be spoken and that are not recorded."""
     characters = set().union(*(one.text for one in train))
     known_tokens = set().union(*(one.token_kinds for one in train))
     recorded = "\n".join(f" {words_only(text)} " for text in texts)
@@ -288,11 +270,6 @@ def resampled(
     """Write references at the model's rate, once.
 
     ESPnet formats the reference for each sentence again, and resampling is slow.
-
-    Args:
-        references: by speaker, mono.
-        folder: for the files; emptied first.
-        fs: Hz.
     """
     shutil.rmtree(folder, ignore_errors=True)
     ready = dict(references)
@@ -311,11 +288,6 @@ def main_cause(
     left_out: Sequence[Finding],
 ) -> str:
     """Say why a corpus may be too little.
-
-    Args:
-        folder: of the corpus.
-        kept: recordings that can be used.
-        left_out: why others cannot.
 
     Returns:
         What most recordings have in common and what to do, or nothing.
@@ -347,11 +319,7 @@ def is_one_each(kept: Sequence[Checked]) -> bool:
 
 
 def require_fresh_models(data_dir: Path, exp_dir: Path, train: list[Row]) -> None:
-    """Refuse to change the training data of existing models.
-
-    Raises:
-        UserError: a model of other data would continue training with these.
-    """
+    """Refuse to change the training data of existing models."""
     text = data_dir / "train" / "text"
     models = sorted(exp_dir.glob("*/checkpoint.pth"))
     if not models or not text.exists():
@@ -446,11 +414,7 @@ def describe_set(name: str, rows: list[Row], note: str = "") -> str:
 
 
 def prepare(args: argparse.Namespace) -> None:
-    """Check the corpora, print the page, and write the folders.
-
-    Raises:
-        UserError: the data cannot be used, or is too little.
-    """
+    """Check the corpora, print the page, and write the folders."""
     settings = Settings(
         fs=args.fs,
         n_shift=args.n_shift,
@@ -524,17 +488,7 @@ def write_sets(
     sentences: list[str],
     checker: Checker,
 ) -> None:
-    """Draw the sets, and write the folders.
-
-    Args:
-        args: of the command.
-        kept: recordings of each corpus that can be used.
-        sentences: texts for all speakers.
-        checker: makes tokens.
-
-    Raises:
-        UserError: there is too little, or a model of other data exists.
-    """
+    """Draw the sets, and write the folders."""
     known, given = kept["train_data"], kept.get("eval_data")
     seed, data_dir = args.split_seed, Path(args.data_dir)
     divided = split(known, given, args.eval_speakers, seed)
@@ -594,11 +548,7 @@ def write_sets(
 
 
 def test_texts(args: argparse.Namespace) -> Path:
-    """Choose the file of sentences; ours are English.
-
-    Raises:
-        UserError: the model will speak another language, and no file is named.
-    """
+    """Choose the file of sentences; ours are English."""
     if args.test_texts:
         return Path(args.test_texts)
     english = args.g2p in ENGLISH_G2P

@@ -147,11 +147,7 @@ class Checker:
 
 
 def find_corpus(folder: Path) -> Path:
-    """Find LibriTTS in ``folder`` or in its folder LibriTTS.
-
-    Raises:
-        UserError: a part is missing.
-    """
+    """Find LibriTTS in ``folder`` or in its folder LibriTTS."""
     lacking = {
         corpus: [part for part in PARTS if not (corpus / part).is_dir()]
         for corpus in (folder, folder / "LibriTTS")
@@ -166,11 +162,7 @@ def find_corpus(folder: Path) -> Path:
 
 
 def find_labels(folder: Path, corpus: Path, part: str) -> Path:
-    """Find the labels of a part: in a clone of LibriTTSLabel, or with the recordings.
-
-    Raises:
-        UserError: there are none.
-    """
+    """Find the labels of a part: in LibriTTSLabel, or with the recordings."""
     roots = [folder / "lab" / "phone" / part, folder / "textgrid" / part]
     roots += [folder / part, corpus / part]
     for root in roots:
@@ -187,18 +179,7 @@ def find_labels(folder: Path, corpus: Path, part: str) -> Path:
 def check_part(
     corpus: Path, part: str, label_root: Path | None, done: Path, nj: int
 ) -> list[Utterance]:
-    """Check all recordings of a part; skip those that were good in an earlier run.
-
-    Args:
-        corpus: folder of the parts.
-        part: name of a part.
-        label_root: its labels, None for none.
-        done: file with the results, a line of JSON each, written at once.
-        nj: processes.
-
-    Returns:
-        Utterances sorted by name.
-    """
+    """Check all recordings of a part; skip those that were good in an earlier run."""
     wavs = {
         str(path): path
         for path in sorted(corpus.glob(f"{part}/*/*/*.wav"))
@@ -253,11 +234,7 @@ def recorded_rows(utterances: list[Utterance], labelled: bool) -> Iterable[Row]:
 
 
 def prepare(args: argparse.Namespace) -> None:
-    """Check the corpus and write the folders.
-
-    Raises:
-        UserError: a part or its labels are missing, or nothing can be used.
-    """
+    """Check the corpus and write the folders."""
     labelled = args.durations == "given"
     nj = min(
         args.nj, len(os.sched_getaffinity(0))

@@ -44,9 +44,6 @@ def read_transcription(path: Path) -> dict[str, str]:
 
     Returns:
         Words in lower case by the name of the recording.
-
-    Raises:
-        UserError: The file is missing or a line is not of this form.
     """
     if not path.is_file():
         raise UserError(f"there is no {path}; unpack the AN4 archive again")
@@ -62,11 +59,7 @@ def read_transcription(path: Path) -> dict[str, str]:
 
 
 def read_recordings(an4_dir: Path, part: str, folder: str) -> list[Recording]:
-    """Find the recordings of a part ("train" or "test") that have a transcription.
-
-    Raises:
-        UserError: There is none, or one cannot be read.
-    """
+    """Find the recordings of a part ("train" or "test") that have a transcription."""
     words = read_transcription(an4_dir / "etc" / f"an4_{part}.transcription")
     found = []
     for path in sorted((an4_dir / "wav" / folder).glob("*/*.sph")):

@@ -160,9 +160,6 @@ class VCTK(Corpus):
 
     Args:
         folder: Of the corpus, or the one that it was unpacked in.
-
-    Raises:
-        UserError: The corpus is missing.
     """
 
     def __init__(self, folder: Path):
@@ -217,9 +214,6 @@ class Libri(Corpus):
     Args:
         folder: Of the corpus, of its part, or the one that it was unpacked in.
         part: For instance test-other.
-
-    Raises:
-        UserError: The corpus is missing.
     """
 
     name, separator, suffix = "", "", ""
@@ -310,16 +304,7 @@ PARTS = {"librispeech": "test-other", "libritts": "train-clean-100"}
 
 
 def open_corpus(name: str, folder: Path, part: str | None) -> Corpus:
-    """Find a corpus on disk.
-
-    Args:
-        name: vctk, librispeech or libritts.
-        folder: Where it was unpacked.
-        part: Of the Libri corpora; None for that of ``PARTS``.
-
-    Raises:
-        UserError: The corpus is missing.
-    """
+    """Find a corpus on disk."""
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}; correct --corpus_dir")
     if name == "vctk":

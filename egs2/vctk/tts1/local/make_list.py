@@ -42,11 +42,7 @@ def clean(text: str) -> str:
 
 
 def read_texts(path: Path) -> dict[str, dict[str, str]]:
-    """Read the sentences that can be targets, by speaker and utterance.
-
-    Raises:
-        UserError: the file is missing.
-    """
+    """Read the sentences that can be targets, by speaker and utterance."""
     if not path.is_file():
         raise UserError(f"there is no {path}; it comes with the recipe")
     texts: dict[str, dict[str, str]] = {}
@@ -59,11 +55,7 @@ def read_texts(path: Path) -> dict[str, dict[str, str]]:
 
 
 def draw(texts: dict[str, dict[str, str]], seed: int) -> list[Line]:
-    """Draw target, reference and spare of each speaker, speakers in order.
-
-    Raises:
-        UserError: a speaker has no text.
-    """
+    """Draw target, reference and spare of each speaker, speakers in order."""
     rows = []
     for speaker in VCTK_SPEAKERS:
         if speaker not in texts:

@@ -38,11 +38,7 @@ PINNED = HERE / "vctk_108.tsv"
 
 
 def check_pinned(path: Path) -> None:
-    """Refuse a fixed list that differs from its checksum.
-
-    Raises:
-        UserError: The list was changed.
-    """
+    """Refuse a fixed list that differs from its checksum."""
     try:
         wanted = path.with_name(f"{path.name}.sha256").read_text().split()[:1]
         found = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -58,11 +54,7 @@ def check_pinned(path: Path) -> None:
 
 
 def choose_speakers(names: Sequence[str], number: int, seed: int) -> list[str]:
-    """Draw some of the speakers, kept in order; 0 takes all.
-
-    Raises:
-        UserError: There are too few speakers.
-    """
+    """Draw some of the speakers, kept in order; 0 takes all."""
     if number < 0 or number > len(names):
         raise UserError(f"--num_speakers is {number}: choose 0 (all) to {len(names)}")
     return draw_speakers(names, number or len(names), seed)
@@ -109,11 +101,7 @@ def make_lines(
 
 
 def prepare(args: argparse.Namespace) -> None:
-    """Check everything, then write the test set and describe it.
-
-    Raises:
-        UserError: The corpus or the list cannot be used.
-    """
+    """Check everything, then write the test set and describe it."""
     if args.texts_per_speaker < 1:
         raise UserError(
             f"--texts_per_speaker is {args.texts_per_speaker}: choose 1 or more"
