@@ -7,9 +7,8 @@ checkpoint is read.
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from espnet_prune.errors import UserError
+from espnet_prune.loading import load_yaml
 
 CONFIG = "config.yaml"
 CHECKPOINT = "checkpoint.pth"
@@ -26,23 +25,12 @@ def read_config(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     file = path / CONFIG if path.is_dir() else path
-    try:
-        with open(file, encoding="utf-8") as stream:
-            config = yaml.load(stream, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except (FileNotFoundError, NotADirectoryError):
+    if not file.is_file():
         raise UserError(
             f"{file.parent} contains no {file.name}; give the experiment folder that "
             "training wrote"
-        ) from None
-    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise UserError(f"{file} is not readable YAML ({reason}); correct it") from None
-    if not isinstance(config, dict):
-        raise UserError(
-            f"{file} is not the configuration of a training; give the {CONFIG} of an "
-            "experiment folder"
         )
-    return config
+    return load_yaml(file, "configuration of a training")
 
 
 def read_progress(folder: str | Path) -> dict[str, Any]:

@@ -81,25 +81,6 @@ def write_text(path: str | Path, text: str) -> None:
         partial.write_text(text, encoding="utf-8", newline="\n")
 
 
-def is_done(path: Path, state: str) -> bool:
-    """Return whether ``mark_done`` has written this mark for the same ``state``."""
-    try:
-        return path.read_text(encoding="utf-8") == f"{state}\n"
-    except (OSError, UnicodeDecodeError):
-        return False
-
-
-def mark_done(path: Path, state: str) -> None:
-    """Write a mark for finished work.
-
-    Args:
-        path: The mark.
-        state: One line that describes the inputs of the work. Work with other inputs
-            counts as not done.
-    """
-    write_text(path, f"{state}\n")
-
-
 class Journal:
     """Results of long work, each kept at once, so that an interrupted run continues.
 

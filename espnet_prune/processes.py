@@ -3,6 +3,7 @@
 import contextlib
 import multiprocessing
 import os
+import platform
 import signal
 import sys
 import threading
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
@@ -101,3 +103,12 @@ def _progress[Result](
     """Show a progress bar, or without a terminal a line every 30 s."""
     interval = 0.5 if sys.stderr.isatty() else 30
     return tqdm(results, label, total, unit="file", mininterval=interval, ncols=79)
+
+
+def name_processor() -> str:
+    """Return the name of the processor, for reports of speed."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return " ".join(line.partition(":")[2].split())
+    return platform.processor() or platform.machine()

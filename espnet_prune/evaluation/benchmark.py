@@ -9,7 +9,6 @@ import contextlib
 import dataclasses
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -18,19 +17,20 @@ from pathlib import Path
 from typing import Any
 
 from espnet_prune.errors import UserError
-from espnet_prune.evaluation import benchmark_worker, tables
+from espnet_prune.evaluation import tables
+from espnet_prune.processes import name_processor
 
 WARM_UP = 2  # rounds that are not counted, because caches and processor clocks warm up
 HERE = Path(__file__).resolve().parents[2]
-PARTS = tuple(benchmark_worker.PARTS)
-WHAT = {
+WORKER = Path(__file__).with_name("benchmark_worker.py")
+LEAST_FRAMES = 12  # two tokens
+WHAT = {  # by part
     "decoder": "mel decoder, forward and backward",
     "training": "whole training step",
     "durations": "whole training step",
     "synthesis": "text to mel",
     "start": "start of Python",
 }
-FRAMES_A_TOKEN = benchmark_worker.FRAMES_A_TOKEN
 PUBLIC_PARTS = ("training", "synthesis", "start")  # parts that the public model has too
 
 
@@ -39,7 +39,7 @@ class Work:
     """What to measure.
 
     Attributes:
-        part: one of ``PARTS``.
+        part: one of ``WHAT``.
         systems: names of the systems to measure; None for all.
         model: arguments of our model; empty for the paper's size.
         batch_size: B.
@@ -81,7 +81,7 @@ class Worker:
         # -P: nothing must be imported from the folder of the worker's file
         self.checkout = checkout
         self.process = subprocess.Popen(
-            [sys.executable, "-P", benchmark_worker.__file__],
+            [sys.executable, "-P", str(WORKER)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -215,7 +215,7 @@ def describe_machine(against: Path | None = None) -> dict[str, Any]:
     import torch
 
     return {
-        "processor": _processor(),
+        "processor": name_processor(),
         "cores": os.cpu_count(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "torch": torch.__version__,
@@ -232,14 +232,6 @@ def _ratios(mine, theirs, kind):
     if len(ratios) < 2:
         return None
     return statistics.quantiles(ratios, n=4, method="inclusive")
-
-
-def _processor():
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def _commit(folder):

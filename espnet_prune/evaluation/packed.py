@@ -14,8 +14,7 @@ from espnet2.bin.tts_inference import Text2Speech
 from espnet_model_zoo.downloader import ModelDownloader
 
 from espnet_prune.data.kaldi import read_columns
-from espnet_prune.errors import UserError
-from espnet_prune.speech.pretrained import first_line
+from espnet_prune.errors import UserError, first_line
 from espnet_prune.speech.reference import read_speaker
 from espnet_prune.speech.vocoder import GRIFFIN_LIM, describe_features, open_vocoder
 

@@ -307,7 +307,7 @@ def choose(systems: dict[str, int], number: int) -> list[str]:
 def lay_out_samples(
     samples: Sequence[Sample], prompts: dict[str, dict[str, str]], number: int
 ) -> list[dict[str, Any]]:
-    """Lay out speech: a table per test set, a line per utterance, columns of systems."""
+    """Lay out speech: a table per test set, a line per utterance."""
     found = []
     for test_set in dict.fromkeys(sample.test_set for sample in samples):
         own = [sample for sample in samples if sample.test_set == test_set]

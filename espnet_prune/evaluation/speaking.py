@@ -12,7 +12,6 @@ configuration, vocoder, speed. Recordings with the same hash are not made again.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import time
@@ -24,6 +23,7 @@ import soundfile
 
 from espnet_prune.evaluation.scorers import Utterance
 from espnet_prune.files import read_json_lines, replace_when_written
+from espnet_prune.processes import name_processor
 
 if TYPE_CHECKING:  # these imports load torch and ESPnet, which the records do not need
     import torch
@@ -286,10 +286,5 @@ def name_device(device: torch.device) -> str:
 
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    name = "CPU"
-    with contextlib.suppress(OSError):
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        models = [line.split(":", 1)[1] for line in lines if line.startswith("model n")]
-        name = " ".join(models[0].split()) if models else name
     threads = torch.get_num_threads()
-    return f"{name}, {threads} thread{'s' if threads > 1 else ''}"
+    return f"{name_processor()}, {threads} thread{'s' if threads > 1 else ''}"

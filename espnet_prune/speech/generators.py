@@ -22,8 +22,8 @@ import numpy as np
 import torch
 from espnet2.utils.griffin_lim import Spectrogram2Waveform
 
-from espnet_prune.errors import UserError
-from espnet_prune.loading import first_line, load_weights, load_yaml
+from espnet_prune.errors import UserError, first_line
+from espnet_prune.loading import load_weights, load_yaml
 from espnet_prune.speech.vocoder import TAG_PREFIX
 
 HIFIGAN_FLOOR = 1e-5

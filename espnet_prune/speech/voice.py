@@ -12,9 +12,8 @@ from typing import NamedTuple
 import torch
 
 from espnet_prune import __version__
-from espnet_prune.errors import UserError
+from espnet_prune.errors import UserError, first_line
 from espnet_prune.files import replace_when_written
-from espnet_prune.loading import first_line
 
 SUFFIX = ".voice"
 TENSOR = "style_vector"

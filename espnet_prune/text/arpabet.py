@@ -20,49 +20,8 @@ from espnet_prune.text.espeak import use_bundled_espeak
 G2P = "arpabet"  # its name among ESPnet's
 
 NOISE = "spn"  # in aligners: a word without a known pronunciation
-VOWELS = [
-    "AA",
-    "AE",
-    "AH",
-    "AO",
-    "AW",
-    "AY",
-    "EH",
-    "ER",
-    "EY",
-    "IH",
-    "IY",
-    "OW",
-    "OY",
-    "UH",
-    "UW",
-]
-CONSONANTS = [
-    "B",
-    "CH",
-    "D",
-    "DH",
-    "F",
-    "G",
-    "HH",
-    "JH",
-    "K",
-    "L",
-    "M",
-    "N",
-    "NG",
-    "P",
-    "R",
-    "S",
-    "SH",
-    "T",
-    "TH",
-    "V",
-    "W",
-    "Y",
-    "Z",
-    "ZH",
-]
+VOWELS = "AA AE AH AO AW AY EH ER EY IH IY OW OY UH UW".split()
+CONSONANTS = "B CH D DH F G HH JH K L M N NG P R S SH T TH V W Y Z ZH".split()
 STRESSED = [vowel + stress for vowel in VOWELS for stress in "012"]
 TOKENS = tuple(STRESSED + CONSONANTS + [PAUSE, NOISE])
 
