@@ -322,7 +322,7 @@ def _public_model(work):
 
 
 def _stand_in_for_text_packages():
-    """Make its text front end loadable; the text front end is not measured."""
+    """Replace packages that only its text front end needs, which is not measured."""
     for name, content in (("unidecode", "unidecode"), ("inflect", "engine")):
         module = types.ModuleType(name)
         setattr(module, content, lambda *_: None)
