@@ -15,10 +15,7 @@ CHECKPOINT = "checkpoint.pth"
 
 
 def read_config(path: str | Path) -> dict[str, Any]:
-    """Read the settings of a training.
-
-    Args:
-        path: An experiment folder, or a file such as its ``config.yaml``.
+    """Read the settings of a training, from its folder or from a ``config.yaml``.
 
     Raises:
         UserError: The file is missing, or is not the configuration of a training.
@@ -65,12 +62,7 @@ def read_progress(folder: str | Path) -> dict[str, Any]:
 
 
 def is_finished(config: dict[str, Any], progress: dict[str, Any]) -> bool:
-    """Return whether a training is finished, also by early stopping.
-
-    Args:
-        config: Settings of the training, see ``read_config``.
-        progress: See ``read_progress``.
-    """
+    """Return whether a training is finished, also by early stopping."""
     epoch, stats = progress["epoch"], progress["stats"]
     if epoch >= config.get("max_epoch", epoch):
         return True

@@ -838,7 +838,8 @@ def test_references_are_resampled_once(prepare_module, tmp_path):
 
     references = {"a": checked(16000), "b": checked(22050)}
     folder = tmp_path / "references"
-    ready = prepare_module.resampled(references, folder, 22050)
+    copies = prepare_module.converted(list(references.values()), folder, 1, 22050)
+    ready = dict(zip(references, copies, strict=True))
     assert ready["b"] == references["b"]  # is at the model's rate
     speech, rate = soundfile.read(ready["a"].utterance.path)
     assert rate == 22050 and len(speech) == 22050

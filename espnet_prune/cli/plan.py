@@ -46,18 +46,12 @@ def plan(
 ) -> dict[str, str | int]:
     """Return the kind of pruning and the epochs of each phase.
 
-    Args:
-        train_config: file with the options of training; ``max_epoch`` counts both
-            phases.
-        train_args: options that override it, as one string.
-        phase1_epochs: epochs of phase 1; by default the paper's share of all epochs.
-            Ignored for models with one phase: none, vanilla, and soft masks to the end.
-        teacher_dumpdir: folder of the durations that come with the data, if any.
-        vocoders: vocoders of decoding, separated by spaces.
+    The arguments are the options of the verb. Models with one phase ignore
+    ``phase1_epochs``: dense and vanilla ones, and soft masks to the end.
 
     Raises:
-        UserError: a setting that cannot work, or a vocoder that would refuse the
-            features after all the training.
+        UserError: A setting cannot work, or a vocoder would refuse the features after
+            all the training.
     """
     settings = read_options(train_config, train_args)
     max_epoch = settings["max_epoch"]

@@ -138,7 +138,7 @@ def _require_most(folder: Path, faults: dict[str, Finding], number: int) -> None
 def write_durations(
     data_dir: Path, dump_dir: Path, fs: int, n_shift: int, output: Path
 ) -> int:
-    """Write the frames of each token and <eos> of one set.
+    """Write the frames of each token and <eos> of a set; return how many it has.
 
     Args:
         data_dir: Folder with ``token_ends``.

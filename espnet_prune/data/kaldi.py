@@ -6,7 +6,7 @@ a zero-shot test set the reference; the recording is then in ``gt_wav.scp``.
 """
 
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -120,10 +120,8 @@ def write_table(path: Path, table: Mapping[str, str]) -> None:
 def write_folder(folder: Path, rows: Iterable[Row]) -> None:
     """Write the files of a set and ``spk2utt``; remove the folder of an empty set.
 
-    Args:
-        folder: Gets each of ``FILES`` that rows have; others of them are removed,
-            because they belong to another set.
-        rows: One per utterance. All have ``utt2spk``.
+    ``rows`` has one per utterance, each with ``utt2spk``. Those of ``FILES`` that rows
+    do not have are removed from the folder, because they belong to another set.
     """
     tables: dict[str, dict[str, str]] = {}
     speakers: dict[str, list[str]] = {}
@@ -142,3 +140,9 @@ def write_folder(folder: Path, rows: Iterable[Row]) -> None:
             (folder / name).unlink(missing_ok=True)
     for name, table in tables.items():
         write_table(folder / name, table)
+
+
+def describe_rows(name: str, rows: Collection[Row], note: str = "") -> str:
+    """Return one line that describes a set."""
+    speakers = len({row["utt2spk"] for row in rows})
+    return f"  {name:16s} {len(rows)} utterances, {speakers} speakers{note}"

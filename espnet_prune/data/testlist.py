@@ -150,26 +150,20 @@ def let_all_say(lines: list[Line], sentences: Sequence[str]) -> list[Line]:
 
 
 class TestSet(NamedTuple):
-    """The result of a list and a corpus.
+    """The result of a list and a corpus."""
 
-    Attributes:
-        rows: Rows of the Kaldi folder.
-        faults: Lines that cannot be used.
-        remarks: Remarks about lines that can be used.
-    """
-
-    rows: list[Row]
-    faults: list[Finding]
-    remarks: list[Finding]
+    rows: list[Row]  # of the Kaldi folder
+    faults: list[Finding]  # about lines that cannot be used
+    remarks: list[Finding]  # about lines that can
 
 
 def make_test_set(corpus: Corpus, lines: Sequence[Line], base: Path) -> TestSet:
     """Find the recordings of a list and name its utterances.
 
-    Args:
-        corpus: On disk.
-        lines: Lines of the list.
-        base: Folder of the list, for the files that it names.
+    Files that the list names are relative to ``base``, the folder of the list.
+
+    Raises:
+        UserError: Two lines would have the same name.
     """
     made = TestSet([], [], [])
     numbers: dict[str, int] = {}

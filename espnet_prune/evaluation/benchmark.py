@@ -36,26 +36,16 @@ PUBLIC_PARTS = ("training", "synthesis", "start")  # parts that the public model
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-    """What to measure.
+    """What to measure."""
 
-    Attributes:
-        part: one of ``WHAT``.
-        systems: names of the systems to measure; None for all.
-        model: arguments of our model; empty for the paper's size.
-        batch_size: B.
-        frames: mel frames of each utterance, and of the spoken sentence.
-        device: where to run.
-        precision: float32, or bfloat16 or float16 by autocast.
-        compile: compile our model.
-    """
-
-    part: str
-    systems: tuple[str, ...] | None = None
+    part: str  # one of ``WHAT``
+    systems: tuple[str, ...] | None = None  # None for all
+    # arguments of our model; empty for the paper's size
     model: dict[str, Any] = dataclasses.field(default_factory=dict)
     batch_size: int = 8
-    frames: int = 480
+    frames: int = 480  # of each utterance, and of the spoken sentence
     device: str = "cpu"
-    precision: str = "float32"
+    precision: str = "float32"  # or bfloat16 or float16, by autocast
     compile: bool = False
 
 

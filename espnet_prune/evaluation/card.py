@@ -45,20 +45,7 @@ def make_card(
     plugin_url: str | None = None,
     scores: Sequence[Path] = (),
 ) -> str:
-    """Return the model card.
-
-    Args:
-        experiment: Folder of the model.
-        tag: Name of the repository, OWNER/NAME.
-        archive: Archive of the packing stage; the example loads it if there is no tag.
-        language: Language code; ``noinfo`` is ESPnet's default for --lang.
-        corpus: Corpus that it was trained with.
-        license: Licence of the weights.
-        vocoder: Vocoder of the example, a name or a file.
-        text: Text that the example speaks.
-        plugin_url: Address from which pip installs the plugin.
-        scores: Folders of results in addition to those in EXP/scores.
-    """
+    """Return the model card; the options are those of ``espnet-prune card``."""
     config = read_config(experiment)
     if str(config.get("tts")) not in MODELS:
         raise UserError(

@@ -71,12 +71,12 @@ def copy_synthesis(
     train_config: Path | str | None = None,
     device: str = "cpu",
 ) -> None:
-    """Send recordings through mel and vocoder; skip finished ones.
+    """Send recordings through mel and vocoder, those that are not finished.
 
     Args:
         wavs: Recording of each utterance.
         vocoder: An argument of ``open_vocoder``.
-        folder: Existing folder for ``UTTERANCE.wav``.
+        folder: Existing folder for the results.
         train_config: See :func:`features_for`.
         device: Device of the vocoder.
     """

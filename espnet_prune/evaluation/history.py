@@ -37,26 +37,15 @@ _BOOKKEEPING = ("time", "total_count")
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """One experiment folder.
-
-    Attributes:
-        folder: Its path.
-        pruning: "none", "vanilla" or "differentiable".
-        phase: 1 or 2 under differentiable pruning, otherwise None.
-        sparsity_ratio: R, the target of the mean soft mask in phase 1; None if no
-            threshold is learned.
-        temperature: T of the soft mask; None if no threshold is learned.
-        threshold_scale: threshold = scale x parameter; None if no threshold is learned.
-        rows: Statistics, see the text of this module; epochs count from 1.
-    """
+    """One experiment folder; settings of learned thresholds are None without them."""
 
     folder: Path
-    pruning: str
-    phase: int | None
-    sparsity_ratio: float | None
-    temperature: float | None
-    threshold_scale: float | None
-    rows: list[Row]
+    pruning: str  # none, vanilla or differentiable
+    phase: int | None  # 1 or 2 under differentiable pruning
+    sparsity_ratio: float | None  # R, the target of the mean soft mask in phase 1
+    temperature: float | None  # T of the soft mask
+    threshold_scale: float | None  # threshold = scale x parameter
+    rows: list[Row]  # statistics, see the text of this module; epochs count from 1
 
 
 def read_experiment(folder: str | Path) -> Experiment:

@@ -51,11 +51,8 @@ def score_interval(
 ) -> Interval:
     """Return the score of one system with its interval.
 
-    Args:
-        numerators: Terms of the numerator, one per utterance.
-        denominators: Terms of the denominator, one per utterance, each above 0.
-        speakers: Speaker of each utterance.
-        confidence: Confidence of the interval.
+    Each utterance has a term of the numerator, one of the denominator, which is above
+    0, and a speaker.
     """
     sums = _sum_by_speaker([numerators, denominators], speakers)
     value = float(_ratio(*sums))

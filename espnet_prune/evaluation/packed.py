@@ -40,9 +40,6 @@ def check(
 
     Returns:
         Name of the utterance that was compared.
-
-    Raises:
-        UserError: a file is missing, or the samples differ.
     """
     if not packed.exists():
         raise UserError(f"there is no {packed}; run the stage that makes it first")

@@ -49,17 +49,11 @@ _STYLE: dict[Any, Any] = {
 
 
 class AttentionPanel(NamedTuple):
-    """The attention of one model in the synthesis of one utterance.
+    """The attention of one model in the synthesis of one utterance."""
 
-    Attributes:
-        title: Name of the model.
-        layers: Maps of each decoder layer, for a batch of one utterance.
-        thresholds: Threshold of each decoder layer; None for a dense layer.
-    """
-
-    title: str
-    layers: "Sequence[AttentionMaps]"
-    thresholds: Sequence[float | None]
+    title: str  # name of the model
+    layers: "Sequence[AttentionMaps]"  # of the decoder, for a batch of one utterance
+    thresholds: Sequence[float | None]  # of each layer; None for a dense one
 
 
 def plot_thresholds(rows: Sequence[Row], axis: str = "step") -> Figure:
@@ -284,15 +278,12 @@ def _mark_phases(ax: Axes, rows: Sequence[Row], axis: str, label: bool = True) -
 
 
 class _Band(NamedTuple):
-    """Decoder layers that are drawn next to each other.
-
-    ``layers`` has pairs (number of the layer, its maps). ``rows`` has, by title, the
-    functions that return the values to draw.
-    """
+    """Decoder layers that are drawn next to each other."""
 
     title: str
-    layers: list
+    layers: list  # of pairs: number of the layer, its maps
     thresholds: Sequence[float | None]
+    # functions that return the values to draw, by the title of their row
     rows: "dict[str, Callable[[AttentionMaps], np.ndarray]]"
 
 

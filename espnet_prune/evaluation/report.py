@@ -42,19 +42,11 @@ class Exhibit(NamedTuple):
 
 
 class Model(NamedTuple):
-    """One model of the report.
+    """One model of the report."""
 
-    Attributes:
-        name: Name of its folder, or as much of the path as distinguishes it from the
-            others.
-        experiments: Its only experiment, or those of its two phases.
-        table: Thresholds of its decoder layers; None if nothing is pruned.
-        exhibits: Its figures.
-    """
-
-    name: str
-    experiments: list[Experiment]
-    table: list[Row] | None
+    name: str  # of its folder, with folders above it if others have the same name
+    experiments: list[Experiment]  # one, or those of its two phases
+    table: list[Row] | None  # thresholds of its decoder layers, if it is pruned
     exhibits: list[Exhibit]
 
     @property
@@ -177,7 +169,7 @@ def write(
         scores: Folders whose tables become part of the page, see ``documents.read``.
         data_dirs: Kaldi folders of the test sets.
         samples: Number of utterances of each test set on the page.
-        axis: Unit of time in figures.
+        axis: "step" or "epoch", the unit of time.
 
     Returns:
         The files, the page first.

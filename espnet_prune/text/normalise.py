@@ -262,12 +262,7 @@ def store_cleaner(folder: Path, lowered: bool) -> None:
 
 
 def find_doubts(text: str, g2p: str | None) -> list[Doubt]:
-    """Find why a g2p may say something else than is written.
-
-    Args:
-        text: Normalised and cleaned.
-        g2p: As ESPnet's; None if tokens are no phonemes.
-    """
+    """Find why a g2p may say something else than a normalised and cleaned text."""
     if g2p is None:
         return []
     doubts = []

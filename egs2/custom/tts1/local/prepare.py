@@ -20,6 +20,7 @@ from typing import NamedTuple
 import numpy as np
 from corpus import METADATA, read_corpus
 
+from espnet_prune.cli.options import make_parser
 from espnet_prune.data.checks import (
     Checked,
     Checker,
@@ -29,7 +30,13 @@ from espnet_prune.data.checks import (
     has_speech,
     should_lower,
 )
-from espnet_prune.data.kaldi import Finding, Row, read_columns, write_folder
+from espnet_prune.data.kaldi import (
+    Finding,
+    Row,
+    describe_rows,
+    read_columns,
+    write_folder,
+)
 from espnet_prune.data.testset import (
     SHORTEST_REFERENCE,
     by_speaker,
@@ -237,49 +244,38 @@ def real_rows(references: dict[str, Checked], recordings: list[Checked]) -> list
     return rows
 
 
-def copy_as_one_channel(job: tuple[Path, Path]) -> None:
+def write_copy(job: tuple[Path, Path, int]) -> None:
     """Write the mean of a recording's channels, because models use one."""
-    source, target = job
-    samples, header = audio.read(source)
-    audio.write_mono(target, samples.mean(axis=1), header.rate)
+    source, target, rate = job
+    audio.write_mono(target, audio.read_mono(source, rate), rate)
 
 
-def made_mono(recordings: list[Checked], folder: Path, nj: int) -> dict[str, Path]:
-    """Copy recordings that must be converted; return the copies by utterance."""
-    shutil.rmtree(folder, ignore_errors=True)
-    copies = {
-        one.name: folder.absolute() / f"{one.name}.flac"
-        for one in recordings
-        if one.needs_copy
-    }
-    jobs = [
-        (one.utterance.path, copies[one.name])
-        for one in recordings
-        if one.name in copies
-    ]
-    if jobs:
-        folder.mkdir(parents=True)
-        for _ in in_parallel(copy_as_one_channel, jobs, nj, "Mixing channels"):
-            pass
-    return copies
+def converted(
+    recordings: list[Checked], folder: Path, nj: int, fs: int | None = None
+) -> list[Checked]:
+    """Copy recordings that need it into a folder, which is emptied first.
 
-
-def resampled(
-    references: dict[str, Checked], folder: Path, fs: int
-) -> dict[str, Checked]:
-    """Write references at the model's rate, once.
-
-    ESPnet formats the reference for each sentence again, and resampling is slow.
+    With ``fs``, copies are at this rate, otherwise of one channel. References get
+    copies at the model's rate, because ESPnet resamples them again for each sentence,
+    which is slow.
     """
     shutil.rmtree(folder, ignore_errors=True)
-    ready = dict(references)
-    for speaker, one in references.items():
-        if one.rate != fs:
-            target = folder.absolute() / f"{one.name}.flac"
-            folder.mkdir(parents=True, exist_ok=True)
-            audio.write_mono(target, audio.read_mono(one.utterance.path, fs), fs)
-            ready[speaker] = one.in_file(target)
-    return ready
+    jobs = {
+        one.name: (
+            one.utterance.path,
+            folder.absolute() / f"{one.name}.flac",
+            fs or one.rate,
+        )
+        for one in recordings
+        if (one.needs_copy if fs is None else one.rate != fs)
+    }
+    if jobs:
+        folder.mkdir(parents=True)
+        list(in_parallel(write_copy, list(jobs.values()), nj, "Converting"))
+    return [
+        one.in_file(jobs[one.name][1]) if one.name in jobs else one
+        for one in recordings
+    ]
 
 
 def main_cause(
@@ -404,12 +400,6 @@ def describe(
     return lines
 
 
-def describe_set(name: str, rows: list[Row], note: str = "") -> str:
-    """Return one line that describes a set."""
-    speakers = len({row["utt2spk"] for row in rows})
-    return f"  {name:16s} {len(rows)} utterances, {speakers} speakers{note}"
-
-
 # ------------------------------------------------------------------------- the job
 
 
@@ -497,28 +487,25 @@ def write_sets(
     chosen, remarks = choose_sentences(sentences, wanted, texts, divided.train, checker)
     count = args.seen_speakers
     count = len(divided.unseen) if count is None else count
-    seen = draw_seen(divided.train, count, seed)
+    groups = draw_seen(divided.train, count, seed)
+    seen = [one for group in groups.values() for one in group]
     require_fresh_models(data_dir, Path(args.exp_dir), recorded_rows(divided.train))
 
     strangers = [one for group in divided.unseen.values() for one in group]
     used = divided.train + divided.dev + strangers
-    copies = made_mono(used, data_dir / "mono", args.nj)
-
-    def ready(recordings):
-        """Replace recordings that must be converted by copies."""
-        return [
-            one.in_file(copies.get(one.name, one.utterance.path)) for one in recordings
-        ]
-
-    train, dev, strangers = map(ready, (divided.train, divided.dev, strangers))
-    seen = ready([one for group in seen.values() for one in group])
-    references, seen_references = (
-        resampled(draw_references(recordings, seed), data_dir / folder, args.fs)
-        for recordings, folder in (
-            (strangers, "references"),
-            (seen, "seen_references"),
-        )
+    ready = {one.name: one for one in converted(used, data_dir / "mono", args.nj)}
+    train, dev, strangers, seen = (
+        [ready[one.name] for one in recordings]
+        for recordings in (divided.train, divided.dev, strangers, seen)
     )
+
+    def references_of(recordings: list[Checked], folder: str) -> dict[str, Checked]:
+        drawn = draw_references(recordings, seed)
+        copies = converted(list(drawn.values()), data_dir / folder, 1, args.fs)
+        return dict(zip(drawn, copies, strict=True))
+
+    references = references_of(strangers, "references")
+    seen_references = references_of(seen, "seen_references")
     sets = {
         "train": recorded_rows(train),
         "dev": recorded_rows(dev),
@@ -542,7 +529,7 @@ def write_sets(
     for name, rows in sets.items():
         write_folder(data_dir / name, rows)
         if rows:
-            print(describe_set(name, rows, notes[name]))
+            print(describe_rows(name, rows, notes[name]))
     for remark in remarks:
         print(f"  note: {remark.utterance}: {remark.reason}: {remark.detail}")
 
@@ -564,10 +551,7 @@ def test_texts(args: argparse.Namespace) -> Path:
 
 def get_parser() -> argparse.ArgumentParser:
     """Describe the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = make_parser(__doc__)
     add = parser.add_argument
     add("--train_data", default="", help="Kaldi folder or tree, see README.md")
     add("--eval_data", default="", help="the same, with the speakers to imitate")

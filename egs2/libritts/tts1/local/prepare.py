@@ -24,7 +24,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from espnet_prune.data.kaldi import Finding, Row, write_folder, write_table
+from espnet_prune.cli.options import make_parser
+from espnet_prune.data.kaldi import (
+    Finding,
+    Row,
+    describe_rows,
+    write_folder,
+    write_table,
+)
 from espnet_prune.data.labels import read_labels, tokens_and_ends
 from espnet_prune.data.testset import (
     by_speaker,
@@ -236,9 +243,8 @@ def recorded_rows(utterances: list[Utterance], labelled: bool) -> Iterable[Row]:
 def prepare(args: argparse.Namespace) -> None:
     """Check the corpus and write the folders."""
     labelled = args.durations == "given"
-    nj = min(
-        args.nj, len(os.sched_getaffinity(0))
-    )  # --nj may be the number of a cluster's cores
+    # --nj may be the number of a cluster's cores
+    nj = min(args.nj, len(os.sched_getaffinity(0)))
     corpus = find_corpus(args.corpus.resolve())
     roots = {  # all are checked before hours of work
         part: find_labels(args.labels.resolve(), corpus, part)
@@ -292,8 +298,7 @@ def write_sets(args: argparse.Namespace, used, suffix: str) -> None:
     for name, rows in sets.items():
         rows = list(rows)
         write_folder(args.data_dir / name, rows)
-        speakers = len({row["utt2spk"] for row in rows})
-        print(f"  {name:20s} {len(rows)} utterances, {speakers} speakers")
+        print(describe_rows(name, rows))
     (args.data_dir / "arpabet").mkdir(exist_ok=True)
     tokens = {"arpabet": " ".join(arpabet.TOKENS)}
     write_table(args.data_dir / "arpabet" / "text", tokens)
@@ -311,10 +316,7 @@ def report_part(part, used, gone: list[Finding], data_dir: Path) -> None:
 
 def get_parser() -> argparse.ArgumentParser:
     """Describe the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = make_parser(__doc__)
     add = parser.add_argument
     add(
         "--corpus",

@@ -14,11 +14,11 @@ No recording of these targets exists, so there is no ``gt_wav.scp``.
 has a longer recording in training, and others speak each of its phonemes there.
 """
 
-import argparse
 import re
 from pathlib import Path
 from typing import NamedTuple
 
+from espnet_prune.cli.options import make_parser
 from espnet_prune.data.kaldi import Row, write_folder
 from espnet_prune.data.testset import row
 from espnet_prune.errors import UserError, run
@@ -121,7 +121,7 @@ def prepare(an4_dir: Path, data_dir: Path) -> None:
 
 def main(cmd=None) -> None:
     """Run as a command."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = make_parser(__doc__)
     parser.add_argument("--an4_dir", type=Path, required=True, help="unpacked AN4")
     parser.add_argument(
         "--data_dir", type=Path, required=True, help="folder to write to"

@@ -21,6 +21,7 @@ import random
 import re
 from pathlib import Path
 
+from espnet_prune.cli.options import make_parser
 from espnet_prune.data.testlist import Line, list_text
 from espnet_prune.data.testset import one_line
 from espnet_prune.errors import UserError, run
@@ -81,20 +82,16 @@ def write_list(path: Path, rows: list[Line]) -> None:
 
 def get_parser() -> argparse.ArgumentParser:
     """Get argument parser."""
-    parser = argparse.ArgumentParser(
-        description="Draw the fixed list of VCTK and write its checksum",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    parser.add_argument(
+    parser = make_parser(__doc__)
+    add = parser.add_argument
+    add(
         "--texts",
         type=Path,
         default=HERE / "vctk_texts.tsv",
         help="Numbers and transcripts of recordings",
     )
-    parser.add_argument(
-        "--output", type=Path, default=HERE / "vctk_108.tsv", help="List to write"
-    )
-    parser.add_argument("--seed", type=int, default=SEED, help="Seed of the draw")
+    add("--output", type=Path, default=HERE / "vctk_108.tsv", help="List to write")
+    add("--seed", type=int, default=SEED, help="Seed of the draw")
     return parser
 
 

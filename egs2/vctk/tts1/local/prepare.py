@@ -15,6 +15,7 @@ from typing import Any
 
 from corpora import open_corpus
 
+from espnet_prune.cli.options import make_parser
 from espnet_prune.data.kaldi import Finding, write_folder
 from espnet_prune.data.testlist import (
     LONGEST_REFERENCE,
@@ -155,10 +156,7 @@ def prepare(args: argparse.Namespace) -> None:
 
 def get_parser() -> argparse.ArgumentParser:
     """Get argument parser."""
-    parser = argparse.ArgumentParser(
-        description="Write a zero-shot test set as a Kaldi folder",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = make_parser(__doc__)
     add = parser.add_argument
     corpora = ["vctk", "librispeech", "libritts"]
     add("--corpus", choices=corpora, default="vctk", help="Name of the corpus")
