@@ -37,7 +37,7 @@ die() {
 }
 stopped() {
     if [ -n "${child}" ]; then kill "${child}" 2> /dev/null || true; fi
-    die "interrupted: run it again to continue; unfinished parts are made anew"
+    die "interrupted: run it again to continue; unfinished parts are made again"
 }
 
 extras=recipe

@@ -130,8 +130,11 @@ class Journal:
 def lock_folder(path: str | Path, what: str) -> Iterator[None]:
     """Lock a folder while this process writes there; the folder is made.
 
-    The lock ends with the process, also if it is killed. ``what`` describes the work to
-    other processes.
+    The lock ends with the process, also if it is killed.
+
+    Args:
+        path: The folder.
+        what: Description of the work for the message to other processes.
 
     Raises:
         UserError: Another process has locked the folder, or it is not writable.

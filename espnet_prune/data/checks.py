@@ -233,18 +233,6 @@ def has_speech(tokens: Iterable[str]) -> bool:
     )
 
 
-_checker: Checker
-
-
-def _start_worker(settings: Settings) -> None:
-    global _checker
-    _checker = Checker(settings)
-
-
-def _check_one(utterance: Utterance) -> Checked:
-    return _checker(utterance)
-
-
 def check(
     utterances: Sequence[Utterance], settings: Settings, nj: int, label: str
 ) -> list[Checked]:
@@ -256,7 +244,7 @@ def check(
     Checker(settings)  # raises before any process starts
     checked: list[Checked] = []
     seen: dict[bytes, Utterance] = {}
-    for one in in_parallel(_check_one, utterances, nj, label, _start_worker, settings):
+    for one in in_parallel(Checker, utterances, nj, label, settings):
         if one.fault is None:
             first = seen.setdefault(one.digest, one.utterance)
             if first is not one.utterance:

@@ -16,13 +16,34 @@ from typing import Any
 
 import torch
 import yaml
+from espnet2.train.reporter import Reporter
 
 from espnet_prune.config import PruningConf, parse_encoder_pruning
 from espnet_prune.errors import UserError
-from espnet_prune.experiment import is_finished
 from espnet_prune.files import replace_when_written
 
 PHASE1_RECORD = "phase1.yaml"
+
+
+def is_finished(config: dict[str, Any], progress: dict[str, Any]) -> bool:
+    """Return whether a training is finished, also by early stopping.
+
+    Args:
+        config: settings of the training, ``config.yaml``.
+        progress: state of ESPnet's reporter in ``checkpoint.pth``.
+
+    """
+    reporter = Reporter()
+    reporter.load_state_dict(progress)
+    epoch, patience = reporter.get_epoch(), config.get("patience")
+    if epoch >= config.get("max_epoch", epoch):
+        return True
+    criterion = config.get("early_stopping_criterion", ("valid", "loss", "min"))
+    return (
+        patience is not None
+        and reporter.has(*criterion[:2])
+        and reporter.check_early_stopping(patience, *criterion)
+    )
 
 
 def prepare_phase2(

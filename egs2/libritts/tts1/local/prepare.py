@@ -200,7 +200,7 @@ def check_part(
             if wav in wavs and not one.fault[0]:
                 checked[wav] = one
         new = [path for wav, path in wavs.items() if wav not in checked]
-        for one in in_parallel(Checker(label_root), new, nj, part):
+        for one in in_parallel(Checker, new, nj, part, label_root):
             journal.add(one.wav, one)
             checked[one.wav] = one
     return sorted(checked.values())
