@@ -47,18 +47,17 @@ def read_key(path: Path) -> dict[str, Any]:
     """Read the key of a test."""
     try:
         key = json.loads(path.read_text(encoding="utf-8"))
-        if key["format"] != FORMAT:
-            raise UserError(
-                f"{path} is a key of format {key['format']}, not {FORMAT}; read it "
-                "with the version of espnet_prune that made it"
-            )
+        version = key["format"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        if isinstance(error, UserError):
-            raise
         raise UserError(
             f"{path} is not a key of a listening test ({type(error).__name__}); give "
             "the file that was written with the page"
         ) from error
+    if version != FORMAT:
+        raise UserError(
+            f"{path} is a key of format {version}, not {FORMAT}; read it with the "
+            "version of espnet_prune that made it"
+        )
     return key
 
 
