@@ -67,19 +67,14 @@ def paired_difference(
 ) -> Difference:
     """Compare two systems on the utterances that both have.
 
-    For the interval, the same speakers are drawn for both systems. The p value is that
-    of SciPy's ``permutation_test`` of paired samples: without a difference, the systems
-    could change places for any speaker. All permutations are tried, or ``RESAMPLES``
-    random ones if there are more; p is the share of permutations that differ at least
-    as much, and the observed order counts as one permutation. S speakers cannot give
-    less than 2 / 2^S: five speakers are too few for 0.05.
-
-    Args:
-        first: Numerators and denominators of the first system, in the order of
-            ``speakers``.
-        second: Numerators and denominators of the second system.
-        speakers: Speaker of each utterance.
-        confidence: Confidence of the interval.
+    Each system is given by the numerators and denominators of its utterances, in the
+    order of ``speakers``. For the interval, the same speakers are drawn for both
+    systems. The p value is that of SciPy's ``permutation_test`` of paired samples:
+    without a difference, the systems could change places for any speaker. All
+    permutations are tried, or ``RESAMPLES`` random ones if there are more; p is the
+    share of permutations that differ at least as much, and the observed order counts as
+    one permutation. S speakers cannot give less than 2 / 2^S: five speakers are too few
+    for 0.05.
     """
     sums = _sum_by_speaker([*first, *second], speakers)
     value = float(_difference(*sums))

@@ -99,15 +99,10 @@ def draw(
 
 
 def empty_tiles(mask: torch.Tensor, size: int) -> float:
-    """Return the share of tiles that have no kept connection.
+    """Return the share of tiles of a mask (..., T, T) that have no kept connection.
 
     Only these tiles can be skipped by block-sparse attention, so this share limits what
-    pruning can save in time.
-
-    Args:
-        mask: boolean (..., T, T), true for a kept connection.
-        size: Rows and columns of a tile; tiles at the edges may have fewer.
-
+    pruning can save in time. Tiles at the edges may be smaller than ``size``.
     """
     rest = -mask.size(-1) % size
     tiles = F.pad(mask, (0, rest, 0, rest)).unfold(-2, size, size)

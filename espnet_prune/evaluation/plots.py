@@ -143,14 +143,11 @@ def plot_models(
 def plot_attention(panels: Sequence[AttentionPanel], title: str) -> Figure:
     """Draw attention maps before and after the mask, like figure 3 of the paper.
 
-    Columns are the heads of the decoder layers. With a hard mask, the rows are the
-    probabilities before and after it, and pruned weights are white. A soft mask prunes
-    nothing to zero; it gets its own row. Weights are shown as multiples of 1/N, the
-    unit of thresholds, on one logarithmic scale for the whole figure.
-
-    Args:
-        panels: One model, or several, drawn below each other.
-        title: Text of the utterance, for the head of the figure.
+    Columns are the heads of the decoder layers; several models are drawn below each
+    other. With a hard mask, the rows are the probabilities before and after it, and
+    pruned weights are white. A soft mask prunes nothing to zero; it gets its own row.
+    Weights are shown as multiples of 1/N, the unit of thresholds, on one logarithmic
+    scale for the whole figure.
     """
     bands = [band for panel in panels for band in _bands(panel)]
     heads = max(sum(maps.dense.size(1) for _, maps in band.layers) for band in bands)
@@ -201,12 +198,8 @@ def panels(
 ) -> Iterator[tuple[Figure, np.ndarray, list[Axes]]]:
     """Yield a figure of equal panels, its grid, and a flat list of the panels.
 
-    Args:
-        number: Number of panels.
-        columns: Largest number of panels next to each other.
-        width: Width of one panel in inches.
-        height: Height of one panel in inches.
-        options: Options of ``Figure.subplots``.
+    At most ``columns`` panels stand next to each other, each of this width and height
+    in inches.
     """
     columns = min(columns, number)
     lines = -(-number // columns)

@@ -207,12 +207,7 @@ def generate(
 ) -> tuple[list[dict[str, torch.Tensor]], list[Kept | None], float]:
     """Generate mels, and count the connections that attention kept.
 
-    Args:
-        text2speech: The model.
-        parts: Token ids, each (T_text,).
-        styles: Style vector of each part (style_dim,).
-        speed: 2 speaks twice as fast.
-        batch_size: Number of parts that are generated together.
+    ``parts`` are token ids (T_text,), and ``styles`` their style vectors (style_dim,).
 
     Returns:
         What ``Text2Speech.generate`` returns for each part.

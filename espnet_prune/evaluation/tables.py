@@ -49,9 +49,7 @@ def with_ends(values: Sequence[float | None], form: str) -> str | None:
 def grid(rows: Sequence[dict[str, Any]], columns: Sequence[Column]) -> list[list[str]]:
     """Return rows as lines of text, the first of which has the headings.
 
-    Args:
-        rows: One dictionary per line; a value of None is shown as a dash.
-        columns: What to show, from left to right.
+    A value of None is shown as a dash.
     """
     lines = [[column.heading for column in columns]]
     for row in rows:
