@@ -98,12 +98,11 @@ def _count_entries(value: Any, known: dict[int, int | None]) -> int:
     return count
 
 
-def load_weights(path: str | Path, finite: bool = True) -> dict[str, Any]:
+def load_weights(path: str | Path) -> dict[str, Any]:
     """Read weights or a checkpoint to the CPU, and check that they are complete.
 
     Args:
         path: A file of ``torch.save``, or a ``.safetensors`` file.
-        finite: Refuse values that are NaN or infinite.
 
     Returns:
         The dictionary in the file, for instance name and tensor of each weight.
@@ -133,8 +132,7 @@ def load_weights(path: str | Path, finite: bool = True) -> dict[str, Any]:
             f"cannot load the weights {path} ({first_line(error)}): name another "
             "file, or copy or train it again"
         ) from error
-    if finite:
-        require_finite(weights, path)
+    require_finite(weights, path)
     return weights
 
 

@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+CONFIDENCE = 0.95
 RESAMPLES = 10_000
 SEED = 0
 
@@ -47,7 +48,6 @@ def score_interval(
     numerators: Sequence[float],
     denominators: Sequence[float],
     speakers: Sequence[str],
-    confidence: float = 0.95,
 ) -> Interval:
     """Return the score of one system with its interval.
 
@@ -56,14 +56,13 @@ def score_interval(
     """
     sums = _sum_by_speaker([numerators, denominators], speakers)
     value = float(_ratio(*sums))
-    return Interval(value, *_bootstrap(sums, _ratio, confidence))
+    return Interval(value, *_bootstrap(sums, _ratio))
 
 
 def paired_difference(
     first: Sequence[Sequence[float]],
     second: Sequence[Sequence[float]],
     speakers: Sequence[str],
-    confidence: float = 0.95,
 ) -> Difference:
     """Compare two systems on the utterances that both have.
 
@@ -78,7 +77,7 @@ def paired_difference(
     """
     sums = _sum_by_speaker([*first, *second], speakers)
     value = float(_difference(*sums))
-    lower, upper = _bootstrap(sums, _difference, confidence)
+    lower, upper = _bootstrap(sums, _difference)
     p = _permutation_p(sums) if sums.shape[1] > 1 else None
     return Difference(value, lower, upper, p)
 
@@ -100,7 +99,7 @@ def _sum_by_speaker(
 
 
 def _bootstrap(
-    sums: np.ndarray, statistic: Callable[..., np.ndarray], confidence: float
+    sums: np.ndarray, statistic: Callable[..., np.ndarray]
 ) -> tuple[float | None, float | None]:
     """Return the ends of the expanded percentile interval of sums (rows, S)."""
     from scipy import stats
@@ -108,7 +107,7 @@ def _bootstrap(
     number = sums.shape[1]
     if number < 2:
         return None, None
-    quantile = stats.t.ppf((1 - confidence) / 2, number - 1)
+    quantile = stats.t.ppf((1 - CONFIDENCE) / 2, number - 1)
     tail = stats.norm.cdf(np.sqrt(number / (number - 1)) * quantile)
     found = stats.bootstrap(
         tuple(sums),

@@ -22,7 +22,7 @@ import numpy as np
 from espnet_prune.errors import UserError
 from espnet_prune.evaluation import tables
 from espnet_prune.evaluation.documents import LISTENING, Block, Document
-from espnet_prune.evaluation.intervals import Interval
+from espnet_prune.evaluation.intervals import CONFIDENCE, Interval
 from espnet_prune.evaluation.listening import COLUMNS, FORMAT
 from espnet_prune.evaluation.scoring import choose_baseline
 
@@ -216,12 +216,10 @@ def independent_half_width(values: Sequence[float]) -> float | None:
     from scipy.stats import t
 
     error = np.std(values, ddof=1) / np.sqrt(len(values))
-    return float(t.ppf(0.975, len(values) - 1) * error)
+    return float(t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * error)
 
 
-def crossed_interval(
-    values: Mapping[tuple[str, str], float], confidence: float = 0.95
-) -> Interval:
+def crossed_interval(values: Mapping[tuple[str, str], float]) -> Interval:
     """Return the mean of ratings, or of differences, over listeners and utterances.
 
     With e the n deviations from the mean, the variance is
@@ -232,12 +230,9 @@ def crossed_interval(
     least as large as each of the first two. Student's t has one degree of freedom less
     than there are listeners, or utterances if there are fewer.
 
-    Args:
-        values: Values by listener and utterance.
-        confidence: Of the interval.
-
     Returns:
-        The mean and its ends, which are None for a single listener or utterance.
+        The mean of values by listener and utterance, and its ends, which are None for a
+        single listener or utterance.
     """
     from scipy.stats import t
 
@@ -254,7 +249,7 @@ def crossed_interval(
         for index in (*clusters, np.arange(len(numbers)))
     )
     variance = max(raters + utterances - pairs, raters, utterances)
-    half = float(t.ppf((1 + confidence) / 2, fewest) * np.sqrt(variance))
+    half = float(t.ppf((1 + CONFIDENCE) / 2, fewest) * np.sqrt(variance))
     return Interval(mean, mean - half, mean + half)
 
 

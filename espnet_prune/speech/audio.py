@@ -72,9 +72,9 @@ class Recording(NamedTuple):
     header: Header
 
 
-def read_header(path: str | Path, what: str = "recording") -> Header:
+def read_header(path: str | Path) -> Header:
     """Read rate and length of a recording without its samples."""
-    return _read(path, what, 0.0).header
+    return _read(path, "recording", 0.0).header
 
 
 def read(
@@ -96,9 +96,9 @@ def read(
     return recording
 
 
-def read_mono(path: str | Path, rate: int, what: str = "recording") -> np.ndarray:
+def read_mono(path: str | Path, rate: int) -> np.ndarray:
     """Read the mean of a recording's channels at ``rate`` Hz, float32 (T,)."""
-    samples, header = read(path, what)
+    samples, header = read(path)
     return resample(samples.mean(axis=1), header.rate, rate)
 
 
