@@ -37,7 +37,7 @@ die() {
 }
 stopped() {
     if [ -n "${child}" ]; then kill "${child}" 2> /dev/null || true; fi
-    die "stopped before the end; nothing unfinished will be used, run it again"
+    die "interrupted: run it again to continue; unfinished parts are made again"
 }
 
 extras=recipe

@@ -11,6 +11,7 @@ unmodified ``tts.sh``.
 
 import importlib
 import importlib.util
+import logging
 import runpy
 import sys
 from pathlib import Path
@@ -32,6 +33,7 @@ def main() -> None:
     elif arguments[0] in VERBS:
         verb = importlib.import_module(f"espnet_prune.cli.{arguments[0]}")
         sys.argv = [f"espnet-prune {arguments[0]}", *arguments[1:]]
+        logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
         verb.main()
     else:
         raise UserError(

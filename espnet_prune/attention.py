@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from espnet_prune import layers, masks
+from espnet_prune import keys, layers, masks
 from espnet_prune.config import PruningConf, parse_pruning, require_choice
 from espnet_prune.errors import UserError
 
@@ -400,17 +400,18 @@ def pruning_terms(
                 continue
             means, share, mass = layer.statistics
             layer.statistics = None
-            stats[f"{prefix}threshold_{number}"] = layer.threshold.detach()
+            found = {keys.THRESHOLD: layer.threshold.detach()}
             if share is not None and mass is not None:
-                stats[f"{prefix}kept_share_{number}"] = share
-                stats[f"{prefix}kept_mass_{number}"] = mass
+                found |= {keys.KEPT_SHARE: share, keys.KEPT_MASS: mass}
             if means is not None:
-                stats[f"{prefix}soft_mean_{number}"] = means.detach().mean()
+                found[keys.SOFT_MEAN] = means.detach().mean()
                 soft_means.append(means)
+            for name, value in found.items():
+                stats[keys.of_layer(name, number, prefix)] = value
         if soft_means:
             conf = layer.pruning_conf  # the same in all layers
             value = masks.sparsity_loss(torch.stack(soft_means), conf.sparsity_ratio)
-            stats[f"{prefix}sparsity_loss"] = value.detach()
+            stats[prefix + keys.SPARSITY_LOSS] = value.detach()
             loss = loss + conf.sparsity_weight * value
     return loss, stats
 

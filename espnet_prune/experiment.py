@@ -7,43 +7,27 @@ checkpoint is read.
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from espnet_prune.errors import UserError
+from espnet_prune.loading import load_yaml
 
 CONFIG = "config.yaml"
 CHECKPOINT = "checkpoint.pth"
 
 
 def read_config(path: str | Path) -> dict[str, Any]:
-    """Read the settings of a training.
-
-    Args:
-        path: An experiment folder, or a file such as its ``config.yaml``.
+    """Read the settings of a training, from its folder or from a ``config.yaml``.
 
     Raises:
         UserError: The file is missing, or is not the configuration of a training.
-
     """
     path = Path(path)
     file = path / CONFIG if path.is_dir() else path
-    try:
-        with open(file, encoding="utf-8") as stream:
-            config = yaml.load(stream, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except (FileNotFoundError, NotADirectoryError):
+    if not file.is_file():
         raise UserError(
             f"{file.parent} contains no {file.name}; give the experiment folder that "
             "training wrote"
-        ) from None
-    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise UserError(f"{file} is not readable YAML ({reason}); correct it") from None
-    if not isinstance(config, dict):
-        raise UserError(
-            f"{file} is not the configuration of a training; give the {CONFIG} of an "
-            "experiment folder"
         )
-    return config
+    return load_yaml(file, "configuration of a training")
 
 
 def read_progress(folder: str | Path) -> dict[str, Any]:
@@ -54,7 +38,6 @@ def read_progress(folder: str | Path) -> dict[str, Any]:
 
     Raises:
         UserError: The file is missing, or it is not a checkpoint.
-
     """
     path = Path(folder) / CHECKPOINT
     if not path.exists():
@@ -79,13 +62,7 @@ def read_progress(folder: str | Path) -> dict[str, Any]:
 
 
 def is_finished(config: dict[str, Any], progress: dict[str, Any]) -> bool:
-    """Return whether a training is finished, also by early stopping.
-
-    Args:
-        config: Settings of the training, see ``read_config``.
-        progress: See ``read_progress``.
-
-    """
+    """Return whether a training is finished, also by early stopping."""
     epoch, stats = progress["epoch"], progress["stats"]
     if epoch >= config.get("max_epoch", epoch):
         return True

@@ -31,7 +31,6 @@ def replace_when_written(path: str | Path) -> Iterator[Path]:
 
     Raises:
         UserError: The disk is full, or the folder is not writable.
-
     """
     path = Path(path)
     _remove_abandoned(path.parent)
@@ -82,26 +81,6 @@ def write_text(path: str | Path, text: str) -> None:
         partial.write_text(text, encoding="utf-8", newline="\n")
 
 
-def is_done(path: Path, state: str) -> bool:
-    """Return whether ``mark_done`` has written this mark for the same ``state``."""
-    try:
-        return path.read_text(encoding="utf-8") == f"{state}\n"
-    except (OSError, UnicodeDecodeError):
-        return False
-
-
-def mark_done(path: Path, state: str) -> None:
-    """Write a mark for finished work.
-
-    Args:
-        path: The mark.
-        state: One line that describes the inputs of the work. Work with other inputs
-            counts as not done.
-
-    """
-    write_text(path, f"{state}\n")
-
-
 class Journal:
     """Results of long work, each kept at once, so that an interrupted run continues.
 
@@ -113,7 +92,6 @@ class Journal:
 
     Attributes:
         known: Results by key, including those of earlier runs.
-
     """
 
     def __init__(self, path: Path, state: str = ""):
@@ -160,7 +138,6 @@ def lock_folder(path: str | Path, what: str) -> Iterator[None]:
 
     Raises:
         UserError: Another process has locked the folder, or it is not writable.
-
     """
     from filelock import FileLock, Timeout
 

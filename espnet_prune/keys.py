@@ -11,7 +11,6 @@ THRESHOLD = "threshold"  # the scaled value, in multiples of 1/N
 SOFT_MEAN = "soft_mean"  # mean of the soft mask, whose target in L_sp is R
 KEPT_SHARE = "kept_share"  # connections that the hard mask keeps
 KEPT_MASS = "kept_mass"  # attention probability that the hard mask keeps
-LAYER_STATISTICS = (THRESHOLD, SOFT_MEAN, KEPT_SHARE, KEPT_MASS)
 
 LOSS = "loss"  # the sum of all terms
 MEL_LOSS = "mel_loss"
@@ -29,14 +28,7 @@ def is_loss(name: str) -> bool:
 
 
 def of_layer(name: str, layer: int, prefix: str = "") -> str:
-    """Return the name of a statistic of one layer.
-
-    Args:
-        name: One of ``LAYER_STATISTICS``.
-        layer: Its number, from 1.
-        prefix: For layers outside the decoder.
-
-    """
+    """Return the name of a statistic of a layer; only the decoder has no prefix."""
     return f"{prefix}{name}_{layer}"
 
 

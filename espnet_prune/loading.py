@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from espnet_prune.errors import UserError
+from espnet_prune.errors import UserError, first_line
 
 # A configuration with a list of 100,000 tokens takes 2 MB.
 MAX_YAML_BYTES = 16 * 2**20
@@ -26,15 +26,15 @@ SMALL_ARCHIVE_BYTES = 64 * 2**20
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-def load_yaml(path: str | Path, what: str = "configuration") -> dict[str, Any]:
+def load_yaml(
+    path: str | Path, what: str = "configuration", may_be_empty: bool = False
+) -> dict[str, Any]:
     """Read a YAML file of settings.
 
     Args:
         path: The file.
         what: Kind of the file, for the message.
-
-    Returns:
-        Its settings.
+        may_be_empty: Whether an empty file has no settings; otherwise it is refused.
 
     Raises:
         UserError: The file cannot be read, is not YAML, has no settings, or is far
@@ -53,24 +53,29 @@ def load_yaml(path: str | Path, what: str = "configuration") -> dict[str, Any]:
             f"the {what} {path} cannot be read ({first_line(error)}): name another "
             "file, or make it again"
         ) from error
-    return parse_yaml(text, path, what)
+    return parse_yaml(text, path, what, may_be_empty)
 
 
 def parse_yaml(
-    text: str, name: str | Path, what: str = "configuration"
+    text: str,
+    name: str | Path,
+    what: str = "configuration",
+    may_be_empty: bool = False,
 ) -> dict[str, Any]:
     """Read settings from the text of a YAML file; see :func:`load_yaml`."""
     try:
         settings = yaml.load(text, Loader=_Loader)
+        if settings is None and may_be_empty:
+            return {}
         if not isinstance(settings, dict):
             found = "nothing" if settings is None else type(settings).__name__
             raise ValueError(f"it contains {found}, not lines of NAME: VALUE")
         if _count_entries(settings, {}) > MAX_YAML_ENTRIES:
             raise ValueError("its aliases repeat too much")
     except (yaml.YAMLError, ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())[:200]
         raise UserError(
-            f"{name} is not a {what} ({first_line(error)}): name another file, or "
-            "make it again"
+            f"{name} is not a {what} ({reason}): name another file, or make it again"
         ) from error
     return settings
 
@@ -93,12 +98,11 @@ def _count_entries(value: Any, known: dict[int, int | None]) -> int:
     return count
 
 
-def load_weights(path: str | Path, finite: bool = True) -> dict[str, Any]:
+def load_weights(path: str | Path) -> dict[str, Any]:
     """Read weights or a checkpoint to the CPU, and check that they are complete.
 
     Args:
         path: A file of ``torch.save``, or a ``.safetensors`` file.
-        finite: Refuse values that are NaN or infinite.
 
     Returns:
         The dictionary in the file, for instance name and tensor of each weight.
@@ -128,8 +132,7 @@ def load_weights(path: str | Path, finite: bool = True) -> dict[str, Any]:
             f"cannot load the weights {path} ({first_line(error)}): name another "
             "file, or copy or train it again"
         ) from error
-    if finite:
-        require_finite(weights, path)
+    require_finite(weights, path)
     return weights
 
 
@@ -220,9 +223,3 @@ def _check_member(path: Path, name: str, file: Any) -> None:
             f"{name} in {path} is not text ({error.reason}): pack the model again"
         ) from error
     parse_yaml(text, f"{name} in {path}")
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message that is not empty."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0][:200] if lines else type(error).__name__

@@ -20,7 +20,7 @@ from espnet2.torch_utils.device_funcs import force_gatherable
 from espnet2.tts.abs_tts import AbsTTS
 from packaging.version import Version
 
-from espnet_prune import __version__
+from espnet_prune import __version__, keys
 from espnet_prune.alignment import DurationAligner, average_over_tokens
 from espnet_prune.attention import (
     ATTENTION_SCALES,
@@ -446,7 +446,7 @@ class StyleSpeech(AbsTTS):
             scale = (losses["mel"] / judged.features).detach()
             deceived = judged.adversarial + scale * judged.features
             loss = loss + judged.discriminator + self.adversarial_weight * deceived
-        stats = {f"{name}_loss": value.detach() for name, value in losses.items()}
+        stats = {keys.loss_of(term): value.detach() for term, value in losses.items()}
 
         sparsity, pruning = pruning_terms({"encoder_": self.encoder, "": self.decoder})
         loss = loss + sparsity

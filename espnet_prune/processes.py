@@ -3,6 +3,7 @@
 import contextlib
 import multiprocessing
 import os
+import platform
 import signal
 import sys
 import threading
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
@@ -37,7 +39,6 @@ def process_pool(
 
     Raises:
         UserError: A process was killed.
-
     """
     context = multiprocessing.get_context(method)
     pool = ProcessPoolExecutor(nj, context, _start, (start, *arguments))
@@ -67,42 +68,55 @@ def _start(start: Callable[..., None] | None, *arguments: Any) -> None:
         start(*arguments)
 
 
-def in_parallel[Item, Result](
-    function: Callable[[Item], Result],
-    items: Sequence[Item],
+def in_parallel(
+    worker: Callable[..., Any],
+    items: Sequence[Any],
     nj: int,
     label: str,
-    start: Callable[..., None] | None = None,
     *arguments: Any,
-) -> Iterator[Result]:
-    """Apply a function to all items, in order, and show the progress.
+) -> Iterator[Any]:
+    """Apply a worker to all items, in order, and show the progress.
 
     Args:
-        function: Function, which must be importable by name unless ``nj`` is 1.
-        items: Its inputs.
+        worker: A function of one item; or a class, of which each process makes an
+            instance with ``arguments``, for work that needs a model or a tokenizer.
+        items: What it is called with.
         nj: Number of processes. This process does the work alone if there are few
             items.
         label: Label of the progress bar.
-        start: Function that each process first calls with ``arguments``.
-
-    Raises:
-        UserError: A process was killed.
-
     """
     if nj <= 1 or len(items) < 2 * nj:
-        if start is not None:
-            start(*arguments)
-        yield from _progress(map(function, items), len(items), label)
+        work = worker(*arguments) if isinstance(worker, type) else worker
+        yield from _progress(map(work, items), len(items), label)
         return
     chunk = max(1, min(64, len(items) // (4 * nj)))
-    with process_pool(nj, start, *arguments) as pool:
-        results = pool.map(function, items, chunksize=chunk)
+    with process_pool(nj, _make_worker, worker, *arguments) as pool:
+        results = pool.map(_work, items, chunksize=chunk)
         yield from _progress(results, len(items), label)
 
 
-def _progress[Result](
-    results: Iterable[Result], total: int, label: str
-) -> Iterable[Result]:
+_worker: Callable[[Any], Any]
+
+
+def _make_worker(worker: Callable[..., Any], *arguments: Any) -> None:
+    global _worker
+    _worker = worker(*arguments) if isinstance(worker, type) else worker
+
+
+def _work(item: Any) -> Any:
+    return _worker(item)
+
+
+def _progress(results: Iterable[Any], total: int, label: str) -> Iterable[Any]:
     """Show a progress bar, or without a terminal a line every 30 s."""
     interval = 0.5 if sys.stderr.isatty() else 30
     return tqdm(results, label, total, unit="file", mininterval=interval, ncols=79)
+
+
+def name_processor() -> str:
+    """Return the name of the processor, for reports of speed."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return " ".join(line.partition(":")[2].split())
+    return platform.processor() or platform.machine()

@@ -84,6 +84,7 @@ def test_every_system_of_a_part_runs(part):
     steps = benchmark_worker.PARTS[part](tiny_work(part))
     for step in steps.values():
         step()
+    assert list(benchmark_worker.PARTS) == list(benchmark.WHAT)
     expected = ["given durations", "learned durations"]
     assert list(steps) == (expected if part == "durations" else PRUNINGS)
 
@@ -155,8 +156,11 @@ def test_ratios_are_medians_and_quartiles_of_the_rounds():
         (["--frames", "6"], "--frames is 6; choose 12 or more"),
         (["--repeats", "1"], "--repeats is 1; choose 2 or more"),
         (["--device", "warp"], "device warp cannot be used .*: use cpu"),
-        (["--against", "/nowhere"], "/nowhere is no checkout of espnet_prune or of"),
-        (["--config", "/nowhere.yaml"], "--config /nowhere.yaml cannot be read"),
+        (["--against", "/nowhere"], "/nowhere is not a checkout of espnet_prune or of"),
+        (
+            ["--config", "/nowhere.yaml"],
+            "training configuration /nowhere.yaml cannot be read",
+        ),
     ],
 )
 def test_impossible_settings_are_refused(options, message):
@@ -167,7 +171,7 @@ def test_impossible_settings_are_refused(options, message):
 def test_configuration_of_another_model_is_refused(tmp_path):
     file = tmp_path / "train.yaml"
     file.write_text("tts: vits")
-    with pytest.raises(UserError, match="does not say tts: stylespeech"):
+    with pytest.raises(UserError, match="does not set tts: stylespeech"):
         main(["--config", str(file)])
 
 

@@ -127,7 +127,9 @@ def test_what_cannot_be_done_is_said(run, data, tmp_path):
     ):
         copy_synthesis.features_for("griffin_lim", config)
     config.write_text("feats_extract: [")
-    with pytest.raises(UserError, match="config.yaml is not readable YAML"):
+    with pytest.raises(
+        UserError, match="config.yaml is not a configuration of a training"
+    ):
         copy_synthesis.features_for("griffin_lim", config)
     (data / "gt_wav.scp").unlink()
     with pytest.raises(UserError, match="has no gt_wav.scp"):

@@ -1,7 +1,6 @@
 """egs2/custom/tts1: a folder of speech as it comes, checked and divided."""
 
 import importlib.util
-import json
 import os
 import re
 import shlex
@@ -729,10 +728,10 @@ def run_sh(recipe, *arguments, cwd):
     )
     if ended.returncode:
         return ended
-    data, pipeline = ended.stdout.splitlines()
+    *data, pipeline = ended.stdout.splitlines()
     return [
         dict(zip(words[::2], words[1::2], strict=True))
-        for words in (json.loads(data), shlex.split(pipeline))
+        for words in (data, shlex.split(pipeline))
     ]
 
 
@@ -838,7 +837,8 @@ def test_references_are_resampled_once(prepare_module, tmp_path):
 
     references = {"a": checked(16000), "b": checked(22050)}
     folder = tmp_path / "references"
-    ready = prepare_module.resampled(references, folder, 22050)
+    copies = prepare_module.converted(list(references.values()), folder, 1, 22050)
+    ready = dict(zip(references, copies, strict=True))
     assert ready["b"] == references["b"]  # is at the model's rate
     speech, rate = soundfile.read(ready["a"].utterance.path)
     assert rate == 22050 and len(speech) == 22050
@@ -848,20 +848,14 @@ def test_references_are_resampled_once(prepare_module, tmp_path):
 
 @pytest.fixture
 def data_sh(tmp_path):
-    """Run local/data.sh in a folder where the commands only show what they are given.
-
-    Reading options is left to Python.
-    """
+    """Run local/data.sh in a folder where commands only show what they are given."""
     (tmp_path / "local").mkdir()
     (tmp_path / "utils").mkdir()
     (tmp_path / "bin").mkdir()
     shutil.copy(RECIPE / "local" / "data.sh", tmp_path / "local")
     (tmp_path / "path.sh").touch()
     for path in (tmp_path / "bin" / "python3", tmp_path / "utils" / "fix_data_dir.sh"):
-        path.write_text(
-            f'#!/bin/sh\n[ "$1" != -c ] || exec {sys.executable} "$@"\n'
-            'printf "%s|" "$(basename "$0")" "$@"; echo\n'
-        )
+        path.write_text('#!/bin/sh\nprintf "%s|" "$(basename "$0")" "$@"; echo\n')
         path.chmod(0o755)
 
     def run(*arguments, **variables):
@@ -878,7 +872,7 @@ def data_sh(tmp_path):
 
 
 def test_data_sh_aligns_if_asked_to(data_sh):
-    options = json.dumps(["--g2p", "g", "--cleaner", "none", "--nj", "3"])
+    options = "\n".join(["--g2p", "g", "--cleaner", "none", "--nj", "3"])
     assert data_sh(custom_align_opts=options).stdout.splitlines()[1:] == [
         "python3|-m|espnet_prune|align|train|dev|--g2p|g|--cleaner|none|--nj|3|",
         "fix_data_dir.sh|data/train|",
@@ -897,16 +891,11 @@ def test_options_reach_data_sh_as_they_are_and_run_nothing(recipe, data_sh, tmp_
         cwd=tmp_path,
         check=True,
     )
-    options = ended.stdout.splitlines()[0]
+    options = "\n".join(ended.stdout.splitlines()[:-1])
     shown = data_sh("--nj", "3", custom_data_opts=options).stdout
     assert shown.startswith("python3|local/prepare.py|--data_dir|data|--base_dir|")
     assert f"|--train_data|{folder}|" in shown and shown.endswith("|--nj|3|\n")
     assert not list(tmp_path.rglob("made"))
-
-
-def test_data_sh_ends_on_options_that_are_no_array(data_sh):
-    ended = data_sh(custom_data_opts="--train_data my_data")
-    assert ended.returncode != 0 and not ended.stdout
 
 
 # ---------------------------------------------------------------------- texts as found

@@ -142,7 +142,7 @@ def unknown_setting(folder):
         (damage, "is not a checkpoint of ESPnet's trainer, or is damaged; train"),
         (other_content, "is not a checkpoint of ESPnet's trainer"),
         (no_epoch, "no epoch has been finished in .*; train"),
-        (no_yaml, "config.yaml is not readable YAML"),
+        (no_yaml, "config.yaml is not a configuration of a training"),
         (unknown_setting, "did you mean sparsity_ratio?"),
     ],
 )

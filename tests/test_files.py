@@ -13,9 +13,7 @@ from espnet_prune.errors import UserError
 from espnet_prune.files import (
     Journal,
     can_name_a_file,
-    is_done,
     lock_folder,
-    mark_done,
     replace_when_written,
     write_text,
 )
@@ -106,13 +104,6 @@ def test_a_full_disk_is_one_line(tmp_path):
 def test_a_folder_that_is_missing_is_one_line(tmp_path):
     with pytest.raises(UserError, match="cannot write .*No such file"):
         write_text(tmp_path / "none" / "result", "text")
-
-
-def test_a_mark_counts_for_the_state_that_it_was_made_from(tmp_path):
-    assert not is_done(tmp_path / "mark", "corpus 1")
-    mark_done(tmp_path / "mark", "corpus 1")
-    assert is_done(tmp_path / "mark", "corpus 1")
-    assert not is_done(tmp_path / "mark", "corpus 2")
 
 
 @pytest.mark.parametrize(

@@ -207,9 +207,11 @@ def test_what_was_aligned_is_not_aligned_again(data, monkeypatch):
     store.write_text("".join(lines) + last[:-9])
     (data / "token_ends").unlink()
     done = []
-    align_one = alignments._align_one
+    align = alignments._Aligner.__call__
     monkeypatch.setattr(
-        alignments, "_align_one", lambda one: done.append(one.name) or align_one(one)
+        alignments._Aligner,
+        "__call__",
+        lambda self, one: done.append(one.name) or align(self, one),
     )
     run_align(data)
     assert done == ["b"]

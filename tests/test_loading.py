@@ -103,8 +103,6 @@ def test_values_that_are_no_numbers(weights, value, dtype):
     torch.save({"model": {"a": torch.zeros(1), "b.theta": bad}}, weights)
     message = refused(load_weights, weights)
     assert "has 1 of 6 values of model.b.theta that are NaN or infinite" in message
-    found = load_weights(weights, finite=False)
-    assert not torch.isfinite(found["model"]["b.theta"]).all()
 
 
 def test_settings_come_back(tmp_path):

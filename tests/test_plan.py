@@ -66,7 +66,7 @@ def test_what_cannot_work_is_refused_before_anything_runs(train_args, fault):
 @pytest.mark.parametrize(
     "text, train_args, fault",
     [
-        ("tts: stylespeech\n\ttts_conf: {}\n", "", "not YAML"),
+        ("tts: stylespeech\n\ttts_conf: {}\n", "", "train.yaml is not a YAML file"),
         ("tts: stylespeech\ntts_conf: [pruning]\n", "", "tts_conf is .'pruning'.: w"),
         ("tts: stylespeech\n", "--tts_conf 'pruning=none", "close the quote"),
     ],

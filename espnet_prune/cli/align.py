@@ -10,6 +10,7 @@ continues there.
 import argparse
 from pathlib import Path
 
+from espnet_prune.cli.options import make_parser
 from espnet_prune.data.alignments import align_folder
 from espnet_prune.data.forced_alignment import ForcedAligner
 from espnet_prune.errors import UserError
@@ -17,11 +18,8 @@ from espnet_prune.files import lock_folder
 
 
 def get_parser() -> argparse.ArgumentParser:
-    """Return the parser of this command."""
-    parser = argparse.ArgumentParser(
-        description="Find in recordings where each token of their text ends.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    """Return the parser of this verb."""
+    parser = make_parser(__doc__)
     add = parser.add_argument
     add("sets", nargs="+", help="names of Kaldi folders in --data_dir")
     add("--data_dir", type=Path, default=Path("data"), help="has SET/text, SET/wav.scp")

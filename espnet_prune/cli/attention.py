@@ -10,42 +10,34 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from espnet_prune.cli.options import add_spembs, make_parser
+
 
 def get_parser() -> argparse.ArgumentParser:
-    """Get argument parser."""
-    parser = argparse.ArgumentParser(
-        description="Draw attention maps before and after the mask for one utterance",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    parser.add_argument(
+    """Return the parser of this verb."""
+    parser = make_parser(__doc__)
+    add = parser.add_argument
+    add(
         "experiments",
         nargs="+",
         type=Path,
         metavar="EXP",
         help="Experiment folder of a model",
     )
-    parser.add_argument(
+    add(
         "--inference_model",
         default="train.loss.ave.pth",
         help="File of the model in each experiment folder",
     )
-    parser.add_argument(
+    add(
         "--data_dir",
         type=Path,
         required=True,
         help="Kaldi folder with text and wav.scp",
     )
-    parser.add_argument(
-        "--key", help="Utterance of the data folder (default: the first one)"
-    )
-    parser.add_argument(
-        "--spembs",
-        type=Path,
-        help="scp file of speaker embeddings, for models that use them",
-    )
-    parser.add_argument(
-        "--output_dir", required=True, help="Folder to write attention_KEY.png to"
-    )
+    add("--key", help="Utterance of the data folder (default: the first one)")
+    add_spembs(parser)
+    add("--output_dir", required=True, help="Folder to write attention_KEY.png to")
     return parser
 
 

@@ -4,56 +4,47 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from espnet_prune.cli.options import make_parser
 from espnet_prune.errors import UserError
 from espnet_prune.evaluation import benchmark, tables
+from espnet_prune.loading import load_yaml
 
 
 def get_parser() -> argparse.ArgumentParser:
-    """Get argument parser."""
-    parser = argparse.ArgumentParser(
-        description="Measure training steps, text to mel and start: dense against "
-        "pruned, and this checkout against another",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    parser.add_argument(
+    """Return the parser of this verb."""
+    parser = make_parser(__doc__)
+    add = parser.add_argument
+    add(
         "--parts",
         nargs="+",
         default=["decoder"],
-        choices=[*benchmark.PARTS, "all"],
+        choices=[*benchmark.WHAT, "all"],
         help="What to measure",
     )
-    parser.add_argument(
+    add(
         "--against",
         type=Path,
         help="Checkout of espnet_prune or of the public StyleSpeech to compare with",
     )
-    parser.add_argument(
+    add(
         "--config",
         type=Path,
         help="Training configuration with the model's size (default: that of the "
         "paper)",
     )
-    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
-    parser.add_argument(
-        "--precision", default="float32", choices=["float32", "bfloat16", "float16"]
-    )
-    parser.add_argument("--compile", action="store_true", help="Compile the model")
-    parser.add_argument(
-        "--threads", type=int, help="Threads of the CPU (default: PyTorch's choice)"
-    )
-    parser.add_argument("--batch_size", type=int, default=8, help="Utterances")
-    parser.add_argument(
-        "--frames", type=int, default=480, help="Mel frames of each utterance"
-    )
-    parser.add_argument(
-        "--repeats", type=int, default=20, help="Rounds; each runs every system once"
-    )
-    parser.add_argument(
+    add("--device", default="cpu", help="cpu, cuda or cuda:N")
+    add("--precision", default="float32", choices=["float32", "bfloat16", "float16"])
+    add("--compile", action="store_true", help="Compile the model")
+    add("--threads", type=int, help="Threads of the CPU (default: PyTorch's choice)")
+    add("--batch_size", type=int, default=8, help="Utterances")
+    add("--frames", type=int, default=480, help="Mel frames of each utterance")
+    add("--repeats", type=int, default=20, help="Rounds; each runs every system once")
+    add(
         "--memory",
         action="store_true",
         help="Measure peak memory in fresh processes instead of time",
     )
-    parser.add_argument("--json", help="File to write the numbers to as well")
+    add("--json", help="File to write the numbers to as well")
     return parser
 
 
@@ -62,7 +53,7 @@ def main(cmd: Sequence[str] | None = None) -> None:
     args = get_parser().parse_args(cmd)
     for name, least in (
         ("batch_size", 1),
-        ("frames", benchmark.FRAMES_A_TOKEN * 2),
+        ("frames", benchmark.LEAST_FRAMES),
         ("repeats", 2),
         ("threads", 1),
     ):
@@ -72,7 +63,7 @@ def main(cmd: Sequence[str] | None = None) -> None:
     from espnet_prune.speech.pretrained import require_device
 
     require_device(args.device)
-    parts = benchmark.PARTS if "all" in args.parts else args.parts
+    parts = list(benchmark.WHAT) if "all" in args.parts else args.parts
     if args.against is not None and benchmark.is_public(args.against):
         lacking = [part for part in parts if part not in benchmark.PUBLIC_PARTS]
         if lacking and "all" not in args.parts:
@@ -135,21 +126,9 @@ def describe(work: benchmark.Work, args: argparse.Namespace) -> str:
 
 
 def read_model_settings(config: Path) -> dict:
-    """Read ``tts_conf`` of a training configuration.
-
-    Raises:
-        UserError: the file cannot be read, or trains another model.
-
-    """
-    import yaml
-
-    try:
-        content = yaml.safe_load(config.read_text()) or {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(
-            f"--config {config} cannot be read ({error}); give a training configuration"
-        ) from None
-    if not isinstance(content, dict) or content.get("tts") != "stylespeech":
+    """Read ``tts_conf`` of a training configuration."""
+    content = load_yaml(config, "training configuration")
+    if content.get("tts") != "stylespeech":
         raise UserError(
             f"--config {config} does not set tts: stylespeech; give a configuration "
             "that does"

@@ -7,14 +7,13 @@ bpe``.
 import argparse
 from pathlib import Path
 
+from espnet_prune.cli.options import make_parser
 from espnet_prune.text import bpe
 
 
 def get_parser() -> argparse.ArgumentParser:
-    """Return the parser of this command."""
-    parser = argparse.ArgumentParser(
-        description="Train a sentencepiece model and write its token list."
-    )
+    """Return the parser of this verb."""
+    parser = make_parser(__doc__)
     add = parser.add_argument
     add("texts", nargs="+", help="Kaldi text files (ID SENTENCE)")
     add("--nbpe", type=int, required=True, help="number of BPE tokens")

@@ -11,6 +11,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from espnet_prune.cli.options import make_parser
 from espnet_prune.errors import UserError
 from espnet_prune.evaluation import card, tables
 from espnet_prune.evaluation.card import CARD, UNKNOWN
@@ -18,53 +19,45 @@ from espnet_prune.speech.vocoder import GRIFFIN_LIM
 
 
 def get_parser() -> argparse.ArgumentParser:
-    """Get argument parser."""
-    parser = argparse.ArgumentParser(
-        description="Write the model card of an experiment",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    parser.add_argument(
-        "experiment", type=Path, metavar="EXP", help="Folder of the model"
-    )
-    parser.add_argument(
+    """Return the parser of this verb."""
+    parser = make_parser(__doc__)
+    add = parser.add_argument
+    add("experiment", type=Path, metavar="EXP", help="Folder of the model")
+    add(
         "--tag",
         help="Name of the repository, OWNER/NAME; without it the card loads the "
         "archive",
     )
-    parser.add_argument(
+    add(
         "--archive",
         type=Path,
         metavar="ZIP",
         help="Archive of the packing stage; the card is put into it",
     )
-    parser.add_argument(
-        "--output", type=Path, help=f"File of the card (default: EXP/{CARD})"
-    )
-    parser.add_argument("--language", default="noinfo", help="Language code")
-    parser.add_argument(
-        "--corpus", default=UNKNOWN, help="Corpus that the model was trained with"
-    )
-    parser.add_argument(
+    add("--output", type=Path, help=f"File of the card (default: EXP/{CARD})")
+    add("--language", default="noinfo", help="Language code")
+    add("--corpus", default=UNKNOWN, help="Corpus that the model was trained with")
+    add(
         "--license",
         default=UNKNOWN,
         help="Licence of the weights, for instance cc-by-4.0",
     )
-    parser.add_argument(
+    add(
         "--vocoder",
         default=GRIFFIN_LIM,
         help="Vocoder of the example, for instance hifigan",
     )
-    parser.add_argument(
+    add(
         "--text",
         default="Hello, this is my voice.",
         help="Text that the example speaks",
     )
-    parser.add_argument(
+    add(
         "--plugin_url",
         help="Address from which pip installs the plugin, for instance "
         "git+https://HOST/OWNER/NAME (default: from a copy of its source)",
     )
-    parser.add_argument(
+    add(
         "--scores",
         nargs="*",
         type=Path,

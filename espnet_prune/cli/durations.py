@@ -8,15 +8,13 @@ be counted. This writes ``SET/durations``: one number of frames for each token.
 import argparse
 from pathlib import Path
 
+from espnet_prune.cli.options import make_parser
 from espnet_prune.data.alignments import write_durations
 
 
 def get_parser() -> argparse.ArgumentParser:
-    """Return the parser of this command."""
-    parser = argparse.ArgumentParser(
-        description="Turn the ends of tokens in seconds into frames of each token.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    """Return the parser of this verb."""
+    parser = make_parser(__doc__)
     add = parser.add_argument
     add("sets", nargs="+", help="names of folders in --data_dir and --dump_dir")
     add("--data_dir", type=Path, default=Path("data"), help="has SET/token_ends")

@@ -12,50 +12,43 @@ are those of ``espnet-prune score``.
 """
 
 import argparse
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from espnet_prune.cli.options import add_test_set
+from espnet_prune.cli.options import add_test_set, make_parser
 from espnet_prune.evaluation import documents, listening, ratings, tables
 from espnet_prune.evaluation.listening import KEY, PAGE
 from espnet_prune.evaluation.scoring import check_coverage, read_data, read_systems
 
 
 def get_parser() -> argparse.ArgumentParser:
-    """Get argument parser."""
-    form = argparse.ArgumentDefaultsHelpFormatter
-    parser = argparse.ArgumentParser(
-        description="Make a listening test, or read the ratings of its listeners",
-        formatter_class=form,
-    )
+    """Return the parser of this verb."""
+    parser = make_parser(__doc__)
+    form = parser.formatter_class
     commands = parser.add_subparsers(dest="command", required=True)
     make = commands.add_parser(
         "make", help="Write the page of a test and its key", formatter_class=form
     )
     add_test_set(make)
-    make.add_argument(
-        "--output_dir", required=True, help=f"Folder for {PAGE} and {KEY}"
-    )
-    make.add_argument(
+    add = make.add_argument
+    add("--output_dir", required=True, help=f"Folder for {PAGE} and {KEY}")
+    add(
         "--utterances",
         type=int,
         default=15,
         help="Number of texts; each listener rates every system on each text, in each "
         "part",
     )
-    make.add_argument(
+    add(
         "--parts",
         nargs="+",
         default=list(listening.PARTS),
         choices=list(listening.PARTS),
         help="MOS: naturalness. SMOS: similarity to the voice of the reference",
     )
-    make.add_argument(
-        "--seed", type=int, default=0, help="Seed of the choice of utterances"
-    )
-    make.add_argument("--title", default="Listening test", help="Title of the page")
-    make.add_argument(
+    add("--seed", type=int, default=0, help="Seed of the choice of utterances")
+    add("--title", default="Listening test", help="Title of the page")
+    add(
         "--send_to",
         default="the person who gave you this page",
         help="To whom listeners send their ratings",
@@ -63,20 +56,17 @@ def get_parser() -> argparse.ArgumentParser:
     collect = commands.add_parser(
         "collect", help="Read the CSV files of the listeners", formatter_class=form
     )
-    collect.add_argument(
+    add = collect.add_argument
+    add(
         "files",
         nargs="+",
         type=Path,
         metavar="CSV",
         help="CSV files of the listeners, or folders of them",
     )
-    collect.add_argument(
-        "--key", type=Path, required=True, help=f"{KEY}, written with the page"
-    )
-    collect.add_argument(
-        "--output_dir", required=True, help="Folder for listening.md, .csv and .json"
-    )
-    collect.add_argument(
+    add("--key", type=Path, required=True, help=f"{KEY}, written with the page")
+    add("--output_dir", required=True, help="Folder for listening.md, .csv and .json")
+    add(
         "--keep_unfinished",
         action="store_true",
         help="Also use the ratings of listeners who did not rate everything",
@@ -121,5 +111,4 @@ def collect(args: argparse.Namespace) -> None:
 def main(cmd: Sequence[str] | None = None) -> None:
     """Make a test or collect its ratings."""
     args = get_parser().parse_args(cmd)
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     {"make": make, "collect": collect}[args.command](args)

@@ -8,8 +8,10 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from espnet_prune.cli.options import make_parser
 from espnet_prune.errors import UserError
 from espnet_prune.files import replace_when_written
+from espnet_prune.loading import load_yaml
 
 
 def merge(*settings: dict[str, Any]) -> dict[str, Any]:
@@ -21,7 +23,6 @@ def merge(*settings: dict[str, Any]) -> dict[str, Any]:
     Raises:
         UserError: one file has a section where another one has a list, or a value is
             none that OmegaConf accepts.
-
     """
     try:
         if "'???'" in repr(settings):  # OmegaConf would ignore it
@@ -35,28 +36,9 @@ def merge(*settings: dict[str, Any]) -> dict[str, Any]:
         raise UserError(f"cannot merge {key} ({reason}); correct it") from None
 
 
-def read_settings(path: Path) -> dict[str, Any]:
-    """Read a file of settings.
-
-    Raises:
-        UserError: the file is missing or does not contain settings.
-
-    """
-    try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"cannot read {path} ({reason}); name a YAML file") from None
-    if settings is None:
-        return {}
-    if not isinstance(settings, dict):
-        raise UserError(f"{path} holds no settings; write lines of NAME: VALUE")
-    return settings
-
-
 def write_merged(files: list[Path], output_dir: Path) -> Path:
     """Merge files in this order and write NAME_OVERLAYS.yaml; return its path."""
-    settings = merge(*map(read_settings, files))
+    settings = merge(*(load_yaml(f, "YAML file of settings", True) for f in files))
     output = output_dir / f"{'_'.join(file.stem for file in files)}.yaml"
     text = f"# Merged from {', '.join(map(str, files))}.\n"
     text += yaml.safe_dump(settings, sort_keys=False)
@@ -68,17 +50,16 @@ def write_merged(files: list[Path], output_dir: Path) -> Path:
 
 
 def get_parser() -> argparse.ArgumentParser:
-    """Return the parser of this command."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
+    """Return the parser of this verb."""
+    parser = make_parser(__doc__)
+    add = parser.add_argument
+    add(
         "files",
         nargs="+",
         type=Path,
         help="YAML files; later files override earlier ones",
     )
-    parser.add_argument(
-        "--output_dir", type=Path, required=True, help="folder for the merged file"
-    )
+    add("--output_dir", type=Path, required=True, help="folder for the merged file")
     return parser
 
 

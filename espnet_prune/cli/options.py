@@ -1,7 +1,33 @@
-"""Options that several verbs have."""
+"""The parser of a verb, and options that several verbs have."""
 
 import argparse
 from pathlib import Path
+
+
+class _Formatter(
+    argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter
+):
+    """Shows defaults that help to know, and the description line by line."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        silent = action.default in (None, "", []) or action.default is False
+        if silent or "default" in (action.help or ""):
+            return action.help
+        return super()._get_help_string(action)
+
+
+def make_parser(description: str | None) -> argparse.ArgumentParser:
+    """Return a parser; the description of a verb is the docstring of its module."""
+    return argparse.ArgumentParser(description=description, formatter_class=_Formatter)
+
+
+def add_spembs(parser: argparse.ArgumentParser) -> None:
+    """Add ``--spembs``."""
+    parser.add_argument(
+        "--spembs",
+        type=Path,
+        help="scp file of speaker embeddings, for models that use them",
+    )
 
 
 def add_test_set(parser: argparse.ArgumentParser) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from espnet_prune.cli.options import make_parser
 from espnet_prune.config import (
     PRUNING_KINDS,
     check_variances,
@@ -21,6 +22,7 @@ from espnet_prune.config import (
     require_choice,
 )
 from espnet_prune.errors import UserError
+from espnet_prune.loading import load_yaml
 from espnet_prune.training.host import MODELS
 
 PHASE1_SHARE = 40 / 300  # of all steps, in the paper
@@ -44,19 +46,12 @@ def plan(
 ) -> dict[str, str | int]:
     """Return the kind of pruning and the epochs of each phase.
 
-    Args:
-        train_config: file with the options of training; ``max_epoch`` counts both
-            phases.
-        train_args: options that override it, as one string.
-        phase1_epochs: epochs of phase 1; by default the paper's share of all epochs.
-            Ignored for models with one phase: none, vanilla, and soft masks to the end.
-        teacher_dumpdir: folder of the durations that come with the data, if any.
-        vocoders: vocoders of decoding, separated by spaces.
+    The arguments are the options of the verb. Models with one phase ignore
+    ``phase1_epochs``: dense and vanilla ones, and soft masks to the end.
 
     Raises:
-        UserError: a setting that cannot work, or a vocoder that would refuse the
-            features after all the training.
-
+        UserError: A setting cannot work, or a vocoder would refuse the features after
+            all the training.
     """
     settings = read_options(train_config, train_args)
     max_epoch = settings["max_epoch"]
@@ -104,18 +99,9 @@ def plan(
 def read_options(train_config: str | Path | None, train_args: str) -> dict[str, Any]:
     """Read what the plan depends on, as ESPnet's parser would.
 
-    Args:
-        train_config: file of options.
-        train_args: options that override it.
-
     Returns:
         ``VALUES``, and a dictionary for each of ``SECTIONS`` with ``_conf`` behind its
         name. A setting whose absence has a meaning is left out.
-
-    Raises:
-        UserError: the file is not YAML, an option has no value, or a section is not
-            one.
-
     """
     try:
         words = shlex.split(train_args)
@@ -131,7 +117,8 @@ def read_options(train_config: str | Path | None, train_args: str) -> dict[str, 
         parser.add_argument(f"--{name}_conf", action="append", default=[])
     try:
         given = vars(parser.parse_known_args(words)[0])
-        settings = _read_yaml(given.pop("config"))
+        path = given.pop("config")
+        settings = load_yaml(path, "YAML file of settings") if path else {}
         for name in SECTIONS:
             section = settings.get(f"{name}_conf", {})
             if not isinstance(section, dict):
@@ -152,18 +139,6 @@ def read_options(train_config: str | Path | None, train_args: str) -> dict[str, 
     settings.update(given)
     for name in ("max_epoch", "tts", "feats_extract"):
         settings.setdefault(name, VALUES[name])
-    return settings
-
-
-def _read_yaml(path: str | Path | None) -> dict[str, Any]:
-    if not path:
-        return {}
-    try:
-        settings = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read {path} ({error}): name a YAML file") from error
-    if not isinstance(settings, dict):
-        raise UserError(f"{path} holds no settings: write lines of NAME: VALUE")
     return settings
 
 
@@ -200,26 +175,22 @@ def _change(section: dict[str, Any], change: str) -> dict[str, Any]:
 
 
 def get_parser() -> argparse.ArgumentParser:
-    """Return the parser of this command."""
-    parser = argparse.ArgumentParser(
-        description="Check a training configuration and print, in lines NAME=VALUE, "
-        "how many epochs each phase gets.",
-    )
-    parser.add_argument("--train_config", help="YAML file with options of training")
-    parser.add_argument(
-        "--train_args", default="", help="options that override --train_config"
-    )
-    parser.add_argument(
+    """Return the parser of this verb."""
+    parser = make_parser(__doc__)
+    add = parser.add_argument
+    add("--train_config", help="YAML file with options of training")
+    add("--train_args", default="", help="options that override --train_config")
+    add(
         "--teacher_dumpdir",
         default="",
         help="folder with the durations of the data, if any",
     )
-    parser.add_argument(
+    add(
         "--phase1_epochs",
         type=int,
         help="epochs of phase 1 (default: 40/300 of all, as in the paper)",
     )
-    parser.add_argument(
+    add(
         "--vocoders",
         default="",
         help="vocoders of decoding, separated by spaces; checked against "

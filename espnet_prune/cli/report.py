@@ -12,34 +12,30 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from espnet_prune.cli.options import make_parser
 from espnet_prune.errors import UserError
 from espnet_prune.evaluation.history import AXES
 
 
 def get_parser() -> argparse.ArgumentParser:
-    """Get argument parser."""
-    parser = argparse.ArgumentParser(
-        description="Report thresholds and kept shares, per decoder layer and phase, "
-        "as tables, figures and one web page",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    parser.add_argument(
+    """Return the parser of this verb."""
+    parser = make_parser(__doc__)
+    add = parser.add_argument
+    add(
         "experiments",
         nargs="+",
         metavar="EXP",
         help="Experiment folders. For a model with two phases, name phase 1 and then "
         "phase 2",
     )
-    parser.add_argument(
-        "--output_dir", required=True, help="Folder to write tables and figures to"
-    )
-    parser.add_argument(
+    add("--output_dir", required=True, help="Folder to write tables and figures to")
+    add(
         "--axis",
         default="step",
         choices=sorted(AXES),
         help="Unit of time in the figures",
     )
-    parser.add_argument(
+    add(
         "--scores",
         nargs="*",
         type=Path,
@@ -48,7 +44,7 @@ def get_parser() -> argparse.ArgumentParser:
         help="Folders that `score` or `listen collect` wrote; their tables become "
         "part of the page",
     )
-    parser.add_argument(
+    add(
         "--data_dir",
         nargs="*",
         type=Path,
@@ -57,7 +53,7 @@ def get_parser() -> argparse.ArgumentParser:
         help="Kaldi folders of the test sets: the page shows text and reference next "
         "to the speech",
     )
-    parser.add_argument(
+    add(
         "--samples",
         type=int,
         default=4,

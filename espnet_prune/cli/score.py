@@ -13,31 +13,27 @@ system.
 """
 
 import argparse
-import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from espnet_prune.cli.options import add_test_set
+from espnet_prune.cli.options import add_test_set, make_parser
 from espnet_prune.errors import UserError
 from espnet_prune.evaluation.scorers import DEFAULT, MEASURED, METRICS
 
 
 def get_parser() -> argparse.ArgumentParser:
-    """Get argument parser."""
-    parser = argparse.ArgumentParser(
-        description="Score the speech of systems, with intervals and paired "
-        "differences",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    """Return the parser of this verb."""
+    parser = make_parser(__doc__)
+    add = parser.add_argument
     add_test_set(parser)
-    parser.add_argument(
+    add(
         "--output_dir",
         type=Path,
         required=True,
         help="Folder for scores.md, scores.csv, scores.json and SYSTEM.jsonl",
     )
-    parser.add_argument(
+    add(
         "--metrics",
         nargs="+",
         choices=list(METRICS),
@@ -45,14 +41,14 @@ def get_parser() -> argparse.ArgumentParser:
         help=f"Metrics, from {', '.join(METRICS)}; default: {', '.join(DEFAULT)}, and "
         f"{' and '.join(MEASURED)} for speech of `espnet-prune say --data_dir`",
     )
-    parser.add_argument(
+    add(
         "--subset",
         action="append",
         default=[],
         metavar="TITLE=FILE",
         help="Make tables of these speakers too; FILE has one speaker per line",
     )
-    parser.add_argument(
+    add(
         "--nj",
         type=int,
         default=2,
@@ -64,7 +60,6 @@ def get_parser() -> argparse.ArgumentParser:
 def main(cmd: Sequence[str] | None = None) -> None:
     """Score, write and print the tables."""
     args = get_parser().parse_args(cmd)
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     if args.nj < 1:
         raise UserError(f"--nj is {args.nj}; choose 1 or more")
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # so that each process uses one core

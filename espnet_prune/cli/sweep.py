@@ -7,33 +7,28 @@ length of phase 1 and in the seed.
 """
 
 import argparse
-import logging
 from collections.abc import Sequence
+
+from espnet_prune.cli.options import make_parser
 
 
 def get_parser() -> argparse.ArgumentParser:
-    """Get argument parser."""
-    parser = argparse.ArgumentParser(
-        description="Compare the experiments of a sweep over R, the length of phase 1 "
-        "and seeds in tables and figures",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    parser.add_argument("sweep_dir", help="Folder of the experiments")
-    parser.add_argument(
+    """Return the parser of this verb."""
+    parser = make_parser(__doc__)
+    add = parser.add_argument
+    add("sweep_dir", help="Folder of the experiments")
+    add(
         "--scores",
         help="scores.csv of `score`; its systems must have the names of the "
         "experiments without _phase1 and _phase2",
     )
-    parser.add_argument(
-        "--output_dir", required=True, help="Folder to write tables and figures to"
-    )
+    add("--output_dir", required=True, help="Folder to write tables and figures to")
     return parser
 
 
 def main(cmd: Sequence[str] | None = None) -> None:
     """Read a sweep, write and print its report."""
     args = get_parser().parse_args(cmd)
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     from espnet_prune.evaluation import sweep
 
     text, paths = sweep.write(args.sweep_dir, args.output_dir, args.scores)

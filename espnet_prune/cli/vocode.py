@@ -11,36 +11,29 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from espnet_prune.cli.options import make_parser
 from espnet_prune.errors import UserError
 from espnet_prune.speech.vocoder import CHOICES, GRIFFIN_LIM
 
 
 def get_parser() -> argparse.ArgumentParser:
-    """Get argument parser."""
-    parser = argparse.ArgumentParser(
-        description="Send recordings through a mel and a vocoder",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    parser.add_argument(
-        "--data_dir", type=Path, required=True, help="Kaldi folder with gt_wav.scp"
-    )
-    parser.add_argument(
+    """Return the parser of this verb."""
+    parser = make_parser(__doc__)
+    add = parser.add_argument
+    add("--data_dir", type=Path, required=True, help="Kaldi folder with gt_wav.scp")
+    add(
         "--vocoder",
         default=GRIFFIN_LIM,
         help=f"{CHOICES}; those of ParallelWaveGAN need --model",
     )
-    parser.add_argument(
+    add(
         "--model",
         help="Model whose mel is used: an experiment folder, a packed model or a tag "
         "(default: the mel that the vocoder was trained on)",
     )
-    parser.add_argument(
-        "--model_file", help="Weights in the experiment folder of --model"
-    )
-    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
-    parser.add_argument(
-        "-o", "--output", type=Path, required=True, help="Folder for UTTERANCE.wav"
-    )
+    add("--model_file", help="Weights in the experiment folder of --model")
+    add("--device", default="cpu", help="cpu, cuda or cuda:N")
+    add("-o", "--output", type=Path, required=True, help="Folder for UTTERANCE.wav")
     return parser
 
 

@@ -4,49 +4,46 @@ espnet-prune voice me.wav another.wav --model EXP -o me.voice
 """
 
 import argparse
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+from espnet_prune.cli.options import make_parser
 from espnet_prune.errors import UserError
 
 
 def get_parser() -> argparse.ArgumentParser:
-    """Return the parser of this command."""
-    parser = argparse.ArgumentParser(
-        description="Compute the style vector of a voice and save it in a file. Only "
-        "the model that computed it can use it.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    parser.add_argument(
+    """Return the parser of this verb."""
+    parser = make_parser(__doc__)
+    add = parser.add_argument
+    add(
         "reference",
         nargs="+",
         metavar="FILE",
         help="Recordings of the voice, with any sampling rate. The style vectors of "
         "several are averaged",
     )
-    parser.add_argument(
+    add(
         "--model",
         help="A model of the package, an experiment folder, a packed model or a tag "
         "(default: the first model of the package)",
     )
-    parser.add_argument(
+    add(
         "--model_file",
         metavar="FILE",
         help="Weights in the experiment folder (default: train.loss.ave.pth)",
     )
-    parser.add_argument(
+    add(
         "--trim_reference",
         action="store_true",
         help="Remove silence at both ends of the recordings",
     )
-    parser.add_argument(
+    add(
         "--note",
         default="",
         help="Note to save in the file, for instance the name of the speaker",
     )
-    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
-    parser.add_argument(
+    add("--device", default="cpu", help="cpu, cuda or cuda:N")
+    add(
         "-o",
         "--output",
         type=Path,
@@ -59,7 +56,6 @@ def get_parser() -> argparse.ArgumentParser:
 def main(cmd: Sequence[str] | None = None) -> None:
     """Check the arguments, compute the style vector and write the file."""
     args = get_parser().parse_args(cmd)
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     if args.output.suffix != ".voice" or args.output.is_dir():
         raise UserError(
             f"the output {args.output} is not a voice file: name one that ends in "

@@ -44,24 +44,21 @@ class Utterance(NamedTuple):
         return "\t".join((self.name, length, " ".join(self.tokens)))
 
 
-_aligner: ForcedAligner  # one in each process that aligns
+class _Aligner:
+    """Returns the ends of the tokens of an utterance, or why there are none."""
 
+    def __init__(self) -> None:
+        import torch  # for resampling
 
-def _start_worker() -> None:
-    global _aligner
-    import torch  # for resampling
+        torch.set_num_threads(1)
+        self.aligner = ForcedAligner()
 
-    torch.set_num_threads(1)
-    _aligner = ForcedAligner()
-
-
-def _align_one(utterance: Utterance) -> list[float] | Finding:
-    """Return the ends of the tokens, or why there are none; needs ``_aligner``."""
-    try:
-        speech = read_mono(utterance.path, RATE)
-        return _aligner.token_ends(utterance.tokens, speech)
-    except (AudioError, AlignmentError) as error:
-        return Finding(utterance.name, error.reason, error.detail)
+    def __call__(self, utterance: Utterance) -> list[float] | Finding:
+        try:
+            speech = read_mono(utterance.path, RATE)
+            return self.aligner.token_ends(utterance.tokens, speech)
+        except (AudioError, AlignmentError) as error:
+            return Finding(utterance.name, error.reason, error.detail)
 
 
 def align_folder(
@@ -83,7 +80,6 @@ def align_folder(
 
     Raises:
         UserError: Most utterances cannot be aligned, or a file is missing.
-
     """
     wavs = read_columns(folder / "wav.scp")
     texts = read_columns(folder / "text")
@@ -105,7 +101,7 @@ def align_folder(
     keys = {one.name: one.key for one in utterances}
     with Journal(store) as found:
         jobs = [one for one in utterances if keys[one.name] not in found.known]
-        results = in_parallel(_align_one, jobs, nj, folder.name, _start_worker)
+        results = in_parallel(_Aligner, jobs, nj, folder.name)
         for one, result in zip(jobs, results, strict=True):
             if isinstance(result, Finding):
                 faults[one.name] = result
@@ -139,7 +135,7 @@ def _require_most(folder: Path, faults: dict[str, Finding], number: int) -> None
 def write_durations(
     data_dir: Path, dump_dir: Path, fs: int, n_shift: int, output: Path
 ) -> int:
-    """Write the frames of each token and <eos> of one set.
+    """Write the frames of each token and <eos> of a set; return how many it has.
 
     Args:
         data_dir: Folder with ``token_ends``.
@@ -149,13 +145,9 @@ def write_durations(
         n_shift: Samples per frame.
         output: File to write.
 
-    Returns:
-        Number of utterances.
-
     Raises:
         UserError: The ends of an utterance are missing or not in order, or a file is
             missing.
-
     """
     ends = read_columns(data_dir / "token_ends")
     table = {}

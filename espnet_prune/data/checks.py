@@ -92,12 +92,7 @@ class Checked(NamedTuple):
 
 
 class Checker:
-    """Checks utterances. Each process makes its own: tokenizers cannot be pickled.
-
-    Raises:
-        UserError: these settings have no tokenizer.
-
-    """
+    """Checks utterances. Each process makes its own: tokenizers cannot be pickled."""
 
     def __init__(self, settings: Settings):
         self.settings = settings
@@ -238,18 +233,6 @@ def has_speech(tokens: Iterable[str]) -> bool:
     )
 
 
-_checker: Checker
-
-
-def _start_worker(settings: Settings) -> None:
-    global _checker
-    _checker = Checker(settings)
-
-
-def _check_one(utterance: Utterance) -> Checked:
-    return _checker(utterance)
-
-
 def check(
     utterances: Sequence[Utterance], settings: Settings, nj: int, label: str
 ) -> list[Checked]:
@@ -257,12 +240,11 @@ def check(
 
     Raises:
         UserError: these settings have no tokenizer.
-
     """
     Checker(settings)  # raises before any process starts
     checked: list[Checked] = []
     seen: dict[bytes, Utterance] = {}
-    for one in in_parallel(_check_one, utterances, nj, label, _start_worker, settings):
+    for one in in_parallel(Checker, utterances, nj, label, settings):
         if one.fault is None:
             first = seen.setdefault(one.digest, one.utterance)
             if first is not one.utterance:

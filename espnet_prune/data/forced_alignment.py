@@ -28,7 +28,6 @@ class AlignmentError(ValueError):
     Attributes:
         reason: Short, the same for all faults of a kind.
         detail: The fault of this utterance.
-
     """
 
     def __init__(self, reason: str, detail: str = ""):
@@ -55,7 +54,6 @@ def phones_of(token: str) -> tuple[str, ...] | None:
 
     Raises:
         AlignmentError: A symbol is not an English phoneme.
-
     """
     if token.rstrip("012") in PHONES:
         return (token.rstrip("012"),)
@@ -90,7 +88,6 @@ class ForcedAligner:
 
     Raises:
         UserError: PocketSphinx is not installed.
-
     """
 
     def __init__(self):
@@ -125,7 +122,6 @@ class ForcedAligner:
         Raises:
             AlignmentError: No word is spoken, the text does not fit the speech, or the
                 tokens are not English phonemes.
-
         """
         words = words_of(tokens)
         if not words:
@@ -195,7 +191,6 @@ def spread(tokens, starts, ends, length: float) -> list[float]:
     Returns:
         Ends of each token and <eos> (T_text,). Marks take no time, and the first token
         between two words takes the pause.
-
     """
     result: list[float | None] = []  # None for a mark
     following = length

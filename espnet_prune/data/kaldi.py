@@ -6,7 +6,7 @@ a zero-shot test set the reference; the recording is then in ``gt_wav.scp``.
 """
 
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -42,7 +42,6 @@ def read_columns(path: Path, faults: list[Finding] | None = None) -> dict[str, s
     Raises:
         UserError: The file is missing; or, without ``faults``, it is empty or has a
             line that cannot be used.
-
     """
     path = Path(path)
     try:
@@ -99,7 +98,6 @@ def write_table(path: Path, table: Mapping[str, str]) -> None:
 
     Raises:
         UserError: An id or a value cannot be on such a line.
-
     """
     lines = []
     for name in sorted(table):
@@ -122,14 +120,8 @@ def write_table(path: Path, table: Mapping[str, str]) -> None:
 def write_folder(folder: Path, rows: Iterable[Row]) -> None:
     """Write the files of a set and ``spk2utt``; remove the folder of an empty set.
 
-    Args:
-        folder: Gets each of ``FILES`` that rows have; others of them are removed,
-            because they belong to another set.
-        rows: One per utterance. All have ``utt2spk``.
-
-    Raises:
-        UserError: See ``write_table``.
-
+    ``rows`` has one per utterance, each with ``utt2spk``. Those of ``FILES`` that rows
+    do not have are removed from the folder, because they belong to another set.
     """
     tables: dict[str, dict[str, str]] = {}
     speakers: dict[str, list[str]] = {}
@@ -148,3 +140,9 @@ def write_folder(folder: Path, rows: Iterable[Row]) -> None:
             (folder / name).unlink(missing_ok=True)
     for name, table in tables.items():
         write_table(folder / name, table)
+
+
+def describe_rows(name: str, rows: Collection[Row], note: str = "") -> str:
+    """Return one line that describes a set."""
+    speakers = len({row["utt2spk"] for row in rows})
+    return f"  {name:16s} {len(rows)} utterances, {speakers} speakers{note}"

@@ -59,7 +59,6 @@ def frame_durations(
     Raises:
         UserError: There is no token, or an end is negative, NaN, or before the previous
             one.
-
     """
     times = np.asarray(ends, dtype=np.float64)
     if times.ndim != 1 or len(times) == 0:
@@ -81,10 +80,6 @@ def read_labels(path: str | Path) -> list[Interval]:
     Args:
         path: A file of lines START, END, LABEL between tabs, in seconds, or one that
             ends in ``.TextGrid`` and has a tier ``phones``.
-
-    Raises:
-        UserError: The file is not such a file.
-
     """
     path = Path(path)
     if path.suffix.lower() == ".textgrid":
@@ -141,7 +136,6 @@ def tokens_and_ends(
 
     Raises:
         UserError: Nothing is spoken, or the intervals leave gaps or overlap.
-
     """
     tokens: list[str] = []
     ends: list[float] = []

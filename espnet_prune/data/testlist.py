@@ -46,12 +46,7 @@ class ListedCorpus(Corpus, Protocol):
 
 
 def read_list(path: Path) -> list[Line]:
-    """Read a list.
-
-    Raises:
-        UserError: The file cannot be read, or a line does not fit.
-
-    """
+    """Read a list."""
     try:
         content = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -101,18 +96,7 @@ def list_text(lines: Iterable[Line]) -> str:
 def draw_list(
     corpus: ListedCorpus, speakers: Sequence[str], texts_per_speaker: int, seed: int
 ) -> tuple[list[Line], list[Finding]]:
-    """Draw a reference and targets for each speaker; no speaker depends on another.
-
-    Args:
-        corpus: The corpus.
-        speakers: Speakers to draw from.
-        texts_per_speaker: Number of targets of each speaker.
-        seed: Seed of the draw.
-
-    Returns:
-        Lines, and speakers that were left out.
-
-    """
+    """Draw a reference and targets for each speaker; no speaker depends on another."""
     lines: list[Line] = []
     left_out: list[Finding] = []
     shortest, longest = CHARACTERS
@@ -166,31 +150,20 @@ def let_all_say(lines: list[Line], sentences: Sequence[str]) -> list[Line]:
 
 
 class TestSet(NamedTuple):
-    """The result of a list and a corpus.
+    """The result of a list and a corpus."""
 
-    Attributes:
-        rows: Rows of the Kaldi folder.
-        faults: Lines that cannot be used.
-        remarks: Remarks about lines that can be used.
-
-    """
-
-    rows: list[Row]
-    faults: list[Finding]
-    remarks: list[Finding]
+    rows: list[Row]  # of the Kaldi folder
+    faults: list[Finding]  # about lines that cannot be used
+    remarks: list[Finding]  # about lines that can
 
 
 def make_test_set(corpus: Corpus, lines: Sequence[Line], base: Path) -> TestSet:
     """Find the recordings of a list and name its utterances.
 
-    Args:
-        corpus: On disk.
-        lines: Lines of the list.
-        base: Folder of the list, for the files that it names.
+    Files that the list names are relative to ``base``, the folder of the list.
 
     Raises:
         UserError: Two lines would have the same name.
-
     """
     made = TestSet([], [], [])
     numbers: dict[str, int] = {}

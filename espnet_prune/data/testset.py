@@ -95,8 +95,7 @@ def draw_targets[R: Recorded](
         references: References by speaker; other speakers are left out.
         number: Number per speaker, if there are so many.
         span: Shortest and longest in seconds.
-        seed: Of the draw.
-
+        seed: Seed of the draw.
     """
     groups = by_speaker(recordings)
     drawn: list[R] = []
@@ -113,12 +112,7 @@ def draw_targets[R: Recorded](
 
 
 def draw_speakers(names: Iterable[str], number: int, seed: int) -> list[str]:
-    """Draw speakers; their order is kept.
-
-    Raises:
-        ValueError: There are too few speakers.
-
-    """
+    """Draw speakers; their order is kept."""
     names = list(names)
     drawn = set(random.Random(f"{seed}-speakers").sample(sorted(names), number))
     return [name for name in names if name in drawn]
@@ -132,7 +126,6 @@ def read_sentences(path: Path) -> list[str]:
 
     Raises:
         UserError: The file cannot be read, a line is damaged, or there is no sentence.
-
     """
     lines = enumerate(read_lines(path), 1)
     read = [normalise(line, f"line {number} of {path}") for number, line in lines]
@@ -157,13 +150,7 @@ def write_like(sentence: str, characters: set[str], keeps_apostrophe: bool) -> s
     """Return a sentence in the style of the training texts.
 
     A model trained on lower-case text without commas does not know capitals and commas.
-
-    Args:
-        sentence: Any sentence.
-        characters: Those of the training texts.
-        keeps_apostrophe: Whether to keep one that training texts do not have, because a
-            g2p needs it.
-
+    ``keeps_apostrophe`` is for a g2p, which needs it even if training texts have none.
     """
     if not any(c.isupper() for c in characters):
         sentence = sentence.lower()
@@ -192,13 +179,8 @@ def row(
 ) -> Row:
     """Describe an utterance.
 
-    Args:
-        utterance: Its id.
-        speaker: Its speaker.
-        text: Its text.
-        wav: The recording, or in a zero-shot set the reference.
-        target: The recording of the text in a zero-shot set, if there is one.
-
+    In a zero-shot set, ``wav`` is the reference, and ``target`` the recording of the
+    text, if there is one.
     """
     found = {
         "utterance": utterance,
@@ -217,11 +199,7 @@ def write_findings(
 ) -> None:
     """Write a table of findings: utterance, reason and detail, between tabs.
 
-    Args:
-        path: The table.
-        findings: Findings in order, or by part.
-        group: Name of a part, which heads the first column in this case.
-
+    Findings by part get one more column with the part, whose heading is ``group``.
     """
     table: list[tuple[str, ...]] = [Finding._fields]
     if isinstance(findings, Mapping):

@@ -9,7 +9,6 @@ import contextlib
 import dataclasses
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -18,45 +17,35 @@ from pathlib import Path
 from typing import Any
 
 from espnet_prune.errors import UserError
-from espnet_prune.evaluation import benchmark_worker, tables
+from espnet_prune.evaluation import tables
+from espnet_prune.processes import name_processor
 
 WARM_UP = 2  # rounds that are not counted, because caches and processor clocks warm up
 HERE = Path(__file__).resolve().parents[2]
-PARTS = tuple(benchmark_worker.PARTS)
-WHAT = {
+WORKER = Path(__file__).with_name("benchmark_worker.py")
+LEAST_FRAMES = 12  # two tokens
+WHAT = {  # by part
     "decoder": "mel decoder, forward and backward",
     "training": "whole training step",
     "durations": "whole training step",
     "synthesis": "text to mel",
     "start": "start of Python",
 }
-FRAMES_A_TOKEN = benchmark_worker.FRAMES_A_TOKEN
 PUBLIC_PARTS = ("training", "synthesis", "start")  # parts that the public model has too
 
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-    """What to measure.
+    """What to measure."""
 
-    Attributes:
-        part: one of ``PARTS``.
-        systems: names of the systems to measure; None for all.
-        model: arguments of our model; empty for the paper's size.
-        batch_size: B.
-        frames: mel frames of each utterance, and of the spoken sentence.
-        device: where to run.
-        precision: float32, or bfloat16 or float16 by autocast.
-        compile: compile our model.
-
-    """
-
-    part: str
-    systems: tuple[str, ...] | None = None
+    part: str  # one of ``WHAT``
+    systems: tuple[str, ...] | None = None  # None for all
+    # arguments of our model; empty for the paper's size
     model: dict[str, Any] = dataclasses.field(default_factory=dict)
     batch_size: int = 8
-    frames: int = 480
+    frames: int = 480  # of each utterance, and of the spoken sentence
     device: str = "cpu"
-    precision: str = "float32"
+    precision: str = "float32"  # or bfloat16 or float16, by autocast
     compile: bool = False
 
 
@@ -73,7 +62,6 @@ class Worker:
 
     Raises:
         UserError: the checkout cannot do the work.
-
     """
 
     def __init__(self, checkout: Path, work: Work, threads: int | None = None):
@@ -83,7 +71,7 @@ class Worker:
         # -P: nothing must be imported from the folder of the worker's file
         self.checkout = checkout
         self.process = subprocess.Popen(
-            [sys.executable, "-P", benchmark_worker.__file__],
+            [sys.executable, "-P", str(WORKER)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -144,7 +132,6 @@ def measure(
         A row per system and checkout: medians of wall time, CPU time and their ratios
         with quartiles, to the first system of the same checkout and to the system of
         the same name in the other one (or its first, if it has no such system).
-
     """
     checkouts = [HERE] if against is None else [HERE, against.resolve()]
     with contextlib.ExitStack() as stack:
@@ -158,12 +145,7 @@ def measure(
 def take_turns(
     workers: Sequence[Worker], repeats: int
 ) -> list[dict[str, list[dict[str, float]]]]:
-    """Run every system once per round, in an order that rotates from round to round.
-
-    Returns:
-        For each worker the answers of each system, one per round.
-
-    """
+    """Run every system once per round, in an order that rotates from round to round."""
     turns = [(number, name) for number, w in enumerate(workers) for name in w.systems]
     answers: list[dict[str, list]] = [{n: [] for n in w.systems} for w in workers]
     for round_ in range(WARM_UP + repeats):
@@ -202,12 +184,7 @@ def summarise(
 def peak_memory(
     work: Work, against: Path | None = None, threads: int | None = None
 ) -> list[dict[str, Any]]:
-    """Measure the peak memory of each system in fresh processes, after two steps.
-
-    Returns:
-        A row per system and checkout.
-
-    """
+    """Measure the peak memory of each system in fresh processes, after two steps."""
     rows = []
     for number, folder in enumerate([HERE] if against is None else [HERE, against]):
         with contextlib.closing(Worker(folder, work, threads)) as worker:
@@ -228,7 +205,7 @@ def describe_machine(against: Path | None = None) -> dict[str, Any]:
     import torch
 
     return {
-        "processor": _processor(),
+        "processor": name_processor(),
         "cores": os.cpu_count(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "torch": torch.__version__,
@@ -245,14 +222,6 @@ def _ratios(mine, theirs, kind):
     if len(ratios) < 2:
         return None
     return statistics.quantiles(ratios, n=4, method="inclusive")
-
-
-def _processor():
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def _commit(folder):

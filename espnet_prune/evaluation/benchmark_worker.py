@@ -20,6 +20,8 @@ import sys
 import time
 import types
 
+import torch
+
 ODIM = 80
 VOCABULARY = 80
 FRAMES_A_TOKEN = 6
@@ -66,16 +68,12 @@ def _cpu_seconds():
 def _synchronise(device):
     """Wait until a GPU has finished its queue."""
     if device.startswith("cuda"):
-        import torch
-
         torch.cuda.synchronize(device)
 
 
 def _peak_memory(device):
     """Return the peak memory in bytes: of the GPU, or otherwise of the process."""
     if device.startswith("cuda"):
-        import torch
-
         return torch.cuda.max_memory_allocated(device)
     return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
@@ -85,8 +83,6 @@ def _peak_memory(device):
 
 def decoder(work):
     """Forward and backward pass of the mel decoder alone, with the loss of pruning."""
-    import torch
-
     from espnet_prune.attention import pruning_terms
 
     def make(settings):
@@ -112,7 +108,6 @@ def decoder(work):
 
         return step
 
-    _require_ours(work)
     return {name: make(settings) for name, settings in _prunings(work).items()}
 
 
@@ -128,7 +123,6 @@ def training(work):
 
 def durations(work):
     """Whole training step with durations of the data and with learned ones."""
-    _require_ours(work)
     return {
         GIVEN: _our_training(work, {}, _batch(work)),
         LEARNED: _our_training(
@@ -139,8 +133,6 @@ def durations(work):
 
 def synthesis(work):
     """Text to mel of one sentence in the voice of one reference, without gradients."""
-    import torch
-
     frames = work["frames"]
     tokens = torch.arange(frames // FRAMES_A_TOKEN) % (VOCABULARY - 2) + 1
     reference = torch.randn(1, frames, ODIM).to(work["device"])
@@ -203,11 +195,6 @@ PARTS = {
 # ---------------------------------------------------------------- models and data
 
 
-def _require_ours(work):
-    if work["public"]:
-        raise SystemExit("the public StyleSpeech has no such part")
-
-
 def _prunings(work):
     """Return the systems to measure, all or the requested ones."""
     return {
@@ -218,8 +205,6 @@ def _prunings(work):
 
 
 def _our_model(work, settings):
-    import torch
-
     from espnet_prune.model import StyleSpeech
 
     settings = {**work["model"], **settings}
@@ -237,8 +222,6 @@ def _our_model(work, settings):
 
 def _batch(work, by_frame=False):
     """Make one batch of random speech; pitch and energy by token or by frame."""
-    import torch
-
     generator = torch.Generator().manual_seed(0)
     size, frames = work["batch_size"], work["frames"]
     tokens = frames // FRAMES_A_TOKEN
@@ -263,8 +246,6 @@ def _batch(work, by_frame=False):
 
 
 def _our_training(work, settings, batch):
-    import torch
-
     settings = {"durations": "given", **settings}
     model = _our_model(work, settings).train()
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-5)
@@ -281,8 +262,6 @@ def _our_training(work, settings, batch):
 
 
 def _public_training(work):
-    import torch
-
     model = _public_model(work).train()
     batch = _batch(work)
     optimizer = torch.optim.Adam(
@@ -331,8 +310,6 @@ def _public_training(work):
 
 def _public_model(work):
     """Build the public StyleSpeech, which calls ``cuda`` for every device."""
-    import torch
-
     # replacing the method is the aim
     torch.Tensor.cuda = lambda self, *_, **__: self.to(work["device"])  # type: ignore[method-assign]
     _stand_in_for_text_packages()
@@ -345,7 +322,7 @@ def _public_model(work):
 
 
 def _stand_in_for_text_packages():
-    """Make its text front end loadable; the text front end is not measured."""
+    """Replace packages that only its text front end needs, which is not measured."""
     for name, content in (("unidecode", "unidecode"), ("inflect", "engine")):
         module = types.ModuleType(name)
         setattr(module, content, lambda *_: None)
@@ -354,16 +331,12 @@ def _stand_in_for_text_packages():
 
 def _speak_evenly(linear):
     """Make a duration predictor return the same value for every token."""
-    import torch
-
     with torch.no_grad():
         linear.weight.zero_()
         linear.bias.fill_(math.log(FRAMES_A_TOKEN + 1))
 
 
 def _precision(work):
-    import torch
-
     if work["precision"] == "float32":
         return contextlib.nullcontext()
     dtype = getattr(torch, work["precision"])
@@ -371,8 +344,6 @@ def _precision(work):
 
 
 def _descend(model, optimizer, loss):
-    import torch
-
     loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()

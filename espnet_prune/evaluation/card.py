@@ -45,25 +45,7 @@ def make_card(
     plugin_url: str | None = None,
     scores: Sequence[Path] = (),
 ) -> str:
-    """Return the model card.
-
-    Args:
-        experiment: Folder of the model.
-        tag: Name of the repository, OWNER/NAME.
-        archive: Archive of the packing stage; the example loads it if there is no tag.
-        language: Language code; ``noinfo`` is ESPnet's default for --lang.
-        corpus: Corpus that it was trained with.
-        license: Licence of the weights.
-        vocoder: Vocoder of the example, a name or a file.
-        text: Text that the example speaks.
-        plugin_url: Address from which pip installs the plugin.
-        scores: Folders of results in addition to those in EXP/scores.
-
-    Raises:
-        UserError: The folder is not an experiment of this plugin, or a file cannot be
-            read.
-
-    """
+    """Return the model card; the options are those of ``espnet-prune card``."""
     config = read_config(experiment)
     if str(config.get("tts")) not in MODELS:
         raise UserError(
@@ -117,16 +99,7 @@ def fence(language: str, code: str) -> str:
 
 
 def example(config: dict[str, Any], model: str, vocoder: str, text: str) -> str:
-    """Return the code that loads the model and speaks a text.
-
-    Args:
-        config: Configuration of the training.
-        model: Tag or archive.
-        vocoder: What ``open_vocoder`` takes; it is left out if its weights are not
-            public.
-        text: Text to speak.
-
-    """
+    """Return the code that loads the model and speaks a text."""
     conf = config.get("tts_conf") or {}
     arguments = [json.dumps(text, ensure_ascii=False)]
     imports = ["soundfile"]
@@ -159,10 +132,6 @@ def install(config: dict[str, Any], vocoder: str, version: str, url: str | None)
     """Return how to install the plugin, with the extras that the model needs.
 
     No package index has the plugin: it comes from ``url``, or from its source.
-
-    Raises:
-        UserError: ``url`` is not an address.
-
     """
     extras = []
     if vocoder in WEIGHTS:
@@ -186,12 +155,7 @@ def install(config: dict[str, Any], vocoder: str, version: str, url: str | None)
 
 
 def version_of(config: dict[str, Any]) -> str:
-    """Return the version of the plugin that trained the model; older ones refuse it.
-
-    Raises:
-        UserError: The entry of the configuration is not a version.
-
-    """
+    """Return the version of the plugin that trained the model; older ones refuse it."""
     found = (config.get("tts_conf") or {}).get("plugin_version") or __version__
     try:
         return str(Version(str(found)))
@@ -271,12 +235,7 @@ def describe_pruning(config: dict[str, Any]) -> str:
 
 
 def put_into(archive: Path, card: str) -> None:
-    """Make a text the only README.md at the top of an archive.
-
-    Raises:
-        UserError: The archive is not a zip file.
-
-    """
+    """Make a text the only README.md at the top of an archive."""
     try:
         with (
             zipfile.ZipFile(archive) as old,

@@ -48,7 +48,6 @@ def features_for(vocoder: str, train_config: Path | None = None) -> torch.nn.Mod
 
     Raises:
         UserError: The configuration has no such features, or there is no such vocoder.
-
     """
     if train_config is None:
         mel = dict(PUBLISHED if vocoder == GRIFFIN_LIM else trained_features(vocoder))
@@ -72,19 +71,14 @@ def copy_synthesis(
     train_config: Path | str | None = None,
     device: str = "cpu",
 ) -> None:
-    """Send recordings through mel and vocoder; skip finished ones.
+    """Send recordings through mel and vocoder, those that are not finished.
 
     Args:
         wavs: Recording of each utterance.
         vocoder: An argument of ``open_vocoder``.
-        folder: Existing folder for ``UTTERANCE.wav``.
+        folder: Existing folder for the results.
         train_config: See :func:`features_for`.
         device: Device of the vocoder.
-
-    Raises:
-        UserError: A recording is too short for a frame. See also :func:`features_for`
-            and ``open_vocoder``.
-
     """
     feats_extract = features_for(vocoder, Path(train_config) if train_config else None)
     parameters = describe_features(feats_extract)

@@ -35,10 +35,7 @@ class Document(NamedTuple):
 def to_markdown(document: Document, level: int = 1) -> str:
     """Return a page as Markdown; special characters of texts are escaped.
 
-    Args:
-        document: The page.
-        level: Level of the title's heading; other headings are one level below.
-
+    Its title has this level of heading; other headings are one level below.
     """
     lines = [f"{'#' * level} {tables.cell(document.title)}"] if document.title else []
     for block in document.blocks:
@@ -57,17 +54,10 @@ def to_markdown(document: Document, level: int = 1) -> str:
 def write(
     folder: Path, name: str, document: Document, rows: Sequence[dict[str, Any]]
 ) -> str:
-    """Write NAME.md, NAME.csv and NAME.json.
+    """Write NAME.md, NAME.csv and NAME.json to an existing folder; return the Markdown.
 
-    Args:
-        folder: Existing folder for the files.
-        name: ``SCORES`` or ``LISTENING``.
-        document: The page.
-        rows: The numbers of the page, in full precision.
-
-    Returns:
-        The Markdown.
-
+    ``name`` is ``SCORES`` or ``LISTENING``, and ``rows`` are the numbers of the page,
+    in full precision.
     """
     text = to_markdown(document)
     content = {"format": FORMAT, **document._asdict(), "rows": rows}
@@ -83,7 +73,6 @@ def read(folders: Iterable[Path]) -> list[Document]:
 
     Raises:
         UserError: A folder has no such page, or one of another version.
-
     """
     found: list[Document] = []
     for folder in folders:

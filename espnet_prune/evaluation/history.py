@@ -37,38 +37,22 @@ _BOOKKEEPING = ("time", "total_count")
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """One experiment folder.
-
-    Attributes:
-        folder: Its path.
-        pruning: "none", "vanilla" or "differentiable".
-        phase: 1 or 2 under differentiable pruning, otherwise None.
-        sparsity_ratio: R, the target of the mean soft mask in phase 1; None if no
-            threshold is learned.
-        temperature: T of the soft mask; None if no threshold is learned.
-        threshold_scale: threshold = scale x parameter; None if no threshold is learned.
-        rows: Statistics, see the text of this module; epochs count from 1.
-
-    """
+    """One experiment folder; settings of learned thresholds are None without them."""
 
     folder: Path
-    pruning: str
-    phase: int | None
-    sparsity_ratio: float | None
-    temperature: float | None
-    threshold_scale: float | None
-    rows: list[Row]
+    pruning: str  # none, vanilla or differentiable
+    phase: int | None  # 1 or 2 under differentiable pruning
+    sparsity_ratio: float | None  # R, the target of the mean soft mask in phase 1
+    temperature: float | None  # T of the soft mask
+    threshold_scale: float | None  # threshold = scale x parameter
+    rows: list[Row]  # statistics, see the text of this module; epochs count from 1
 
 
 def read_experiment(folder: str | Path) -> Experiment:
     """Read the settings and the statistics of one experiment folder.
 
-    Args:
-        folder: Folder that ESPnet's training wrote: config.yaml, checkpoint.pth.
-
     Raises:
         UserError: The folder is not an experiment, or has no finished epoch.
-
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -103,7 +87,6 @@ def read_models(folders: Sequence[str | Path]) -> list[list[Experiment]]:
     Raises:
         UserError: See ``read_experiment``. Also if phase 2 was not started from the
             phase 1 before it, if a folder is named twice, or if phase 2 comes first.
-
     """
     models: list[list[Experiment]] = []
     for experiment in map(read_experiment, folders):
@@ -134,7 +117,6 @@ def read_experiments(folders: Sequence[str | Path]) -> list[Experiment]:
 
     Raises:
         UserError: See ``read_models``; also if the folders are of several models.
-
     """
     models = read_models(folders)
     if len(models) > 1:
@@ -180,7 +162,6 @@ def threshold_rows(experiments: Sequence[Experiment]) -> list[Row]:
 
     Raises:
         UserError: The model of an experiment is not pruned.
-
     """
     table = []
     for number, experiment in enumerate(experiments, 1):

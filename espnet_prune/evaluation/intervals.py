@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+CONFIDENCE = 0.95
 RESAMPLES = 10_000
 SEED = 0
 
@@ -47,48 +48,36 @@ def score_interval(
     numerators: Sequence[float],
     denominators: Sequence[float],
     speakers: Sequence[str],
-    confidence: float = 0.95,
 ) -> Interval:
     """Return the score of one system with its interval.
 
-    Args:
-        numerators: Terms of the numerator, one per utterance.
-        denominators: Terms of the denominator, one per utterance, each above 0.
-        speakers: Speaker of each utterance.
-        confidence: Confidence of the interval.
-
+    Each utterance has a term of the numerator, one of the denominator, which is above
+    0, and a speaker.
     """
     sums = _sum_by_speaker([numerators, denominators], speakers)
     value = float(_ratio(*sums))
-    return Interval(value, *_bootstrap(sums, _ratio, confidence))
+    return Interval(value, *_bootstrap(sums, _ratio))
 
 
 def paired_difference(
     first: Sequence[Sequence[float]],
     second: Sequence[Sequence[float]],
     speakers: Sequence[str],
-    confidence: float = 0.95,
 ) -> Difference:
     """Compare two systems on the utterances that both have.
 
-    For the interval, the same speakers are drawn for both systems. The p value is that
-    of SciPy's ``permutation_test`` of paired samples: without a difference, the systems
-    could change places for any speaker. All permutations are tried, or ``RESAMPLES``
-    random ones if there are more; p is the share of permutations that differ at least
-    as much, and the observed order counts as one permutation. S speakers cannot give
-    less than 2 / 2^S: five speakers are too few for 0.05.
-
-    Args:
-        first: Numerators and denominators of the first system, in the order of
-            ``speakers``.
-        second: Numerators and denominators of the second system.
-        speakers: Speaker of each utterance.
-        confidence: Confidence of the interval.
-
+    Each system is given by the numerators and denominators of its utterances, in the
+    order of ``speakers``. For the interval, the same speakers are drawn for both
+    systems. The p value is that of SciPy's ``permutation_test`` of paired samples:
+    without a difference, the systems could change places for any speaker. All
+    permutations are tried, or ``RESAMPLES`` random ones if there are more; p is the
+    share of permutations that differ at least as much, and the observed order counts as
+    one permutation. S speakers cannot give less than 2 / 2^S: five speakers are too few
+    for 0.05.
     """
     sums = _sum_by_speaker([*first, *second], speakers)
     value = float(_difference(*sums))
-    lower, upper = _bootstrap(sums, _difference, confidence)
+    lower, upper = _bootstrap(sums, _difference)
     p = _permutation_p(sums) if sums.shape[1] > 1 else None
     return Difference(value, lower, upper, p)
 
@@ -110,7 +99,7 @@ def _sum_by_speaker(
 
 
 def _bootstrap(
-    sums: np.ndarray, statistic: Callable[..., np.ndarray], confidence: float
+    sums: np.ndarray, statistic: Callable[..., np.ndarray]
 ) -> tuple[float | None, float | None]:
     """Return the ends of the expanded percentile interval of sums (rows, S)."""
     from scipy import stats
@@ -118,7 +107,7 @@ def _bootstrap(
     number = sums.shape[1]
     if number < 2:
         return None, None
-    quantile = stats.t.ppf((1 - confidence) / 2, number - 1)
+    quantile = stats.t.ppf((1 - CONFIDENCE) / 2, number - 1)
     tail = stats.norm.cdf(np.sqrt(number / (number - 1)) * quantile)
     found = stats.bootstrap(
         tuple(sums),

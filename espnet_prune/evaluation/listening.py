@@ -72,19 +72,9 @@ def choose_utterances(
 
     A speaker is drawn a second time only after every speaker was drawn once.
 
-    Args:
-        data: The test set.
-        systems: The systems and their recordings.
-        number: How many to draw.
-        seed: Seed of the draw.
-
     Returns:
         The utterances to rate, and one for practice, which is one of those to rate if
         there is no other.
-
-    Raises:
-        UserError: There are too few utterances.
-
     """
     draw = random.Random(seed)
     speakers: dict[str, list[str]] = {}
@@ -113,7 +103,6 @@ def deal_rounds(
 
     Returns:
         For each round its (utterance, system); a round has each utterance once.
-
     """
     utterances = draw.sample(list(utterances), len(utterances))
     systems = draw.sample(list(systems), len(systems))
@@ -173,7 +162,6 @@ def make_test(
 
     Raises:
         UserError: There are too few utterances, or a recording cannot be read.
-
     """
     required = [s for s in systems if not s.name.startswith(GROUND_TRUTH)] or systems
     chosen, practice = choose_utterances(data, required, number, seed)

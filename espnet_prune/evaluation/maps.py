@@ -20,19 +20,7 @@ TILES = (16, 32, 64)
 
 
 def read_utterance(data_dir: Path, key: str | None = None) -> tuple[str, str, str]:
-    """Return one utterance of a Kaldi folder.
-
-    Args:
-        data_dir: Folder with ``text`` and ``wav.scp``.
-        key: Name of the utterance (default: the first one).
-
-    Returns:
-        Name, text and file of the reference.
-
-    Raises:
-        UserError: A file or the utterance is missing.
-
-    """
+    """Return name, text and reference of an utterance, by default the first one."""
     texts = read_columns(data_dir / "text")
     references = read_columns(data_dir / "wav.scp")
     both = [name for name in texts if name in references]
@@ -52,19 +40,7 @@ def record_panel(
     key: str,
     spembs: Path | None = None,
 ) -> plots.AttentionPanel:
-    """Synthesise one utterance and keep the attention of the decoder.
-
-    Args:
-        experiment: Folder of the model.
-        inference_model: Weights in this folder.
-        data_dir: Kaldi folder with text and reference.
-        key: Name of the utterance.
-        spembs: scp file of speaker embeddings, if the model uses them.
-
-    Raises:
-        UserError: See ``Text2Speech`` and ``read_speaker``.
-
-    """
+    """Synthesise one utterance and keep the attention of the decoder."""
     text2speech = Text2Speech.from_pretrained(experiment, model_file=inference_model)
     text2speech.vocoder = None  # the mel is enough
     _, text, reference = read_utterance(data_dir, key)
@@ -102,21 +78,8 @@ def draw(
 ) -> tuple[Path, list[plots.AttentionPanel]]:
     """Synthesise an utterance with every model, and draw all of them in one figure.
 
-    Args:
-        experiments: Folders of the models.
-        inference_model: Weights in each folder.
-        data_dir: Kaldi folder, see ``read_utterance``.
-        output_dir: Folder of ``attention_KEY.png``, and of the table of tiles,
-            ``attention_KEY.md`` and ``.csv``, if a model has hard masks.
-        key: Utterance of the data (default: the first one).
-        spembs: scp file of speaker embeddings, if models use them.
-
-    Returns:
-        The file and its content.
-
-    Raises:
-        UserError: See ``read_utterance`` and ``record_panel``.
-
+    The folder gets ``attention_KEY.png`` and, if a model has hard masks, the table of
+    tiles, ``attention_KEY.md`` and ``.csv``.
     """
     key, text, _ = read_utterance(data_dir, key)
     panels = [
@@ -136,15 +99,10 @@ def draw(
 
 
 def empty_tiles(mask: torch.Tensor, size: int) -> float:
-    """Return the share of tiles that have no kept connection.
+    """Return the share of tiles of a mask (..., T, T) that have no kept connection.
 
     Only these tiles can be skipped by block-sparse attention, so this share limits what
-    pruning can save in time.
-
-    Args:
-        mask: boolean (..., T, T), true for a kept connection.
-        size: Rows and columns of a tile; tiles at the edges may have fewer.
-
+    pruning can save in time. Tiles at the edges may be smaller than ``size``.
     """
     rest = -mask.size(-1) % size
     tiles = F.pad(mask, (0, rest, 0, rest)).unfold(-2, size, size)

@@ -14,8 +14,7 @@ from espnet2.bin.tts_inference import Text2Speech
 from espnet_model_zoo.downloader import ModelDownloader
 
 from espnet_prune.data.kaldi import read_columns
-from espnet_prune.errors import UserError
-from espnet_prune.speech.pretrained import first_line
+from espnet_prune.errors import UserError, first_line
 from espnet_prune.speech.reference import read_speaker
 from espnet_prune.speech.vocoder import GRIFFIN_LIM, describe_features, open_vocoder
 
@@ -41,10 +40,6 @@ def check(
 
     Returns:
         Name of the utterance that was compared.
-
-    Raises:
-        UserError: a file is missing, or the samples differ.
-
     """
     if not packed.exists():
         raise UserError(f"there is no {packed}; run the stage that makes it first")
@@ -101,10 +96,6 @@ def decoding_settings(config: Path | None, options: str) -> dict[str, Any]:
 
     Returns:
         The options of ``Text2Speech`` except model and vocoder.
-
-    Raises:
-        UserError: there is no such file.
-
     """
     command = shlex.split(options)
     # options that decoding needs

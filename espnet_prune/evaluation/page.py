@@ -52,7 +52,6 @@ def read_sound(path: str | Path) -> Sound:
 
     Raises:
         UserError: It cannot be read, it is empty, or its samples are NaN or infinite.
-
     """
     samples, header = audio.read(path)
     if not len(samples):
@@ -61,13 +60,7 @@ def read_sound(path: str | Path) -> Sound:
 
 
 def encode_sound(sound: Sound, kind: str) -> bytes:
-    """Compress sound.
-
-    Args:
-        sound: Sound to compress; samples beyond 1 are clipped.
-        kind: A key of ``MEDIA_TYPES``.
-
-    """
+    """Compress sound as a key of ``MEDIA_TYPES``; samples beyond 1 are clipped."""
     file = io.BytesIO()
     soundfile.write(file, sound.wave.clip(-1, 1), sound.fs, format=kind)
     return file.getvalue()
@@ -79,27 +72,14 @@ def data_address(media_type: str, content: bytes) -> str:
 
 
 def sound_address(path: str | Path) -> str:
-    """Return a data address that contains a recording, in a format that browsers play.
-
-    Args:
-        path: Any file that libsndfile reads.
-
-    Raises:
-        UserError: See ``read_sound``.
-
-    """
+    """Return a data address with a recording, in a format that browsers play."""
     sound = read_sound(path)
     kind = "MP3" if sound.fs in MP3_RATES else "FLAC"
     return data_address(MEDIA_TYPES[kind], encode_sound(sound, kind))
 
 
 def shrink(path: str | Path) -> bytes:
-    """Read a PNG, reduced to the size and colours that a screen needs.
-
-    Raises:
-        UserError: It is not a picture.
-
-    """
+    """Read a PNG, reduced to the size and colours that a screen needs."""
     from PIL import Image
 
     try:

@@ -49,28 +49,15 @@ _STYLE: dict[Any, Any] = {
 
 
 class AttentionPanel(NamedTuple):
-    """The attention of one model in the synthesis of one utterance.
+    """The attention of one model in the synthesis of one utterance."""
 
-    Attributes:
-        title: Name of the model.
-        layers: Maps of each decoder layer, for a batch of one utterance.
-        thresholds: Threshold of each decoder layer; None for a dense layer.
-
-    """
-
-    title: str
-    layers: "Sequence[AttentionMaps]"
-    thresholds: Sequence[float | None]
+    title: str  # name of the model
+    layers: "Sequence[AttentionMaps]"  # of the decoder, for a batch of one utterance
+    thresholds: Sequence[float | None]  # of each layer; None for a dense one
 
 
 def plot_thresholds(rows: Sequence[Row], axis: str = "step") -> Figure:
-    """Draw the threshold of every decoder layer against time.
-
-    Args:
-        rows: History of one experiment, or of two joined.
-        axis: "step" or "epoch".
-
-    """
+    """Draw the threshold of every decoder layer against time."""
     with styled_figure(6.0, 3.4) as figure:
         ax = figure.subplots()
         _draw_layers(ax, rows, keys.THRESHOLD, axis)
@@ -102,14 +89,7 @@ def plot_kept(rows: Sequence[Row], axis: str = "step") -> Figure:
 def plot_soft_mean(
     rows: Sequence[Row], sparsity_ratio: float, axis: str = "step"
 ) -> Figure:
-    """Draw the mean soft mask of every decoder layer against its target R.
-
-    Args:
-        rows: History of phase 1.
-        sparsity_ratio: R.
-        axis: "step" or "epoch".
-
-    """
+    """Draw the mean soft mask of every decoder layer against its target R."""
     with styled_figure(6.0, 3.4) as figure:
         ax = figure.subplots()
         _draw_layers(ax, rows, keys.SOFT_MEAN, axis)
@@ -149,14 +129,7 @@ def plot_losses(rows: Sequence[Row], axis: str = "step") -> Figure:
 def plot_models(
     models: Mapping[str, Sequence[Row]], name: str, axis: str = "step"
 ) -> Figure:
-    """Draw one statistic of the validation set, one line per model.
-
-    Args:
-        models: History of each model under its name.
-        name: Name of the statistic.
-        axis: "step" or "epoch".
-
-    """
+    """Draw one statistic of the validation set, one line per model."""
     with styled_figure(9.0, 3.4) as figure:
         ax = figure.subplots()
         for number, (label, rows) in enumerate(models.items()):
@@ -170,15 +143,11 @@ def plot_models(
 def plot_attention(panels: Sequence[AttentionPanel], title: str) -> Figure:
     """Draw attention maps before and after the mask, like figure 3 of the paper.
 
-    Columns are the heads of the decoder layers. With a hard mask, the rows are the
-    probabilities before and after it, and pruned weights are white. A soft mask prunes
-    nothing to zero; it gets its own row. Weights are shown as multiples of 1/N, the
-    unit of thresholds, on one logarithmic scale for the whole figure.
-
-    Args:
-        panels: One model, or several, drawn below each other.
-        title: Text of the utterance, for the head of the figure.
-
+    Columns are the heads of the decoder layers; several models are drawn below each
+    other. With a hard mask, the rows are the probabilities before and after it, and
+    pruned weights are white. A soft mask prunes nothing to zero; it gets its own row.
+    Weights are shown as multiples of 1/N, the unit of thresholds, on one logarithmic
+    scale for the whole figure.
     """
     bands = [band for panel in panels for band in _bands(panel)]
     heads = max(sum(maps.dense.size(1) for _, maps in band.layers) for band in bands)
@@ -229,13 +198,8 @@ def panels(
 ) -> Iterator[tuple[Figure, np.ndarray, list[Axes]]]:
     """Yield a figure of equal panels, its grid, and a flat list of the panels.
 
-    Args:
-        number: Number of panels.
-        columns: Largest number of panels next to each other.
-        width: Width of one panel in inches.
-        height: Height of one panel in inches.
-        options: Options of ``Figure.subplots``.
-
+    At most ``columns`` panels stand next to each other, each of this width and height
+    in inches.
     """
     columns = min(columns, number)
     lines = -(-number // columns)
@@ -307,15 +271,12 @@ def _mark_phases(ax: Axes, rows: Sequence[Row], axis: str, label: bool = True) -
 
 
 class _Band(NamedTuple):
-    """Decoder layers that are drawn next to each other.
-
-    ``layers`` has pairs (number of the layer, its maps). ``rows`` has, by title, the
-    functions that return the values to draw.
-    """
+    """Decoder layers that are drawn next to each other."""
 
     title: str
-    layers: list
+    layers: list  # of pairs: number of the layer, its maps
     thresholds: Sequence[float | None]
+    # functions that return the values to draw, by the title of their row
     rows: "dict[str, Callable[[AttentionMaps], np.ndarray]]"
 
 

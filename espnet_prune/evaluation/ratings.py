@@ -22,7 +22,7 @@ import numpy as np
 from espnet_prune.errors import UserError
 from espnet_prune.evaluation import tables
 from espnet_prune.evaluation.documents import LISTENING, Block, Document
-from espnet_prune.evaluation.intervals import Interval
+from espnet_prune.evaluation.intervals import CONFIDENCE, Interval
 from espnet_prune.evaluation.listening import COLUMNS, FORMAT
 from espnet_prune.evaluation.scoring import choose_baseline
 
@@ -44,26 +44,20 @@ class Rating(NamedTuple):
 
 
 def read_key(path: Path) -> dict[str, Any]:
-    """Read the key of a test.
-
-    Raises:
-        UserError: The file is not a key of a listening test.
-
-    """
+    """Read the key of a test."""
     try:
         key = json.loads(path.read_text(encoding="utf-8"))
-        if key["format"] != FORMAT:
-            raise UserError(
-                f"{path} is a key of format {key['format']}, not {FORMAT}; read it "
-                "with the version of espnet_prune that made it"
-            )
+        version = key["format"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        if isinstance(error, UserError):
-            raise
         raise UserError(
             f"{path} is not a key of a listening test ({type(error).__name__}); give "
             "the file that was written with the page"
         ) from error
+    if version != FORMAT:
+        raise UserError(
+            f"{path} is a key of format {version}, not {FORMAT}; read it with the "
+            "version of espnet_prune that made it"
+        )
     return key
 
 
@@ -72,7 +66,6 @@ def find_files(paths: Iterable[Path]) -> list[Path]:
 
     Raises:
         UserError: A path is missing, or there is no CSV file.
-
     """
     files: list[Path] = []
     for path in paths:
@@ -95,18 +88,12 @@ def read_ratings(
 ) -> tuple[list[Rating], dict[str, int]]:
     """Read the files of the listeners.
 
-    Args:
-        files: One file per listener.
-        key: Key of the test.
-        keep_unfinished: Also use the ratings of a listener who did not rate everything.
-
     Returns:
         The ratings, and how many each unfinished listener left blank.
 
     Raises:
         UserError: A file belongs to another test, is damaged or unfinished, or two
             files are of one listener.
-
     """
     ratings: list[Rating] = []
     unfinished: dict[str, int] = {}
@@ -183,14 +170,7 @@ def _read_file(file: Path, key: dict[str, Any]) -> tuple[str, list[Rating]]:
 def summarise(
     ratings: Sequence[Rating], key: dict[str, Any], baseline: str
 ) -> list[dict[str, Any]]:
-    """Make a row for each part and system that has ratings.
-
-    Args:
-        ratings: Ratings of all listeners.
-        key: Key of the test.
-        baseline: The system to which differences are computed.
-
-    """
+    """Make a row for each part and system that has ratings."""
     given: dict[tuple[str, str], dict[tuple[str, str], int]] = {}
     for rating in ratings:
         clip = key["clips"][rating.clip]
@@ -236,12 +216,10 @@ def independent_half_width(values: Sequence[float]) -> float | None:
     from scipy.stats import t
 
     error = np.std(values, ddof=1) / np.sqrt(len(values))
-    return float(t.ppf(0.975, len(values) - 1) * error)
+    return float(t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * error)
 
 
-def crossed_interval(
-    values: Mapping[tuple[str, str], float], confidence: float = 0.95
-) -> Interval:
+def crossed_interval(values: Mapping[tuple[str, str], float]) -> Interval:
     """Return the mean of ratings, or of differences, over listeners and utterances.
 
     With e the n deviations from the mean, the variance is
@@ -252,13 +230,9 @@ def crossed_interval(
     least as large as each of the first two. Student's t has one degree of freedom less
     than there are listeners, or utterances if there are fewer.
 
-    Args:
-        values: Values by listener and utterance.
-        confidence: Of the interval.
-
     Returns:
-        The mean and its ends, which are None for a single listener or utterance.
-
+        The mean of values by listener and utterance, and its ends, which are None for a
+        single listener or utterance.
     """
     from scipy.stats import t
 
@@ -275,7 +249,7 @@ def crossed_interval(
         for index in (*clusters, np.arange(len(numbers)))
     )
     variance = max(raters + utterances - pairs, raters, utterances)
-    half = float(t.ppf((1 + confidence) / 2, fewest) * np.sqrt(variance))
+    half = float(t.ppf((1 + CONFIDENCE) / 2, fewest) * np.sqrt(variance))
     return Interval(mean, mean - half, mean + half)
 
 
@@ -306,18 +280,7 @@ def lay_out(
     raters: int,
     unfinished: dict[str, int],
 ) -> tuple[Document, list[dict[str, Any]]]:
-    """Return the page of the result, and the numbers that it shows.
-
-    Args:
-        ratings: Ratings of all listeners.
-        key: Key of the test.
-        raters: Number of listeners who sent a file.
-        unfinished: Number of samples that each unfinished listener left blank.
-
-    Raises:
-        UserError: There is no rating.
-
-    """
+    """Return the page of the result, and the numbers that it shows."""
     if not ratings:
         raise UserError(
             "these files contain no rating; give the files of other listeners"

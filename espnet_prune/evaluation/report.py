@@ -42,20 +42,11 @@ class Exhibit(NamedTuple):
 
 
 class Model(NamedTuple):
-    """One model of the report.
+    """One model of the report."""
 
-    Attributes:
-        name: Name of its folder, or as much of the path as distinguishes it from the
-            others.
-        experiments: Its only experiment, or those of its two phases.
-        table: Thresholds of its decoder layers; None if nothing is pruned.
-        exhibits: Its figures.
-
-    """
-
-    name: str
-    experiments: list[Experiment]
-    table: list[Row] | None
+    name: str  # of its folder, with folders above it if others have the same name
+    experiments: list[Experiment]  # one, or those of its two phases
+    table: list[Row] | None  # thresholds of its decoder layers, if it is pruned
     exhibits: list[Exhibit]
 
     @property
@@ -124,12 +115,7 @@ def name_models(models: Sequence[Sequence[Experiment]]) -> list[str]:
 
 
 def read(folders: Sequence[str | Path], axis: str = "step") -> list[Model]:
-    """Read experiment folders and draw their figures.
-
-    Raises:
-        UserError: See ``read_models`` and ``threshold_rows``.
-
-    """
+    """Read experiment folders and draw their figures."""
     found = read_models(folders)
     return [
         Model(
@@ -183,14 +169,13 @@ def write(
         scores: Folders whose tables become part of the page, see ``documents.read``.
         data_dirs: Kaldi folders of the test sets.
         samples: Number of utterances of each test set on the page.
-        axis: Unit of time in figures.
+        axis: "step" or "epoch", the unit of time.
 
     Returns:
         The files, the page first.
 
     Raises:
         UserError: A file cannot be read; in this case nothing has been written.
-
     """
     pages = documents.read(scores)
     prompts = read_prompts(data_dirs)
@@ -289,12 +274,7 @@ def find_samples(models: Sequence[Model]) -> list[Sample]:
 
 
 def read_prompts(folders: Sequence[Path]) -> dict[str, dict[str, str]]:
-    """Read texts and references, ``text`` and ``wav.scp``.
-
-    Raises:
-        UserError: A file is missing, empty or in another format.
-
-    """
+    """Read texts and references, ``text`` and ``wav.scp``."""
     prompts: dict[str, dict[str, str]] = {"text": {}, "wav.scp": {}}
     for folder in folders:
         for name, found in prompts.items():
@@ -307,11 +287,6 @@ def choose(systems: dict[str, int], number: int) -> list[str]:
 
     Sorted by name, utterances come speaker by speaker, often with the same sentences.
     The stride moves to another sentence with every speaker if possible.
-
-    Args:
-        systems: Number of systems that have each utterance.
-        number: Number of utterances to choose.
-
     """
     ranked = sorted(systems, key=lambda name: (-systems[name], name))
     best = [name for name in ranked if systems[name] == systems[ranked[0]]]
@@ -324,14 +299,7 @@ def choose(systems: dict[str, int], number: int) -> list[str]:
 def lay_out_samples(
     samples: Sequence[Sample], prompts: dict[str, dict[str, str]], number: int
 ) -> list[dict[str, Any]]:
-    """Lay out the speech: tables of test sets, lines of utterances, columns of systems.
-
-    Args:
-        samples: All decoded speech.
-        prompts: Result of ``read_prompts``.
-        number: Number of utterances of each test set.
-
-    """
+    """Lay out speech: a table per test set, a line per utterance."""
     found = []
     for test_set in dict.fromkeys(sample.test_set for sample in samples):
         own = [sample for sample in samples if sample.test_set == test_set]

@@ -12,7 +12,6 @@ configuration, vocoder, speed. Recordings with the same hash are not made again.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import time
@@ -24,6 +23,7 @@ import soundfile
 
 from espnet_prune.evaluation.scorers import Utterance
 from espnet_prune.files import read_json_lines, replace_when_written
+from espnet_prune.processes import name_processor
 
 if TYPE_CHECKING:  # these imports load torch and ESPnet, which the records do not need
     import torch
@@ -79,13 +79,7 @@ def stamp(*parts: Any) -> str:
 
 
 def lacking(folder: Path, stamps: dict[str, str]) -> list[str]:
-    """Return the utterances to make, and remove their old records.
-
-    Args:
-        folder: Existing folder of recordings.
-        stamps: Hash of each utterance's inputs.
-
-    """
+    """Return the utterances to make, and remove their old records."""
     records = read_json_lines(folder / RECORDS)
     kept = {
         name: record
@@ -141,7 +135,6 @@ def speak(
 
     Raises:
         UserError: A text or a reference cannot be used.
-
     """
     import torch
     from tqdm import tqdm
@@ -214,19 +207,13 @@ def generate(
 ) -> tuple[list[dict[str, torch.Tensor]], list[Kept | None], float]:
     """Generate mels, and count the connections that attention kept.
 
-    Args:
-        text2speech: The model.
-        parts: Token ids, each (T_text,).
-        styles: Style vector of each part (style_dim,).
-        speed: 2 speaks twice as fast.
-        batch_size: Number of parts that are generated together.
+    ``parts`` are token ids (T_text,), and ``styles`` their style vectors (style_dim,).
 
     Returns:
         What ``Text2Speech.generate`` returns for each part.
         Kept connections of each part; None with soft masks, which keep a part of each
             connection.
         Seconds of the generation alone, without the counting.
-
     """
     from espnet_prune.attention import record_attention
 
@@ -264,7 +251,6 @@ def count_kept(
     Returns:
         For each utterance the mean over layers and heads, 1 for a dense decoder. None
         with soft masks, or if nothing was recorded.
-
     """
     import torch
 
@@ -295,10 +281,5 @@ def name_device(device: torch.device) -> str:
 
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    name = "CPU"
-    with contextlib.suppress(OSError):
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        models = [line.split(":", 1)[1] for line in lines if line.startswith("model n")]
-        name = " ".join(models[0].split()) if models else name
     threads = torch.get_num_threads()
-    return f"{name}, {threads} thread{'s' if threads > 1 else ''}"
+    return f"{name_processor()}, {threads} thread{'s' if threads > 1 else ''}"

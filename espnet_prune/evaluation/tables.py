@@ -49,10 +49,7 @@ def with_ends(values: Sequence[float | None], form: str) -> str | None:
 def grid(rows: Sequence[dict[str, Any]], columns: Sequence[Column]) -> list[list[str]]:
     """Return rows as lines of text, the first of which has the headings.
 
-    Args:
-        rows: One dictionary per line; a value of None is shown as a dash.
-        columns: What to show, from left to right.
-
+    A value of None is shown as a dash.
     """
     lines = [[column.heading for column in columns]]
     for row in rows:
@@ -73,12 +70,7 @@ def cell(text: str) -> str:
 
 
 def pipes(lines: Sequence[Sequence[str]]) -> str:
-    """Return lines, the first of which has the headings, as a Markdown table.
-
-    Returns:
-        The table, ending in a line break.
-
-    """
+    """Return lines, the first of which has the headings, as a Markdown table."""
     from tabulate import tabulate
 
     heading, *rest = [[cell(text) for text in line] for line in lines]
@@ -98,12 +90,7 @@ def markdown(rows: Sequence[dict[str, Any]], columns: Sequence[Column]) -> str:
 
 
 def make_output_dir(folder: str | Path) -> Path:
-    """Make the folder for results.
-
-    Raises:
-        UserError: The folder cannot be made.
-
-    """
+    """Make the folder for results."""
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -32,12 +32,7 @@ def threshold_blocks(table: Sequence[Row]) -> list[Block]:
 
 
 def read_thresholds(folder: Path) -> list[Block]:
-    """Return the table of thresholds of a report; [] if it has none.
-
-    Raises:
-        UserError: The file is damaged.
-
-    """
+    """Return the table of thresholds of a report; [] if it has none."""
     file = folder / f"{NAME}.json"
     if not file.is_file():
         return []

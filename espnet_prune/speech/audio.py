@@ -42,7 +42,6 @@ class AudioError(UserError):
     Attributes:
         reason: Short, the same for all faults of a kind.
         detail: The fault of this file.
-
     """
 
     def __init__(self, subject: str, reason: str, detail: str, remedy: str):
@@ -73,14 +72,9 @@ class Recording(NamedTuple):
     header: Header
 
 
-def read_header(path: str | Path, what: str = "recording") -> Header:
-    """Read rate and length of a recording without its samples.
-
-    Raises:
-        AudioError: See ``read``.
-
-    """
-    return _read(path, what, 0.0).header
+def read_header(path: str | Path) -> Header:
+    """Read rate and length of a recording without its samples."""
+    return _read(path, "recording", 0.0).header
 
 
 def read(
@@ -96,31 +90,20 @@ def read(
     Raises:
         AudioError: The file is missing, not audio, or cut off, or its samples are NaN
             or infinite.
-
     """
     recording = _read(path, what, max_seconds)
     require_numbers(recording.samples, f"{what} {path}")
     return recording
 
 
-def read_mono(path: str | Path, rate: int, what: str = "recording") -> np.ndarray:
-    """Read the mean of a recording's channels at ``rate`` Hz, float32 (T,).
-
-    Raises:
-        AudioError: See ``read``.
-
-    """
-    samples, header = read(path, what)
+def read_mono(path: str | Path, rate: int) -> np.ndarray:
+    """Read the mean of a recording's channels at ``rate`` Hz, float32 (T,)."""
+    samples, header = read(path)
     return resample(samples.mean(axis=1), header.rate, rate)
 
 
 def require_numbers(samples: np.ndarray, subject: str) -> None:
-    """Refuse samples that are NaN or infinite.
-
-    Raises:
-        AudioError: There are such samples.
-
-    """
+    """Refuse samples that are NaN or infinite."""
     bad = samples.size - int(np.isfinite(samples).sum())
     if bad:
         raise AudioError(
@@ -184,7 +167,6 @@ def _find_samples(path: str | Path) -> tuple[int, int, int]:
     Returns:
         The bytes that its header declares, those that exist, and where they begin; 0
         for other formats, because libsndfile notices missing parts of them.
-
     """
     with open(path, "rb") as file:
         kind = file.read(12)[:4]
@@ -234,7 +216,6 @@ def resample(
 
     Returns:
         np.ndarray: Float32 (T * fs / rate,), rounded up.
-
     """
     if rate == fs or not len(samples):
         return samples

@@ -22,8 +22,8 @@ import numpy as np
 import torch
 from espnet2.utils.griffin_lim import Spectrogram2Waveform
 
-from espnet_prune.errors import UserError
-from espnet_prune.loading import first_line, load_weights, load_yaml
+from espnet_prune.errors import UserError, first_line
+from espnet_prune.loading import load_weights, load_yaml
 from espnet_prune.speech.vocoder import TAG_PREFIX
 
 HIFIGAN_FLOOR = 1e-5
@@ -75,12 +75,7 @@ class HiFiGAN(torch.nn.Module):
 
 
 def build_hifigan(config: dict[str, Any], checkpoint: Path, device: str) -> HiFiGAN:
-    """Load a generator of the public HiFi-GAN.
-
-    Args:
-        config: Its ``config.json``.
-        checkpoint: Its weights.
-        device: Device of the weights.
+    """Load a generator of the public HiFi-GAN, from its ``config.json`` and weights.
 
     Raises:
         UserError: The files are broken or do not belong together, the generator is not
@@ -156,15 +151,9 @@ def _seeded_griffin_lim(
 def build_griffin_lim(
     features: dict[str, Any], config: str | Path | None = None, seed: int = 777
 ) -> GriffinLim | None:
-    """Build Griffin-Lim for features, as ESPnet does.
+    """Build Griffin-Lim as ESPnet does; None for features that are not a spectrogram.
 
-    Args:
-        features: ESPnet's feature settings.
-        config: YAML file with further settings, ``griffin_lim_iters``.
-        seed: Seed of the phases.
-
-    Returns:
-        None, with a warning, for features that are not a spectrogram.
+    ``config`` is a YAML file with further settings, ``griffin_lim_iters``.
     """
     settings = {} if config is None else load_yaml(config, "configuration of a vocoder")
     known = inspect.signature(Spectrogram2Waveform.__init__).parameters

@@ -13,9 +13,10 @@ from typing import Any
 import yaml
 from filelock import FileLock
 
-from espnet_prune.errors import UserError
+from espnet_prune.errors import UserError, first_line
+from espnet_prune.experiment import read_config
 from espnet_prune.files import replace_when_written
-from espnet_prune.loading import check_archive, first_line, load_yaml
+from espnet_prune.loading import check_archive, load_yaml
 
 DEFAULT_WEIGHTS = "train.loss.ave.pth"
 ARCHIVES = (".zip", ".tar", ".tgz", ".tbz2", ".txz", ".gz", ".bz2", ".xz")
@@ -221,15 +222,6 @@ def _read_unpacked(record: Path, state: str) -> dict[str, str] | None:
     return None
 
 
-def read_settings(config: Path) -> dict[str, Any]:
-    """Read a config.yaml.
-
-    Raises:
-        UserError: The file is not the configuration of a training.
-    """
-    return load_yaml(config, "configuration of a training")
-
-
 @contextlib.contextmanager
 def paths_made_absolute(config: Path) -> Iterator[Path]:
     """Yield a copy of a config.yaml that can be read from any folder.
@@ -241,7 +233,7 @@ def paths_made_absolute(config: Path) -> Iterator[Path]:
     Raises:
         UserError: The file is not the configuration of a training.
     """
-    settings = read_settings(config)
+    settings = read_config(config)
     # the folder may be a link: look above both ends of it
     above = [*Path(os.path.abspath(config)).parents, *config.resolve().parents]
 

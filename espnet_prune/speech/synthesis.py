@@ -22,8 +22,8 @@ import torch
 from espnet2.torch_utils.set_all_random_seed import set_all_random_seed
 
 import espnet_prune  # noqa: F401  (registers the models with ESPnet)
-from espnet_prune.errors import UserError
-from espnet_prune.loading import first_line, load_weights
+from espnet_prune.errors import UserError, first_line
+from espnet_prune.loading import load_weights
 from espnet_prune.speech.generators import on_every_core
 from espnet_prune.speech.pretrained import (
     find_model,

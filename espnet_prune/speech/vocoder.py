@@ -115,9 +115,6 @@ def require_vocoder(name: str | Path, features: dict[str, Any]) -> None:
     Args:
         name: As for :func:`open_vocoder`.
         features: The model's feature settings; empty if it has none.
-
-    Raises:
-        UserError: The vocoder is refused.
     """
     if not isinstance(name, (str, Path)):
         raise UserError(f"a vocoder is a name, found {name!r}: choose {CHOICES}")
@@ -305,30 +302,27 @@ def _mel_settings(config: dict[str, Any], path: Path) -> dict[str, Any]:
         "fmin": "fmin",
         "fmax": "fmax",
     }
+
+    def refused(fault: str) -> UserError:
+        return UserError(
+            f"{path}: {fault}: use the config.json of the HiFi-GAN training that made "
+            "this generator"
+        )
+
     missing = [name for name in names.values() if name not in config]
     if missing:
-        raise UserError(
-            f"{path} lacks {', '.join(missing)}: use the config.json of the HiFi-GAN "
-            "training that made this generator"
-        )
+        raise refused(f"it lacks {', '.join(missing)}")
     for name in names.values():
         empty = name == "fmax" and config[name] is None  # half the sampling rate
         if not empty and type(config[name]) not in (int, float):
-            raise UserError(
-                f"{path}: {name} is {config[name]!r}, wanted a number: use the "
-                "config.json of the HiFi-GAN training that made this generator"
-            )
-    rates = config.get("upsample_rates")
+            raise refused(f"{name} is {config[name]!r}, wanted a number")
+    rates, hop = config.get("upsample_rates"), config["hop_size"]
     if (
         not isinstance(rates, list)
         or not all(type(rate) is int for rate in rates)
-        or math.prod(rates) != config["hop_size"]
+        or math.prod(rates) != hop
     ):
-        raise UserError(
-            f"{path}: the upsample_rates {rates} must multiply to the hop_size "
-            f"{config['hop_size']}: use the config.json of the HiFi-GAN training that "
-            "made this generator"
-        )
+        raise refused(f"the upsample_rates {rates} must multiply to the hop_size {hop}")
     settings = {key: config[name] for key, name in names.items()}
     if settings["fmax"] is None:
         settings["fmax"] = settings["fs"] / 2

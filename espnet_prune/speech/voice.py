@@ -12,9 +12,8 @@ from typing import NamedTuple
 import torch
 
 from espnet_prune import __version__
-from espnet_prune.errors import UserError
+from espnet_prune.errors import UserError, first_line
 from espnet_prune.files import replace_when_written
-from espnet_prune.loading import first_line
 
 SUFFIX = ".voice"
 TENSOR = "style_vector"
@@ -30,7 +29,6 @@ class Voice(NamedTuple):
         model: :func:`identify_model` of the model that computed it.
         note: free text of its maker.
         plugin_version: version of espnet_prune that wrote it.
-
     """
 
     style_vector: torch.Tensor

@@ -20,49 +20,8 @@ from espnet_prune.text.espeak import use_bundled_espeak
 G2P = "arpabet"  # its name among ESPnet's
 
 NOISE = "spn"  # in aligners: a word without a known pronunciation
-VOWELS = [
-    "AA",
-    "AE",
-    "AH",
-    "AO",
-    "AW",
-    "AY",
-    "EH",
-    "ER",
-    "EY",
-    "IH",
-    "IY",
-    "OW",
-    "OY",
-    "UH",
-    "UW",
-]
-CONSONANTS = [
-    "B",
-    "CH",
-    "D",
-    "DH",
-    "F",
-    "G",
-    "HH",
-    "JH",
-    "K",
-    "L",
-    "M",
-    "N",
-    "NG",
-    "P",
-    "R",
-    "S",
-    "SH",
-    "T",
-    "TH",
-    "V",
-    "W",
-    "Y",
-    "Z",
-    "ZH",
-]
+VOWELS = "AA AE AH AO AW AY EH ER EY IH IY OW OY UH UW".split()
+CONSONANTS = "B CH D DH F G HH JH K L M N NG P R S SH T TH V W Y Z ZH".split()
 STRESSED = [vowel + stress for vowel in VOWELS for stress in "012"]
 TOKENS = tuple(STRESSED + CONSONANTS + [PAUSE, NOISE])
 
@@ -172,10 +131,6 @@ def to_tokens(text: str) -> list[str]:
 
     Returns:
         ARPAbet with stress, and ``sp`` for pauses; empty if nothing is spoken.
-
-    Raises:
-        UserError: A required package is missing.
-
     """
     words = text.split()
     if is_phones(words):
@@ -232,7 +187,6 @@ def spell(ipa: str) -> tuple[str, ...]:
 
     Raises:
         ValueError: A symbol is not an English phone; the message is the symbol.
-
     """
     found: list[str] = []
     for piece in _PIECE.finditer(ipa):

@@ -12,14 +12,7 @@ from espnet_prune.files import replace_when_written, write_text
 def train(texts: Iterable[str], nbpe: int, output_dir: Path) -> list[str]:
     """Write ``bpe.model`` and ``tokens.txt`` and return the tokens.
 
-    Args:
-        texts: Sentences, cleaned.
-        nbpe: Size of the vocabulary, without ESPnet's special symbols.
-        output_dir: Folder of both files.
-
-    Raises:
-        UserError: Sentencepiece cannot make such a vocabulary from these sentences.
-
+    The vocabulary has ``nbpe`` pieces and ESPnet's special symbols.
     """
     import sentencepiece
 
@@ -52,12 +45,7 @@ def train(texts: Iterable[str], nbpe: int, output_dir: Path) -> list[str]:
 
 
 def read_sentences(files: Sequence[str], clean: Callable[[str], str]) -> list[str]:
-    """Read the sentences of Kaldi ``text`` files (ID SENTENCE) and clean them.
-
-    Raises:
-        UserError: A file is missing, or there is no sentence.
-
-    """
+    """Read the sentences of Kaldi ``text`` files (ID SENTENCE) and clean them."""
     sentences = [
         clean(sentence)
         for file in files

@@ -19,7 +19,6 @@ def use_bundled_espeak() -> bool:
 
     Returns:
         bool: Whether the package's library was chosen; False without the package.
-
     """
     library, data = "PHONEMIZER_ESPEAK_LIBRARY", "ESPEAK_DATA_PATH"
     if {library, data, "PHONEMIZER_ESPEAK_DATA_PATH"} & os.environ.keys():

@@ -52,7 +52,6 @@ class TextError(UserError):
     Attributes:
         reason: Short, the same for all of a kind.
         detail: What was found in this text.
-
     """
 
     def __init__(self, reason: str, detail: str, remedy: str):
@@ -72,16 +71,7 @@ class Doubt(NamedTuple):
 
 
 def decode(content: bytes, where: str | Path) -> str:
-    """Read UTF-8, with or without a byte order mark.
-
-    Args:
-        content: All of a file.
-        where: What the message calls it.
-
-    Raises:
-        TextError: It is not UTF-8.
-
-    """
+    """Read UTF-8, with or without a byte order mark."""
     content = content.removeprefix(BOM)
     try:
         return content.decode("utf-8")
@@ -96,12 +86,7 @@ def decode(content: bytes, where: str | Path) -> str:
 
 
 def decode_lines(content: bytes, where: str | Path) -> list[str]:
-    """Split UTF-8 at line feeds, and at nothing else that Unicode calls a line end.
-
-    Raises:
-        TextError: It is not UTF-8.
-
-    """
+    """Split UTF-8 at line feeds, and at nothing else that Unicode calls a line end."""
     return decode(content, where).split("\n")
 
 
@@ -113,7 +98,6 @@ def read_lines(source: str | Path) -> list[str]:
 
     Raises:
         UserError: It cannot be read, or it is not UTF-8.
-
     """
     where = "the standard input" if source == "-" else source
     try:
@@ -146,7 +130,6 @@ def normalise(text: object, where: str = "the text") -> str:
 
     Raises:
         TextError: It is no string, or it has characters that only damage leaves.
-
     """
     if not isinstance(text, str):
         raise TextError(
@@ -279,13 +262,7 @@ def store_cleaner(folder: Path, lowered: bool) -> None:
 
 
 def find_doubts(text: str, g2p: str | None) -> list[Doubt]:
-    """Find why a g2p may say something else than is written.
-
-    Args:
-        text: Normalised and cleaned.
-        g2p: As ESPnet's; None if tokens are no phonemes.
-
-    """
+    """Find why a g2p may say something else than a normalised and cleaned text."""
     if g2p is None:
         return []
     doubts = []

@@ -94,18 +94,6 @@ if [ -n "${system}" ]; then
     is_one_of system $(files_of conf/systems)
     overlays+=" conf/systems/${system}.yaml"
 fi
-# Print the arguments as a JSON array of strings, for local/data.sh.
-as_json() {
-    local array='' word
-    for word in "$@"; do
-        word=${word//\\/\\\\}
-        word=${word//\"/\\\"}
-        word=${word//$'\n'/\\n}
-        array+="${array:+, }\"${word//$'\t'/\\t}\""
-    done
-    echo "[${array}]"
-}
-
 custom_align_opts=
 case "${durations}" in
     learned) ;;
@@ -115,7 +103,7 @@ case "${durations}" in
         overlays+=" conf/aligned.yaml"
         passed=(--teacher_dumpdir "${dumpdir}/durations" \
             --tts_stats_dir "${expdir}/tts_stats_aligned" "${passed[@]}")
-        custom_align_opts=$(as_json --g2p "${g2p}" --cleaner "${cleaner}" \
+        custom_align_opts=$(printf '%s\n' --g2p "${g2p}" --cleaner "${cleaner}" \
             --nj "${nj}") ;;
 esac
 test_sets=test_unseen
@@ -129,7 +117,7 @@ for name in train_data eval_data eval_speakers seen_speakers test_texts num_text
     cleaner; do
     [ -z "${!name}" ] || data_opts+=("--${name}" "${!name}")
 done
-custom_data_opts=$(as_json "${data_opts[@]}")
+custom_data_opts=$(printf '%s\n' "${data_opts[@]}")
 export custom_data_opts custom_align_opts
 
 exec ./prune_tts.sh \

@@ -33,10 +33,6 @@ def read_corpus(
 
     Returns:
         Utterances sorted by name, and findings about those that were left out.
-
-    Raises:
-        UserError: there is no such folder, or it has neither layout.
-
     """
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}; name the folder of the corpus")

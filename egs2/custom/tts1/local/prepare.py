@@ -20,6 +20,7 @@ from typing import NamedTuple
 import numpy as np
 from corpus import METADATA, read_corpus
 
+from espnet_prune.cli.options import make_parser
 from espnet_prune.data.checks import (
     Checked,
     Checker,
@@ -29,7 +30,13 @@ from espnet_prune.data.checks import (
     has_speech,
     should_lower,
 )
-from espnet_prune.data.kaldi import Finding, Row, read_columns, write_folder
+from espnet_prune.data.kaldi import (
+    Finding,
+    Row,
+    describe_rows,
+    read_columns,
+    write_folder,
+)
 from espnet_prune.data.testset import (
     SHORTEST_REFERENCE,
     by_speaker,
@@ -88,10 +95,6 @@ def split(
         given: usable recordings of the evaluation corpus, None if there is none.
         eval_speakers: how many to evaluate, by default a tenth of them, 2 to 10.
         seed: of the draw.
-
-    Raises:
-        UserError: too few speakers or recordings.
-
     """
     speakers = by_speaker(known)
     pool = by_speaker(known if given is None else given)
@@ -153,12 +156,7 @@ def draw_dev(recordings: list[Checked], seed: int) -> list[Checked]:
 
 
 def draw_seen(train: list[Checked], count: int, seed: int) -> dict[str, list[Checked]]:
-    """Draw training speakers; those with another recording to compare with come first.
-
-    Raises:
-        UserError: none of them has a possible reference.
-
-    """
+    """Draw training speakers; those with another recording come first."""
     groups = {
         name: group
         for name, group in by_speaker(train).items()
@@ -184,19 +182,7 @@ def choose_sentences(
     train: list[Checked],
     checker: Checker,
 ) -> tuple[list[tuple[int, str]], list[Finding]]:
-    """Take the first sentences that can be spoken and that are not recorded.
-
-    Args:
-        sentences: to choose from.
-        wanted: how many, None for all.
-        texts: of all recordings.
-        train: recordings of the training set.
-        checker: makes tokens.
-
-    Raises:
-        UserError: too few of them are left.
-
-    """
+    """Take the first sentences that can be spoken and that are not recorded."""
     characters = set().union(*(one.text for one in train))
     known_tokens = set().union(*(one.token_kinds for one in train))
     recorded = "\n".join(f" {words_only(text)} " for text in texts)
@@ -258,55 +244,38 @@ def real_rows(references: dict[str, Checked], recordings: list[Checked]) -> list
     return rows
 
 
-def copy_as_one_channel(job: tuple[Path, Path]) -> None:
+def write_copy(job: tuple[Path, Path, int]) -> None:
     """Write the mean of a recording's channels, because models use one."""
-    source, target = job
-    samples, header = audio.read(source)
-    audio.write_mono(target, samples.mean(axis=1), header.rate)
+    source, target, rate = job
+    audio.write_mono(target, audio.read_mono(source, rate), rate)
 
 
-def made_mono(recordings: list[Checked], folder: Path, nj: int) -> dict[str, Path]:
-    """Copy recordings that must be converted; return the copies by utterance."""
-    shutil.rmtree(folder, ignore_errors=True)
-    copies = {
-        one.name: folder.absolute() / f"{one.name}.flac"
-        for one in recordings
-        if one.needs_copy
-    }
-    jobs = [
-        (one.utterance.path, copies[one.name])
-        for one in recordings
-        if one.name in copies
-    ]
-    if jobs:
-        folder.mkdir(parents=True)
-        for _ in in_parallel(copy_as_one_channel, jobs, nj, "Mixing channels"):
-            pass
-    return copies
+def converted(
+    recordings: list[Checked], folder: Path, nj: int, fs: int | None = None
+) -> list[Checked]:
+    """Copy recordings that need it into a folder, which is emptied first.
 
-
-def resampled(
-    references: dict[str, Checked], folder: Path, fs: int
-) -> dict[str, Checked]:
-    """Write references at the model's rate, once.
-
-    ESPnet formats the reference for each sentence again, and resampling is slow.
-
-    Args:
-        references: by speaker, mono.
-        folder: for the files; emptied first.
-        fs: Hz.
-
+    With ``fs``, copies are at this rate, otherwise of one channel. References get
+    copies at the model's rate, because ESPnet resamples them again for each sentence,
+    which is slow.
     """
     shutil.rmtree(folder, ignore_errors=True)
-    ready = dict(references)
-    for speaker, one in references.items():
-        if one.rate != fs:
-            target = folder.absolute() / f"{one.name}.flac"
-            folder.mkdir(parents=True, exist_ok=True)
-            audio.write_mono(target, audio.read_mono(one.utterance.path, fs), fs)
-            ready[speaker] = one.in_file(target)
-    return ready
+    jobs = {
+        one.name: (
+            one.utterance.path,
+            folder.absolute() / f"{one.name}.flac",
+            fs or one.rate,
+        )
+        for one in recordings
+        if (one.needs_copy if fs is None else one.rate != fs)
+    }
+    if jobs:
+        folder.mkdir(parents=True)
+        list(in_parallel(write_copy, list(jobs.values()), nj, "Converting"))
+    return [
+        one.in_file(jobs[one.name][1]) if one.name in jobs else one
+        for one in recordings
+    ]
 
 
 def main_cause(
@@ -316,14 +285,8 @@ def main_cause(
 ) -> str:
     """Say why a corpus may be too little.
 
-    Args:
-        folder: of the corpus.
-        kept: recordings that can be used.
-        left_out: why others cannot.
-
     Returns:
         What most recordings have in common and what to do, or nothing.
-
     """
     if left_out and len(left_out) >= len(kept):
         ((reason, number),) = Counter(one.reason for one in left_out).most_common(1)
@@ -352,12 +315,7 @@ def is_one_each(kept: Sequence[Checked]) -> bool:
 
 
 def require_fresh_models(data_dir: Path, exp_dir: Path, train: list[Row]) -> None:
-    """Refuse to change the training data of existing models.
-
-    Raises:
-        UserError: a model of other data would continue training with these.
-
-    """
+    """Refuse to change the training data of existing models."""
     text = data_dir / "train" / "text"
     models = sorted(exp_dir.glob("*/checkpoint.pth"))
     if not models or not text.exists():
@@ -442,22 +400,11 @@ def describe(
     return lines
 
 
-def describe_set(name: str, rows: list[Row], note: str = "") -> str:
-    """Return one line that describes a set."""
-    speakers = len({row["utt2spk"] for row in rows})
-    return f"  {name:16s} {len(rows)} utterances, {speakers} speakers{note}"
-
-
 # ------------------------------------------------------------------------- the job
 
 
 def prepare(args: argparse.Namespace) -> None:
-    """Check the corpora, print the page, and write the folders.
-
-    Raises:
-        UserError: the data cannot be used, or is too little.
-
-    """
+    """Check the corpora, print the page, and write the folders."""
     settings = Settings(
         fs=args.fs,
         n_shift=args.n_shift,
@@ -531,18 +478,7 @@ def write_sets(
     sentences: list[str],
     checker: Checker,
 ) -> None:
-    """Draw the sets, and write the folders.
-
-    Args:
-        args: of the command.
-        kept: recordings of each corpus that can be used.
-        sentences: texts for all speakers.
-        checker: makes tokens.
-
-    Raises:
-        UserError: there is too little, or a model of other data exists.
-
-    """
+    """Draw the sets, and write the folders."""
     known, given = kept["train_data"], kept.get("eval_data")
     seed, data_dir = args.split_seed, Path(args.data_dir)
     divided = split(known, given, args.eval_speakers, seed)
@@ -551,28 +487,25 @@ def write_sets(
     chosen, remarks = choose_sentences(sentences, wanted, texts, divided.train, checker)
     count = args.seen_speakers
     count = len(divided.unseen) if count is None else count
-    seen = draw_seen(divided.train, count, seed)
+    groups = draw_seen(divided.train, count, seed)
+    seen = [one for group in groups.values() for one in group]
     require_fresh_models(data_dir, Path(args.exp_dir), recorded_rows(divided.train))
 
     strangers = [one for group in divided.unseen.values() for one in group]
     used = divided.train + divided.dev + strangers
-    copies = made_mono(used, data_dir / "mono", args.nj)
-
-    def ready(recordings):
-        """Replace recordings that must be converted by copies."""
-        return [
-            one.in_file(copies.get(one.name, one.utterance.path)) for one in recordings
-        ]
-
-    train, dev, strangers = map(ready, (divided.train, divided.dev, strangers))
-    seen = ready([one for group in seen.values() for one in group])
-    references, seen_references = (
-        resampled(draw_references(recordings, seed), data_dir / folder, args.fs)
-        for recordings, folder in (
-            (strangers, "references"),
-            (seen, "seen_references"),
-        )
+    ready = {one.name: one for one in converted(used, data_dir / "mono", args.nj)}
+    train, dev, strangers, seen = (
+        [ready[one.name] for one in recordings]
+        for recordings in (divided.train, divided.dev, strangers, seen)
     )
+
+    def references_of(recordings: list[Checked], folder: str) -> dict[str, Checked]:
+        drawn = draw_references(recordings, seed)
+        copies = converted(list(drawn.values()), data_dir / folder, 1, args.fs)
+        return dict(zip(drawn, copies, strict=True))
+
+    references = references_of(strangers, "references")
+    seen_references = references_of(seen, "seen_references")
     sets = {
         "train": recorded_rows(train),
         "dev": recorded_rows(dev),
@@ -596,18 +529,13 @@ def write_sets(
     for name, rows in sets.items():
         write_folder(data_dir / name, rows)
         if rows:
-            print(describe_set(name, rows, notes[name]))
+            print(describe_rows(name, rows, notes[name]))
     for remark in remarks:
         print(f"  note: {remark.utterance}: {remark.reason}: {remark.detail}")
 
 
 def test_texts(args: argparse.Namespace) -> Path:
-    """Choose the file of sentences; ours are English.
-
-    Raises:
-        UserError: the model will speak another language, and no file is named.
-
-    """
+    """Choose the file of sentences; ours are English."""
     if args.test_texts:
         return Path(args.test_texts)
     english = args.g2p in ENGLISH_G2P
@@ -623,10 +551,7 @@ def test_texts(args: argparse.Namespace) -> Path:
 
 def get_parser() -> argparse.ArgumentParser:
     """Describe the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = make_parser(__doc__)
     add = parser.add_argument
     add("--train_data", default="", help="Kaldi folder or tree, see README.md")
     add("--eval_data", default="", help="the same, with the speakers to imitate")

@@ -24,7 +24,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from espnet_prune.data.kaldi import Finding, Row, write_folder, write_table
+from espnet_prune.cli.options import make_parser
+from espnet_prune.data.kaldi import (
+    Finding,
+    Row,
+    describe_rows,
+    write_folder,
+    write_table,
+)
 from espnet_prune.data.labels import read_labels, tokens_and_ends
 from espnet_prune.data.testset import (
     by_speaker,
@@ -147,12 +154,7 @@ class Checker:
 
 
 def find_corpus(folder: Path) -> Path:
-    """Find LibriTTS in ``folder`` or in its folder LibriTTS.
-
-    Raises:
-        UserError: a part is missing.
-
-    """
+    """Find LibriTTS in ``folder`` or in its folder LibriTTS."""
     lacking = {
         corpus: [part for part in PARTS if not (corpus / part).is_dir()]
         for corpus in (folder, folder / "LibriTTS")
@@ -167,12 +169,7 @@ def find_corpus(folder: Path) -> Path:
 
 
 def find_labels(folder: Path, corpus: Path, part: str) -> Path:
-    """Find the labels of a part: in a clone of LibriTTSLabel, or with the recordings.
-
-    Raises:
-        UserError: there are none.
-
-    """
+    """Find the labels of a part: in LibriTTSLabel, or with the recordings."""
     roots = [folder / "lab" / "phone" / part, folder / "textgrid" / part]
     roots += [folder / part, corpus / part]
     for root in roots:
@@ -189,19 +186,7 @@ def find_labels(folder: Path, corpus: Path, part: str) -> Path:
 def check_part(
     corpus: Path, part: str, label_root: Path | None, done: Path, nj: int
 ) -> list[Utterance]:
-    """Check all recordings of a part; skip those that were good in an earlier run.
-
-    Args:
-        corpus: folder of the parts.
-        part: name of a part.
-        label_root: its labels, None for none.
-        done: file with the results, a line of JSON each, written at once.
-        nj: processes.
-
-    Returns:
-        Utterances sorted by name.
-
-    """
+    """Check all recordings of a part; skip those that were good in an earlier run."""
     wavs = {
         str(path): path
         for path in sorted(corpus.glob(f"{part}/*/*/*.wav"))
@@ -215,7 +200,7 @@ def check_part(
             if wav in wavs and not one.fault[0]:
                 checked[wav] = one
         new = [path for wav, path in wavs.items() if wav not in checked]
-        for one in in_parallel(Checker(label_root), new, nj, part):
+        for one in in_parallel(Checker, new, nj, part, label_root):
             journal.add(one.wav, one)
             checked[one.wav] = one
     return sorted(checked.values())
@@ -256,16 +241,10 @@ def recorded_rows(utterances: list[Utterance], labelled: bool) -> Iterable[Row]:
 
 
 def prepare(args: argparse.Namespace) -> None:
-    """Check the corpus and write the folders.
-
-    Raises:
-        UserError: a part or its labels are missing, or nothing can be used.
-
-    """
+    """Check the corpus and write the folders."""
     labelled = args.durations == "given"
-    nj = min(
-        args.nj, len(os.sched_getaffinity(0))
-    )  # --nj may be the number of a cluster's cores
+    # --nj may be the number of a cluster's cores
+    nj = min(args.nj, len(os.sched_getaffinity(0)))
     corpus = find_corpus(args.corpus.resolve())
     roots = {  # all are checked before hours of work
         part: find_labels(args.labels.resolve(), corpus, part)
@@ -319,8 +298,7 @@ def write_sets(args: argparse.Namespace, used, suffix: str) -> None:
     for name, rows in sets.items():
         rows = list(rows)
         write_folder(args.data_dir / name, rows)
-        speakers = len({row["utt2spk"] for row in rows})
-        print(f"  {name:20s} {len(rows)} utterances, {speakers} speakers")
+        print(describe_rows(name, rows))
     (args.data_dir / "arpabet").mkdir(exist_ok=True)
     tokens = {"arpabet": " ".join(arpabet.TOKENS)}
     write_table(args.data_dir / "arpabet" / "text", tokens)
@@ -338,10 +316,7 @@ def report_part(part, used, gone: list[Finding], data_dir: Path) -> None:
 
 def get_parser() -> argparse.ArgumentParser:
     """Describe the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = make_parser(__doc__)
     add = parser.add_argument
     add(
         "--corpus",

@@ -14,11 +14,11 @@ No recording of these targets exists, so there is no ``gt_wav.scp``.
 has a longer recording in training, and others speak each of its phonemes there.
 """
 
-import argparse
 import re
 from pathlib import Path
 from typing import NamedTuple
 
+from espnet_prune.cli.options import make_parser
 from espnet_prune.data.kaldi import Row, write_folder
 from espnet_prune.data.testset import row
 from espnet_prune.errors import UserError, run
@@ -44,10 +44,6 @@ def read_transcription(path: Path) -> dict[str, str]:
 
     Returns:
         Words in lower case by the name of the recording.
-
-    Raises:
-        UserError: The file is missing or a line is not of this form.
-
     """
     if not path.is_file():
         raise UserError(f"there is no {path}; unpack the AN4 archive again")
@@ -63,12 +59,7 @@ def read_transcription(path: Path) -> dict[str, str]:
 
 
 def read_recordings(an4_dir: Path, part: str, folder: str) -> list[Recording]:
-    """Find the recordings of a part ("train" or "test") that have a transcription.
-
-    Raises:
-        UserError: There is none, or one cannot be read.
-
-    """
+    """Find the recordings of a part ("train" or "test") that have a transcription."""
     words = read_transcription(an4_dir / "etc" / f"an4_{part}.transcription")
     found = []
     for path in sorted((an4_dir / "wav" / folder).glob("*/*.sph")):
@@ -105,7 +96,6 @@ def prepare(an4_dir: Path, data_dir: Path) -> None:
 
     Raises:
         UserError: The corpus is not as expected; in this case nothing is written.
-
     """
     print(f"AN4 in {an4_dir}:")
     known = read_recordings(an4_dir, "train", "an4_clstk")
@@ -131,7 +121,7 @@ def prepare(an4_dir: Path, data_dir: Path) -> None:
 
 def main(cmd=None) -> None:
     """Run as a command."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = make_parser(__doc__)
     parser.add_argument("--an4_dir", type=Path, required=True, help="unpacked AN4")
     parser.add_argument(
         "--data_dir", type=Path, required=True, help="folder to write to"

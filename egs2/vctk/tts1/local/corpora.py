@@ -16,155 +16,17 @@ from pathlib import Path
 from espnet_prune.errors import UserError
 from espnet_prune.text.normalise import TextError, normalise, read_lines
 
-# The speakers of VCTK in both of its layouts.
-VCTK_SPEAKERS = [
-    "p225",
-    "p226",
-    "p227",
-    "p228",
-    "p229",
-    "p230",
-    "p231",
-    "p232",
-    "p233",
-    "p234",
-    "p236",
-    "p237",
-    "p238",
-    "p239",
-    "p240",
-    "p241",
-    "p243",
-    "p244",
-    "p245",
-    "p246",
-    "p247",
-    "p248",
-    "p249",
-    "p250",
-    "p251",
-    "p252",
-    "p253",
-    "p254",
-    "p255",
-    "p256",
-    "p257",
-    "p258",
-    "p259",
-    "p260",
-    "p261",
-    "p262",
-    "p263",
-    "p264",
-    "p265",
-    "p266",
-    "p267",
-    "p268",
-    "p269",
-    "p270",
-    "p271",
-    "p272",
-    "p273",
-    "p274",
-    "p275",
-    "p276",
-    "p277",
-    "p278",
-    "p279",
-    "p280",
-    "p281",
-    "p282",
-    "p283",
-    "p284",
-    "p285",
-    "p286",
-    "p287",
-    "p288",
-    "p292",
-    "p293",
-    "p294",
-    "p295",
-    "p297",
-    "p298",
-    "p299",
-    "p300",
-    "p301",
-    "p302",
-    "p303",
-    "p304",
-    "p305",
-    "p306",
-    "p307",
-    "p308",
-    "p310",
-    "p311",
-    "p312",
-    "p313",
-    "p314",
-    "p316",
-    "p317",
-    "p318",
-    "p323",
-    "p326",
-    "p329",
-    "p330",
-    "p333",
-    "p334",
-    "p335",
-    "p336",
-    "p339",
-    "p340",
-    "p341",
-    "p343",
-    "p345",
-    "p347",
-    "p351",
-    "p360",
-    "p361",
-    "p362",
-    "p363",
-    "p364",
-    "p374",
-    "p376",
-]
 VCTK_LEFT_OUT = {
     "p315": "there are no texts of this speaker",
     "s5": "is in release 0.92 only, and not among the 108",
 }
 
 
-class Corpus:
-    """A corpus on disk.
-
-    Attributes:
-        title: Its name and part, for the head of a report.
-
-    """
-
-    title = ""
-
-    def recording(self, utterance: str) -> Path:
-        """Return the file of a recording, which may be missing."""
-        raise NotImplementedError
-
-    def text(self, utterance: str) -> str | None:
-        """Return the text of a recording, None if it is not known."""
-        raise NotImplementedError
-
-    def left_out(self) -> dict[str, str]:
-        """Return speakers that cannot be used, with the reason."""
-        return {}
-
-
-class VCTK(Corpus):
+class VCTK:
     """VCTK 0.92, first microphone, or the release before it.
 
     Args:
         folder: Of the corpus, or the one that it was unpacked in.
-
-    Raises:
-        UserError: The corpus is missing.
-
     """
 
     def __init__(self, folder: Path):
@@ -190,17 +52,13 @@ class VCTK(Corpus):
 
     def recording(self, utterance: str) -> Path:
         """Return the file of a recording, which may be missing."""
-        return (
-            self.audio
-            / utterance.split("_", maxsplit=1)[0]
-            / f"{utterance}{self.suffix}"
-        )
+        speaker = utterance.partition("_")[0]
+        return self.audio / speaker / f"{utterance}{self.suffix}"
 
     def text(self, utterance: str) -> str | None:
         """Return the text of a recording."""
-        return _read(
-            self.texts / utterance.split("_", maxsplit=1)[0] / f"{utterance}.txt"
-        )
+        speaker = utterance.partition("_")[0]
+        return _read(self.texts / speaker / f"{utterance}.txt")
 
     def left_out(self) -> dict[str, str]:
         """Return p315, s5 and all others without texts."""
@@ -213,16 +71,12 @@ class VCTK(Corpus):
         return reasons
 
 
-class Libri(Corpus):
+class Libri:
     """Common base of LibriSpeech and LibriTTS: SPEAKER/CHAPTER/ folders.
 
     Args:
         folder: Of the corpus, of its part, or the one that it was unpacked in.
         part: For instance test-other.
-
-    Raises:
-        UserError: The corpus is missing.
-
     """
 
     name, separator, suffix = "", "", ""
@@ -252,6 +106,10 @@ class Libri(Corpus):
         files = (self.root / speaker).glob(f"*/*{self.suffix}")
         names = (file.name for file in files if not file.name.startswith("."))
         return sorted(name.removesuffix(self.suffix) for name in names)
+
+    def left_out(self) -> dict[str, str]:
+        """Return no speaker: all can be used."""
+        return {}
 
     def _chapter(self, utterance: str) -> Path:
         speaker, chapter = utterance.split(self.separator)[:2]
@@ -309,26 +167,17 @@ def _lines(path: Path) -> list[str]:
         return []
 
 
-PARTS = {"librispeech": "test-other", "libritts": "train-clean-100"}
+Corpus = VCTK | LibriSpeech | LibriTTS
 
 
 def open_corpus(name: str, folder: Path, part: str | None) -> Corpus:
-    """Find a corpus on disk.
-
-    Args:
-        name: vctk, librispeech or libritts.
-        folder: Where it was unpacked.
-        part: Of the Libri corpora; None for that of ``PARTS``.
-
-    Raises:
-        UserError: The corpus is missing.
-
-    """
+    """Find vctk, librispeech or libritts on disk; only the last two have parts."""
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}; correct --corpus_dir")
-    if name == "vctk":
-        if part is not None:
-            raise UserError(f"--part is {part}, but VCTK has no parts; leave it out")
-        return VCTK(folder)
-    kind = {"librispeech": LibriSpeech, "libritts": LibriTTS}[name]
-    return kind(folder, part or PARTS[name])
+    if name == "librispeech":
+        return LibriSpeech(folder, part or "test-other")
+    if name == "libritts":
+        return LibriTTS(folder, part or "train-clean-100")
+    if part is not None:
+        raise UserError(f"--part is {part}, but VCTK has no parts; leave it out")
+    return VCTK(folder)

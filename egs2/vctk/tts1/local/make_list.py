@@ -21,8 +21,7 @@ import random
 import re
 from pathlib import Path
 
-from corpora import VCTK_SPEAKERS
-
+from espnet_prune.cli.options import make_parser
 from espnet_prune.data.testlist import Line, list_text
 from espnet_prune.data.testset import one_line
 from espnet_prune.errors import UserError, run
@@ -42,12 +41,7 @@ def clean(text: str) -> str:
 
 
 def read_texts(path: Path) -> dict[str, dict[str, str]]:
-    """Read the sentences that can be targets, by speaker and utterance.
-
-    Raises:
-        UserError: the file is missing.
-
-    """
+    """Read the sentences that can be targets, by speaker and utterance."""
     if not path.is_file():
         raise UserError(f"there is no {path}; it comes with the recipe")
     texts: dict[str, dict[str, str]] = {}
@@ -60,16 +54,9 @@ def read_texts(path: Path) -> dict[str, dict[str, str]]:
 
 
 def draw(texts: dict[str, dict[str, str]], seed: int) -> list[Line]:
-    """Draw target, reference and spare of each speaker, speakers in order.
-
-    Raises:
-        UserError: a speaker has no text.
-
-    """
+    """Draw target, reference and spare of each speaker, speakers in order."""
     rows = []
-    for speaker in VCTK_SPEAKERS:
-        if speaker not in texts:
-            raise UserError(f"vctk_texts.tsv has no text of {speaker}; restore it")
+    for speaker in sorted(texts):
         rng = random.Random(f"{seed}-{speaker}")
         target = rng.choice(sorted(texts[speaker]))
         reference, spare = rng.sample(REFERENCES, 2)
@@ -95,20 +82,16 @@ def write_list(path: Path, rows: list[Line]) -> None:
 
 def get_parser() -> argparse.ArgumentParser:
     """Get argument parser."""
-    parser = argparse.ArgumentParser(
-        description="Draw the fixed list of VCTK and write its checksum",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    parser.add_argument(
+    parser = make_parser(__doc__)
+    add = parser.add_argument
+    add(
         "--texts",
         type=Path,
         default=HERE / "vctk_texts.tsv",
         help="Numbers and transcripts of recordings",
     )
-    parser.add_argument(
-        "--output", type=Path, default=HERE / "vctk_108.tsv", help="List to write"
-    )
-    parser.add_argument("--seed", type=int, default=SEED, help="Seed of the draw")
+    add("--output", type=Path, default=HERE / "vctk_108.tsv", help="List to write")
+    add("--seed", type=int, default=SEED, help="Seed of the draw")
     return parser
 
 

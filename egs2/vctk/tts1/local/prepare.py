@@ -11,9 +11,11 @@ import argparse
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from corpora import Corpus, open_corpus
+from corpora import open_corpus
 
+from espnet_prune.cli.options import make_parser
 from espnet_prune.data.kaldi import Finding, write_folder
 from espnet_prune.data.testlist import (
     LONGEST_REFERENCE,
@@ -38,12 +40,7 @@ PINNED = HERE / "vctk_108.tsv"
 
 
 def check_pinned(path: Path) -> None:
-    """Refuse a fixed list that differs from its checksum.
-
-    Raises:
-        UserError: The list was changed.
-
-    """
+    """Refuse a fixed list that differs from its checksum."""
     try:
         wanted = path.with_name(f"{path.name}.sha256").read_text().split()[:1]
         found = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -59,19 +56,14 @@ def check_pinned(path: Path) -> None:
 
 
 def choose_speakers(names: Sequence[str], number: int, seed: int) -> list[str]:
-    """Draw some of the speakers, kept in order; 0 takes all.
-
-    Raises:
-        UserError: There are too few speakers.
-
-    """
+    """Draw some of the speakers, kept in order; 0 takes all."""
     if number < 0 or number > len(names):
         raise UserError(f"--num_speakers is {number}: choose 0 (all) to {len(names)}")
     return draw_speakers(names, number or len(names), seed)
 
 
 def make_lines(
-    corpus: Corpus, args: argparse.Namespace
+    corpus: Any, args: argparse.Namespace
 ) -> tuple[list[Line], list[Finding], str]:
     """Return the list of the options, findings about it, and its name."""
     left_out: list[Finding] = []
@@ -111,12 +103,7 @@ def make_lines(
 
 
 def prepare(args: argparse.Namespace) -> None:
-    """Check everything, then write the test set and describe it.
-
-    Raises:
-        UserError: The corpus or the list cannot be used.
-
-    """
+    """Check everything, then write the test set and describe it."""
     if args.texts_per_speaker < 1:
         raise UserError(
             f"--texts_per_speaker is {args.texts_per_speaker}: choose 1 or more"
@@ -169,10 +156,7 @@ def prepare(args: argparse.Namespace) -> None:
 
 def get_parser() -> argparse.ArgumentParser:
     """Get argument parser."""
-    parser = argparse.ArgumentParser(
-        description="Write a zero-shot test set as a Kaldi folder",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = make_parser(__doc__)
     add = parser.add_argument
     corpora = ["vctk", "librispeech", "libritts"]
     add("--corpus", choices=corpora, default="vctk", help="Name of the corpus")
