@@ -6,6 +6,7 @@ import json
 import os
 import secrets
 import socket
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -171,7 +172,7 @@ def lock_folder(path: str | Path, what: str) -> Iterator[None]:
         lock.acquire()
     except Timeout:
         raise UserError(
-            f"{folder} is in use by {_read_owner(folder)}: wait for it to end, end "
+            f"{folder} is in use by {read_owner(folder)}: wait for it to end, end "
             "it, or choose another folder"
         ) from None
     except OSError as error:
@@ -185,6 +186,7 @@ def lock_folder(path: str | Path, what: str) -> Iterator[None]:
             "process": os.getpid(),
             "host": socket.gethostname(),
             "since": time.strftime("%Y-%m-%d %H:%M:%S"),
+            "command": " ".join(sys.argv)[:200],
         }
         write_text(owner, json.dumps(record) + "\n")
         yield
@@ -193,10 +195,12 @@ def lock_folder(path: str | Path, what: str) -> Iterator[None]:
         lock.release()
 
 
-def _read_owner(folder: Path) -> str:
+def read_owner(folder: Path) -> str:
+    """Describe the process that has locked a folder."""
     try:
         record = json.loads((folder / OWNER).read_text(encoding="utf-8"))
-        return "{what} (process {process} on {host}, since {since})".format(**record)
+        known = "{what} (process {process} on {host}, since {since}: {command})"
+        return known.format(**record)
     except (OSError, ValueError, KeyError, TypeError):
         return "another process"  # it has just begun
 
