@@ -11,6 +11,7 @@ unmodified ``tts.sh``.
 
 import importlib
 import importlib.util
+import os
 import runpy
 import sys
 from pathlib import Path
@@ -22,6 +23,8 @@ from espnet_prune.errors import UserError, run
 
 def main() -> None:
     """Run the verb, module or script of the command line."""
+    # A notebook sets a backend for windows, which may not be installed here.
+    os.environ["MPLBACKEND"] = "agg"
     arguments = sys.argv[1:]
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(usage())

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import signal
 import sys
 from collections.abc import Callable
 
@@ -50,6 +51,14 @@ def run(main: Callable[[], None]) -> None:
     The exit code is 2 on a ``UserError`` and on a fault of the machine such as a full
     disk, and, as in shells, 130 on Ctrl-C.
     """
+    interrupted = []
+
+    def interrupt(*_: object) -> None:
+        interrupted.append(True)
+        raise KeyboardInterrupt
+
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, interrupt)
     try:
         main()
     except UserError as error:
@@ -57,13 +66,14 @@ def run(main: Callable[[], None]) -> None:
     except BrokenPipeError:  # the reader of the output, such as `head`, has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
-    except OSError as error:
-        if error.errno is None:
+    except (KeyboardInterrupt, Exception) as error:
+        # a library that is interrupted while it is imported may raise another error
+        if interrupted or isinstance(error, KeyboardInterrupt):
+            print("espnet_prune: interrupted", file=sys.stderr)
+            sys.exit(130)
+        if not isinstance(error, OSError) or error.errno is None:
             raise
         _end(explain(error))
-    except KeyboardInterrupt:
-        print("espnet_prune: interrupted", file=sys.stderr)
-        sys.exit(130)
 
 
 def _end(message: str) -> None:

@@ -20,6 +20,7 @@ from espnet_prune.cli.options import add_test_set
 from espnet_prune.evaluation import documents, listening, ratings, tables
 from espnet_prune.evaluation.listening import KEY, PAGE
 from espnet_prune.evaluation.scoring import check_coverage, read_data, read_systems
+from espnet_prune.files import lock_folder
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -122,4 +123,5 @@ def main(cmd: Sequence[str] | None = None) -> None:
     """Make a test or collect its ratings."""
     args = get_parser().parse_args(cmd)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
-    {"make": make, "collect": collect}[args.command](args)
+    with lock_folder(args.output_dir, "listen"):
+        {"make": make, "collect": collect}[args.command](args)

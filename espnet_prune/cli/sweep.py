@@ -10,6 +10,8 @@ import argparse
 import logging
 from collections.abc import Sequence
 
+from espnet_prune.files import lock_folder
+
 
 def get_parser() -> argparse.ArgumentParser:
     """Get argument parser."""
@@ -36,7 +38,8 @@ def main(cmd: Sequence[str] | None = None) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     from espnet_prune.evaluation import sweep
 
-    text, paths = sweep.write(args.sweep_dir, args.output_dir, args.scores)
+    with lock_folder(args.output_dir, "sweep"):
+        text, paths = sweep.write(args.sweep_dir, args.output_dir, args.scores)
     print(text)
     print("Written:")
     for path in paths:

@@ -20,9 +20,10 @@ import espnet2.bin.tts_inference
 import numpy as np
 import torch
 from espnet2.torch_utils.set_all_random_seed import set_all_random_seed
+from typeguard import TypeCheckError
 
 import espnet_prune  # noqa: F401  (registers the models with ESPnet)
-from espnet_prune.errors import UserError
+from espnet_prune.errors import UserError, explain
 from espnet_prune.loading import first_line, load_weights
 from espnet_prune.speech.generators import on_every_core
 from espnet_prune.speech.pretrained import (
@@ -154,6 +155,8 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
                     f"{error.filename}, which {train_config} names, is missing: go to "
                     "the recipe that trained the model, or give a packed model"
                 ) from error
+            except OSError as error:
+                raise UserError(explain(error)) from error
             except Exception as error:
                 # settings that are missing or of another type raise many kinds of error
                 raise UserError(
@@ -347,14 +350,20 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
             )
             speech = speech.to(self.device, getattr(torch, self.dtype))
             feats, lengths = self.feats_extract(speech[None])
+            if not torch.isfinite(feats).all():
+                raise UserError(
+                    "the features of this reference have values that are NaN or "
+                    "infinite: use another recording"
+                )
             if self.normalize is not None:
                 feats, lengths = self.normalize(feats, lengths)
             styles.append(self.tts.encode_style(feats)[0].cpu())
         style = torch.stack(styles).mean(dim=0)
         if not torch.isfinite(style).all():
             raise UserError(
-                "the style vector of this reference has values that are NaN or "
-                "infinite: use another recording, or an earlier checkpoint"
+                "this model gives a style vector with values that are NaN or infinite, "
+                "although the reference is sound: the weights or the statistics of its "
+                "training are wrong, use an earlier checkpoint"
             )
         return style
 
@@ -440,9 +449,14 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
             UserError: Text or reference cannot be used, or the model needs other
                 inputs.
         """
+        if decode_conf is not None and not isinstance(decode_conf, dict):
+            raise UserError(
+                f"decode_conf is {decode_conf!r}: give a dictionary of settings"
+            )
         conf = {**self.decode_conf, **(decode_conf or {})}
         if speed is not None:
             conf["alpha"] = alpha_of(speed)
+        _require_alpha(conf["alpha"])
         given = {"speech": speech, "spembs": spembs, "sids": sids, "lids": lids}
         if conf.get("use_teacher_forcing"):
             return self._force(text, durations, given, decode_conf)
@@ -586,7 +600,7 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
             )
         except UserError:
             raise
-        except (AssertionError, RuntimeError, IndexError) as error:
+        except (AssertionError, RuntimeError, IndexError, TypeCheckError) as error:
             raise UserError(
                 f"teacher forcing fails ({first_line(error)}): give the samples of the "
                 "text at the model's rate, and frames of each of its tokens and of "
@@ -718,19 +732,23 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
             return tuple(self.tts.encode_style(silence).shape[1:])
 
     def _check_style(self, style: Style) -> torch.Tensor:
-        found = tuple(getattr(style, "shape", ()))
-        if found != self._style_shape:
+        try:
+            vector = torch.as_tensor(style)
+            fault = f"found {tuple(vector.shape)}"
+        except (TypeError, ValueError, RuntimeError):
+            vector, fault = torch.empty(0), f"found {type(style).__name__}"
+        if vector.is_complex() or tuple(vector.shape) != self._style_shape:
             raise UserError(
                 f"a style vector of this model has the shape {self._style_shape}, "
-                f"found {found}: compute it with style_vector() of this model"
+                f"{fault}: compute it with style_vector() of this model"
             )
-        style = torch.as_tensor(style).to(getattr(torch, self.dtype))
-        if not torch.isfinite(style).all():
+        vector = vector.to(getattr(torch, self.dtype))
+        if not torch.isfinite(vector).all():
             raise UserError(
                 "the style vector has values that are NaN or infinite: compute it "
                 "again with style_vector() of this model"
             )
-        return style
+        return vector
 
     def generate(
         self,
@@ -756,7 +774,13 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
         """
         alpha = self.decode_conf["alpha"] if speed is None else alpha_of(speed)
         require_batch_size(batch_size)
-        return self._generate(tokens, style_vectors, alpha, batch_size)
+        if len(tokens) != len(style_vectors):
+            raise UserError(
+                f"there are {len(tokens)} texts and {len(style_vectors)} style vectors:"
+                " give one for each text"
+            )
+        styles = [self._check_style(style) for style in style_vectors]
+        return self._generate(tokens, styles, alpha, batch_size)
 
     @torch.no_grad()
     def _generate(self, tokens, style_vectors, alpha, batch_size) -> list[Output]:
@@ -864,7 +888,8 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
 
 def require_batch_size(number: int) -> None:
     """Refuse a batch size that is not a whole number above 0."""
-    if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+    whole = isinstance(number, (int, np.integer)) and not isinstance(number, bool)
+    if not whole or number < 1:
         raise UserError(f"batch_size is {number}: choose a whole number above 0")
 
 
@@ -891,6 +916,15 @@ def alpha_of(speed: float) -> float:
             "of the training data)"
         )
     return 1.0 / speed
+
+
+def _require_alpha(alpha: Any) -> None:
+    """Refuse a factor for durations that is not a number above 0."""
+    number = isinstance(alpha, (int, float)) and not isinstance(alpha, bool)
+    if not number or not math.isfinite(alpha) or alpha <= 0:
+        raise UserError(
+            f"the factor for durations, alpha, is {alpha!r}: choose a number above 0"
+        )
 
 
 def split_text(text: str, max_characters: int | None = MAX_CHARACTERS) -> list[str]:

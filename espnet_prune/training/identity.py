@@ -145,6 +145,7 @@ def _features(settings: Mapping[str, Any]) -> dict[str, Any]:
         if kind is None:
             continue
         conf = _with_defaults(choice.get_class(kind), settings.get(f"{name}_conf"))
+        conf.pop("reduction_factor", None)  # ESPnet repeats that of the model here
         file = conf.pop("stats_file", None)
         if file is not None:
             require_finite_statistics(file)
@@ -556,29 +557,49 @@ def require_rate(data: Iterable[tuple[str, str, str]], rate: Any) -> None:
             )
 
 
-def require_fresh_models(folder: Path, exp_dir: Path, data: dict[str, Any]) -> None:
+def require_fresh_models(
+    folder: Path, exp_dir: Path, rows: Sequence[Mapping[str, str]]
+) -> _Identity:
     """Refuse to replace the training data of existing models by others.
 
     Args:
         folder: Training set; it may not exist yet.
         exp_dir: Folder of the models.
-        data: :func:`describe_data` of the new set.
+        rows: The new set, as ``data.kaldi.write_folder`` takes it.
+
+    Returns:
+        The record to write into the folder once the set is written.
 
     Raises:
         UserError: A model would continue training with other data.
 
     """
+    texts = {row["utterance"]: row["text"] for row in rows}
+    wavs = {row["utterance"]: row["wav.scp"] for row in rows}
+    data = describe_data(texts, wavs, sizes=True)
     models = sorted(
         file for depth in ("*", "*/*") for file in exp_dir.glob(f"{depth}/{CHECKPOINT}")
     )
-    before = (read_identity(folder) or {}).get("data")
-    if models and before is not None and before != data:
-        differ = ", ".join(name for name, _, _ in _differences(before, data))
+    record = read_identity(folder)
+    differ = [name for name, _, _ in _differences((record or {}).get("data"), data)]
+    if record is None and (folder / "text").is_file():
+        differ = [] if _had_texts(folder, texts) else ["texts"]
+    if models and differ:
         raise UserError(
-            f"{models[0].parent} was trained on other data than these (the {differ} "
-            f"differ): move {exp_dir} and dump away, or use a copy of this recipe's "
-            "folder"
+            f"{models[0].parent} was trained on other data than these (other "
+            f"{' and '.join(differ)}): move {exp_dir} and dump away, or use a copy of "
+            "this recipe's folder"
         )
+    return {"data": data}
+
+
+def _had_texts(folder: Path, texts: Mapping[str, str]) -> bool:
+    """Return whether a set without a record has these texts, if they can be aligned."""
+    unaligned = folder / "unaligned.tsv"
+    lines = unaligned.read_bytes().split(b"\n") if unaligned.is_file() else []
+    gone = {line.partition(b"\t")[0].decode("utf-8", "replace") for line in lines}
+    wanted = {name: text for name, text in texts.items() if name not in gone}
+    return dict(_columns(folder / "text")) == wanted
 
 
 def _differences(

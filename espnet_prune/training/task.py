@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from espnet2.tasks.tts import TTSTask, tts_choices
 from espnet2.train.distributed_utils import get_node_rank, get_rank
@@ -214,12 +215,13 @@ class PruneTTSTask(TTSTask):
         with _training_folder(args):
             try:
                 super().main(args=args)
-            except ProcessRaisedException as error:  # of one process per GPU
-                last = str(error).strip().splitlines()[-1]
-                kind, _, message = last.partition(": ")
-                if kind.endswith(UserError.__name__):
-                    raise UserError(message) from error
-                raise
+            except (ProcessRaisedException, UserError) as error:
+                # a process per GPU, or one that loads data, sends a traceback as text
+                text = str(error).strip()
+                mark = f"{UserError.__name__}: "
+                if "Traceback (most recent call last)" not in text or mark not in text:
+                    raise
+                raise UserError(text.rpartition(mark)[2]) from error
 
     @classmethod
     def main_worker(cls, args) -> None:
@@ -233,6 +235,11 @@ class PruneTTSTask(TTSTask):
             super().main_worker(args)
         except OSError as error:
             raise UserError(explain(error)) from error
+
+    @classmethod
+    def build_preprocess_fn(cls, args, train):
+        """Build ESPnet's preparation of utterances, which also names unusable ones."""
+        return CheckedPreprocessor(super().build_preprocess_fn(args, train), args)
 
     @classmethod
     def build_model(cls, args):
@@ -270,6 +277,69 @@ class PruneTTSTask(TTSTask):
             vocoder_file = GRIFFIN_LIM
         features = describe_features(model.feats_extract)
         return open_vocoder(vocoder_file, features, device, vocoder_config_file)
+
+
+class CheckedPreprocessor:
+    """Prepares utterances as ESPnet does, and refuses those that cannot be used.
+
+    Args:
+        preprocess: ESPnet's preparation; None leaves utterances unchanged.
+        args: options of training.
+
+    """
+
+    def __init__(self, preprocess: Any, args: argparse.Namespace):
+        self.preprocess = preprocess
+        conf = args.feats_extract_conf or {}
+        self.hop = None  # frames of other features are not known here
+        if args.feats_extract == "fbank" and conf.get("center", True):
+            self.hop = conf.get("hop_length", 256)
+        self.reduction = args.tts_conf.get("reduction_factor", 1)
+        self.checks_durations = is_ours(args.tts)
+
+    def __getattr__(self, name: str) -> Any:  # the tokenizer, for synthesis
+        if name.startswith("__") or name == "preprocess":
+            raise AttributeError(name)
+        return getattr(self.preprocess, name)
+
+    def __call__(self, uid: str, data: dict[str, Any]) -> dict[str, Any]:
+        """Prepare an utterance.
+
+        Raises:
+            UserError: its recording is empty or has samples that are not finite, or
+                its durations do not fit text and recording.
+
+        """
+        if self.preprocess is not None:
+            data = self.preprocess(uid, data)
+        speech, durations = data.get("speech"), data.get("durations")
+        fault = None
+        if speech is not None and not len(speech):
+            fault = "its recording is empty: remove it from the data"
+        elif speech is not None and not np.isfinite(speech).all():
+            fault = "its recording has samples that are NaN or infinite: remove it"
+        elif durations is not None and self.checks_durations:
+            fault = self._fault_of_durations(durations, data.get("text"), speech)
+        if fault is not None:
+            raise UserError(f"utterance {uid} cannot be used, {fault}")
+        return data
+
+    def _fault_of_durations(self, durations, text, speech) -> str | None:
+        if text is not None and len(durations) != len(text) + 1:
+            return (
+                f"it has {len(durations)} durations for {len(text)} tokens: give one "
+                "for each token and one for <eos>"
+            )
+        if speech is None or self.hop is None:
+            return None
+        frames = len(speech) // self.hop + 1
+        total = int(durations.sum()) * self.reduction
+        if 0 <= frames - total < self.reduction:
+            return None
+        return (
+            f"its durations add up to {total} frames, but its recording has {frames}: "
+            "make them with the same fs, n_shift and audio as the features"
+        )
 
 
 @contextlib.contextmanager
