@@ -4,6 +4,7 @@ import json
 import logging
 import multiprocessing
 import os
+import resource
 import shutil
 import signal
 
@@ -357,6 +358,16 @@ def test_two_trainings_do_not_share_a_folder(own):
     refuses(own, rf"in use by training \(process {other.pid} on .*wait for it to end")
     os.kill(other.pid, signal.SIGKILL)  # its lock ends with it
     other.join()
+    assert go_on(own, 2)["reporter"]["epoch"] == 2
+
+
+def test_a_full_disk_is_one_line_and_keeps_the_last_checkpoint(own):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    try:
+        refuses(own, "cannot write .*checkpoint.pth .*: free disk space")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert go_on(own, 2)["reporter"]["epoch"] == 2
 
 

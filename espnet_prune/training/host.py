@@ -36,7 +36,6 @@ Only on request:
                                     tokens of a ``pruned_fastspeech2``
 """
 
-import atexit
 import contextlib
 import functools
 import importlib
@@ -44,9 +43,7 @@ import importlib.abc
 import importlib.util
 import logging
 import os
-import shutil
 import sys
-import tempfile
 import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -306,6 +303,10 @@ def _let_numba_cache(numba) -> None:
 
     It refuses to import librosa otherwise, as in a container that is read-only.
     """
+    import atexit
+    import shutil
+    import tempfile
+
     librosa = importlib.util.find_spec("librosa")
     if numba.config.CACHE_DIR or librosa is None or not librosa.origin:
         return
@@ -319,6 +320,8 @@ def _let_numba_cache(numba) -> None:
 
 def _is_writable(folder: Path) -> bool:
     """Return whether files can be written to a folder or to the first one above it."""
+    import tempfile
+
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     try:

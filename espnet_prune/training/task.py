@@ -148,6 +148,7 @@ class PruneTTSTask(TTSTask):
     """``TTSTask`` with the two phases of training."""
 
     trainer = PruneTrainer
+    _rate: Any = None  # Hz, of the model that was built from a file
 
     @classmethod
     def add_task_arguments(cls, parser: argparse.ArgumentParser) -> None:
@@ -264,9 +265,24 @@ class PruneTTSTask(TTSTask):
         if config_file is not None:
             settings = load_yaml(config_file, "configuration of a training")
             require_same_statistics(settings, Path(config_file).parent)
+            cls._rate = _rate(argparse.Namespace(**settings))
         if model_file is not None:
             load_weights(model_file)  # otherwise broken weights would speak
         return super().build_model_from_file(config_file, model_file, device)
+
+    @classmethod
+    def build_streaming_iterator(cls, data_path_and_name_and_type, *args, **kwargs):
+        """Read the data of decoding as ESPnet does.
+
+        Raises:
+            UserError: references have another sampling rate than the model.
+
+        """
+        if kwargs.get("inference"):
+            require_rate(data_path_and_name_and_type, cls._rate)
+        return super().build_streaming_iterator(
+            data_path_and_name_and_type, *args, **kwargs
+        )
 
     @classmethod
     def build_vocoder_from_file(
@@ -465,7 +481,9 @@ def _require_statistics(args: argparse.Namespace) -> None:
 
 def _rate(args: argparse.Namespace) -> Any:
     """Return the sampling rate of the features; None if they are precomputed."""
-    return args.feats_extract_conf.get("fs") if args.feats_extract else None
+    if not getattr(args, "feats_extract", None):
+        return None
+    return (args.feats_extract_conf or {}).get("fs")
 
 
 def _phase(args: argparse.Namespace) -> int:
