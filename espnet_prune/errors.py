@@ -4,6 +4,7 @@ import errno
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
 
 
@@ -37,7 +38,8 @@ def explain(error: OSError) -> str:
         errno.ENOMEM: "free memory, or use fewer processes or smaller batches",
         errno.EIO: "check the disk, or copy the file again",
     }
-    names = [os.fsdecode(each) for each in (error.filename, error.filename2) if each]
+    named = (error.filename, error.filename2)  # numbers of open files say nothing
+    names = [os.fsdecode(each) for each in named if each and not isinstance(each, int)]
     names = [each if len(each) <= 200 else f"{each[:197]}..." for each in names]
     where = " and ".join(names) or "a file"
     reason = error.strerror or first_line(error)
@@ -57,23 +59,34 @@ def run(main: Callable[[], None]) -> None:
         interrupted.append(True)
         raise KeyboardInterrupt
 
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if in_main_thread and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, interrupt)
     try:
         main()
     except UserError as error:
         _end(str(error))
-    except BrokenPipeError:  # the reader of the output, such as `head`, has ended
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
     except (KeyboardInterrupt, Exception) as error:
         # a library that is interrupted while it is imported may raise another error
         if interrupted or isinstance(error, KeyboardInterrupt):
             print("espnet_prune: interrupted", file=sys.stderr)
             sys.exit(130)
+        if isinstance(error, BrokenPipeError) and _output_is_closed():
+            sys.exit(141)
         if not isinstance(error, OSError) or error.errno is None:
             raise
         _end(explain(error))
+
+
+def _output_is_closed() -> bool:
+    """Return whether the reader of the output, such as ``head``, has ended."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # otherwise Python would fail again when it ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
 
 
 def _end(message: str) -> None:

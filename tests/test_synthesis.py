@@ -917,6 +917,8 @@ FORCED = {"use_teacher_forcing": True}
         (lambda t: t(["abc"], LOW, "x", decode_conf=FORCED), "teacher forcing fails"),
         (lambda t: t.batch(["abc"], [LOW], batch_size=0), "batch_size is 0"),
         (lambda t: t.batch(["abc"], [LOW], batch_size=2.5), "batch_size is 2.5"),
+        (lambda t: t.tokenize("abc def", 0), "max_characters is 0"),
+        (lambda t: t.tokenize("abc def", "x"), "max_characters is x"),
         (lambda t: t.batch([], [LOW]), "list of texts is empty"),
         (lambda t: t.batch(["abc"], []), "1 texts and 0 voices"),
         (lambda t: t("abc", []), "list of references is empty"),

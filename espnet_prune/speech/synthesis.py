@@ -242,6 +242,8 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
             UserError: The text is empty or damaged, or yields no token that the model
                 knows.
         """
+        if max_characters is not None:
+            _require_whole("max_characters", max_characters)
         text = normalise(text)
         if self.preprocess_fn is None:
             raise UserError(
@@ -888,9 +890,13 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
 
 def require_batch_size(number: int) -> None:
     """Refuse a batch size that is not a whole number above 0."""
+    _require_whole("batch_size", number)
+
+
+def _require_whole(name: str, number: Any) -> None:
     whole = isinstance(number, (int, np.integer)) and not isinstance(number, bool)
     if not whole or number < 1:
-        raise UserError(f"batch_size is {number}: choose a whole number above 0")
+        raise UserError(f"{name} is {number}: choose a whole number above 0")
 
 
 def _require_file(file: Path | str | None, what: str) -> Path | str:
