@@ -900,6 +900,8 @@ FORCED = {"use_teacher_forcing": True}
     [
         (lambda t: Text2Speech.from_pretrained(3), "a model is a name or a path"),
         (lambda t: Text2Speech.from_pretrained("x" * 5000), "there is no model"),
+        (lambda t: Text2Speech(seeed=3), "did you mean seed?"),
+        (lambda t: Text2Speech(device=None), "device None"),
         (lambda t: t.save_voice(3, LOW), "the file of a voice is 3"),
         (lambda t: t.save_voice("a.voice", LOW, note=3), "the note of a voice is 3"),
         (lambda t: t("abc", LOW, decode_conf=3), "decode_conf is 3"),
@@ -939,7 +941,7 @@ def test_calls_that_cannot_work_are_one_line(text2speech, call, message):
     "call",
     [
         lambda t: t("abc", LOW, reference_fs=22050.0),
-        lambda t: t("abc", style_vector=STYLE),
+        lambda t: t("abc", style_vector=STYLE, speed=np.float32(1.5)),
         lambda t: t("abc", style_vector=STYLE.astype(np.float64).tolist()),
         lambda t: t.batch(["abc"], [LOW], batch_size=np.int64(2))[0],
         lambda t: t.generate(t.tokenize("abc"), [STYLE])[0],

@@ -280,6 +280,8 @@ def require_device(device: str) -> None:
     import torch
 
     try:
+        if not isinstance(device, str):
+            raise TypeError(f"it is {type(device).__name__}, not a text")
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, TypeError) as error:
         raise UserError(

@@ -7,6 +7,7 @@ packed archive or a tag.
 """
 
 import functools
+import inspect
 import logging
 import math
 import os
@@ -23,6 +24,7 @@ from espnet2.torch_utils.set_all_random_seed import set_all_random_seed
 from typeguard import TypeCheckError
 
 import espnet_prune  # noqa: F401  (registers the models with ESPnet)
+from espnet_prune.config import did_you_mean
 from espnet_prune.errors import UserError, explain
 from espnet_prune.loading import first_line, load_weights
 from espnet_prune.speech.generators import on_every_core
@@ -101,6 +103,13 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
                 f"dtype {dtype} is too coarse for mel features: use float32 or float64"
             )
         require_device(device)
+        known = inspect.signature(espnet2.bin.tts_inference.Text2Speech).parameters
+        for name in options:
+            if name not in known:
+                hint = did_you_mean(name, list(known))
+                raise UserError(
+                    f"Text2Speech has no option {name}{hint}: correct its name"
+                )
         if train_config is None and model_file is not None:
             train_config = Path(model_file).parent / "config.yaml"
         train_config = _require_file(train_config, "configuration")
@@ -915,19 +924,27 @@ def alpha_of(speed: float) -> float:
     Raises:
         UserError: The speed is not a number above 0.
     """
-    number = isinstance(speed, (int, float)) and not isinstance(speed, bool)
-    if not number or not math.isfinite(speed) or speed <= 0:
+    if not _is_positive(speed):
         raise UserError(
             f"speed is {speed}: choose a number above 0 (1 is the speed "
             "of the training data)"
         )
-    return 1.0 / speed
+    return 1.0 / float(speed)
+
+
+def _is_positive(value: Any) -> bool:
+    number = isinstance(value, (int, float, np.integer, np.floating))
+    return (
+        number
+        and not isinstance(value, bool)
+        and math.isfinite(value)
+        and bool(value > 0)
+    )
 
 
 def _require_alpha(alpha: Any) -> None:
     """Refuse a factor for durations that is not a number above 0."""
-    number = isinstance(alpha, (int, float)) and not isinstance(alpha, bool)
-    if not number or not math.isfinite(alpha) or alpha <= 0:
+    if not _is_positive(alpha):
         raise UserError(
             f"the factor for durations, alpha, is {alpha!r}: choose a number above 0"
         )
