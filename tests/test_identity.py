@@ -197,6 +197,8 @@ def test_what_is_ignored_or_changes_is_said(own, caplog):
     assert f"optim_conf.lr 1.0 is ignored: the training in {own}/phase1" in said
     assert f"continues with {LR}" in said
     assert "encoder_dropout_rate is 0.2 from now on" in said
+    # the record still has what the checkpoint has
+    assert read_identity(own / "phase1")["optimiser"]["optim_conf.lr"] == LR
 
 
 def test_older_experiments_without_a_record_still_work(own):
@@ -241,6 +243,7 @@ def test_another_learning_rate_of_phase_2_is_said_to_be_ignored(own, caplog):
     assert "optim_conf.lr 1.0 is ignored" in caplog.text
     rates = checkpoint(own / "phase2")["optimizers"][0]["param_groups"][0]
     assert rates["initial_lr"] == LR
+    assert read_identity(own / "phase2")["optimiser"]["optim_conf.lr"] == LR
 
 
 def test_thresholds_that_are_nan_are_not_for_phase_2(own):

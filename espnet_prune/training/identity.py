@@ -8,6 +8,7 @@ resumed; this record stays. A folder of training data has such a record of its d
 Importing this module imports neither torch nor ESPnet.
 """
 
+import functools
 import hashlib
 import inspect
 import json
@@ -329,7 +330,7 @@ def require_finite_statistics(path: str | Path) -> None:
 
 def require_same_training(
     folder: str | Path, now: _Identity, new_folder: bool = False
-) -> None:
+) -> _Identity:
     """Refuse to continue a training with settings of another one.
 
     Settings that may change, or that a checkpoint replaces, are warnings.
@@ -339,13 +340,16 @@ def require_same_training(
         now: Identity of the training that continues it.
         new_folder: Whether it continues in a folder of its own, as phase 2 does.
 
+    Returns:
+        The record of the continued training, whose optimiser is that of the first one.
+
     Raises:
         UserError: It would be another training.
 
     """
     before = _known_identity(Path(folder))
     if before is None:
-        return
+        return now
     now = _as_json(now)
     remedy = "give the settings of that training, or train in a new folder (--tag)"
     if new_folder:
@@ -391,6 +395,8 @@ def require_same_training(
                 f"{name} is {_short(new)} from now on; the training in {folder} began "
                 f"with {_short(old)}"
             )
+    kept = ("optimiser",) if new_folder else ("optimiser", "free")
+    return {**now, **{name: before[name] for name in kept if name in before}}
 
 
 def require_same_tokens(
@@ -618,6 +624,7 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
+@functools.cache  # once, although several checks find the same
 def _warn(message: str) -> None:
     # not logging.warning, which would set up logging before ESPnet does
     _logger.warning("espnet_prune: warning: %s", message)

@@ -20,7 +20,7 @@ from espnet_prune.errors import UserError
 from espnet_prune.experiment import CHECKPOINT, CONFIG, is_finished, read_config
 from espnet_prune.files import replace_when_written, write_text
 from espnet_prune.loading import load_weights, load_yaml
-from espnet_prune.training.identity import digest, require_same_training
+from espnet_prune.training.identity import digest
 
 PHASE1_RECORD = "phase1.yaml"
 
@@ -28,7 +28,6 @@ PHASE1_RECORD = "phase1.yaml"
 def prepare_phase2(
     phase1_dir: str | Path | None,
     output_dir: str | Path,
-    identity: dict[str, Any] | None = None,
     writes: bool = True,
 ) -> None:
     """Make the checkpoint that the first epoch of phase 2 resumes from.
@@ -42,13 +41,11 @@ def prepare_phase2(
         phase1_dir: experiment folder of phase 1; may be None for a phase 2 that has
             begun.
         output_dir: experiment folder of phase 2.
-        identity: of phase 2, which must fit that of phase 1; see
-            ``espnet_prune.training.identity``.
         writes: if false, only check, as all processes except the first one do.
 
     Raises:
-        UserError: ``phase1_dir`` has no usable phase 1, or one of another training; or
-            ``output_dir`` was started from another phase 1.
+        UserError: ``phase1_dir`` has no usable phase 1, or ``output_dir`` was started
+            from another phase 1.
 
     """
     checkpoint = Path(output_dir) / CHECKPOINT
@@ -96,8 +93,6 @@ def prepare_phase2(
         config = read_config(phase1_dir)
         _require_finished(phase1_dir, config, states["reporter"])
         settings = config.get("tts_conf", {})
-        if identity is not None:
-            require_same_training(phase1_dir, identity, new_folder=True)
     if not writes:
         return
     record.parent.mkdir(parents=True, exist_ok=True)

@@ -375,12 +375,16 @@ def _training_folder(args: argparse.Namespace) -> Iterator[None]:
     identity = identify(vars(args))
     require_known_tokens(args.init_param, identity["tokens"], args.ignore_init_mismatch)
 
-    def check(writes: bool) -> None:
+    def check(writes: bool) -> dict[str, Any]:
+        """Check the training, and return its record."""
         has_begun = (Path(args.output_dir) / CHECKPOINT).exists()
         if phase2:
-            prepare_phase2(args.phase1_dir, args.output_dir, identity, writes)
+            prepare_phase2(args.phase1_dir, args.output_dir, writes)
+            if not has_begun:
+                return require_same_training(args.phase1_dir, identity, True)
         if has_begun and (phase2 or args.resume):
-            require_same_training(args.output_dir, identity)
+            return require_same_training(args.output_dir, identity)
+        return identity
 
     check(writes=False)  # before the folder is made
     if phase2:
@@ -389,8 +393,8 @@ def _training_folder(args: argparse.Namespace) -> Iterator[None]:
         yield
         return
     with lock_folder(args.output_dir, "training"):
-        check(writes=True)  # again, because another process may have trained until now
-        write_identity(args.output_dir, identity)
+        # again, because another process may have trained until now
+        write_identity(args.output_dir, check(writes=True))
         yield
 
 
