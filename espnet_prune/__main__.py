@@ -9,20 +9,23 @@ The last two run an ESPnet module or script with the plugin registered, so that
 unmodified ``tts.sh``.
 """
 
-import importlib
-import importlib.util
-import logging
-import runpy
+# Functions import all other modules, so that Ctrl-C during an import is one line.
+import os
 import sys
-from pathlib import Path
 
-from espnet_prune.cli import VERBS
-from espnet_prune.config import did_you_mean
 from espnet_prune.errors import UserError, run
 
 
 def main() -> None:
     """Run the verb, module or script of the command line."""
+    import importlib
+    import logging
+
+    from espnet_prune.cli import VERBS
+    from espnet_prune.config import did_you_mean
+
+    # A notebook sets a backend for windows, which may not be installed here.
+    os.environ["MPLBACKEND"] = "agg"
     arguments = sys.argv[1:]
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(usage())
@@ -44,6 +47,8 @@ def main() -> None:
 
 def usage() -> str:
     """Return the verbs with a line of help each."""
+    from espnet_prune.cli import VERBS
+
     width = max(map(len, VERBS))
     lines = [f"  {verb:{width}}  {about}" for verb, about in VERBS.items()]
     return "\n".join(
@@ -61,6 +66,9 @@ def usage() -> str:
 
 def launch(arguments: list[str]) -> None:
     """Run an ESPnet module (``-m NAME ...``) or script with the plugin registered."""
+    import runpy
+    from pathlib import Path
+
     as_module = arguments[0] == "-m"
     target = arguments[1:] if as_module else arguments
     if not target:
@@ -83,6 +91,8 @@ def launch(arguments: list[str]) -> None:
 
 
 def _is_module(name: str) -> bool:
+    import importlib.util
+
     try:
         return importlib.util.find_spec(name) is not None
     except ModuleNotFoundError:  # its package does not exist either

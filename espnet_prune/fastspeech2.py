@@ -9,6 +9,9 @@ import inspect
 from typing import Any
 
 import torch
+from espnet2.legacy.nets.pytorch_backend.fastspeech.duration_predictor import (
+    DurationPredictor,
+)
 from espnet2.torch_utils.device_funcs import force_gatherable
 from espnet2.tts.fastspeech2 import FastSpeech2
 from espnet2.tts.gst.style_encoder import StyleEncoder
@@ -24,7 +27,12 @@ from espnet_prune.attention import (
 )
 from espnet_prune.config import did_you_mean, parse_encoder_pruning
 from espnet_prune.errors import UserError
-from espnet_prune.model import require_durations, require_plugin
+from espnet_prune.model import (
+    UNUSABLE_DURATIONS,
+    require_durations,
+    require_plugin,
+    require_speakable,
+)
 
 
 class PrunedFastSpeech2(FastSpeech2):
@@ -91,6 +99,7 @@ class PrunedFastSpeech2(FastSpeech2):
         prune_self_attention(self.encoder, encoder_pruning, encoder_pruning_conf)
         prune_self_attention(self.decoder, pruning, pruning_conf)
         self.watch = Watch()
+        self.duration_predictor.__class__ = _DurationPredictor
         if self.use_gst:
             self.gst.__class__ = _StyleEncoder
 
@@ -173,6 +182,7 @@ class PrunedFastSpeech2(FastSpeech2):
         """
         with synthesising(self):
             feats = feats if style_vector is None else style_vector
+            self.duration_predictor.alpha = given.get("alpha", 1.0)
             return super().inference(text, feats, **given)
 
     def batch_inference(
@@ -198,7 +208,27 @@ class PrunedFastSpeech2(FastSpeech2):
             style_vector = self.encode_style(feats, feats_lengths)
         with synthesising(self):
             feats = feats if style_vector is None else style_vector
+            self.duration_predictor.alpha = given.get("alpha", 1.0)
             return super().batch_inference(text, text_lengths, feats, **given)
+
+
+class _DurationPredictor(DurationPredictor):
+    """ESPnet's predictor, which refuses durations that are no lengths of speech."""
+
+    alpha = 1.0  # factor for durations of this call
+
+    def inference(self, xs, x_masks=None):
+        """Predict frames of each token (B, T_text) from hidden states."""
+        log_durations = self(xs, x_masks)
+        if not torch.isfinite(log_durations.exp()).all():
+            raise UserError(UNUSABLE_DURATIONS)
+        durations = super().inference(xs, x_masks)
+        lengths = torch.full_like(durations[:, 0], durations.size(1))
+        if x_masks is not None:
+            durations = durations.masked_fill(x_masks, 0)
+            lengths = (~x_masks).sum(dim=1)
+        require_speakable(self.alpha * durations, lengths, self.alpha)
+        return durations
 
 
 class _StyleEncoder(StyleEncoder):

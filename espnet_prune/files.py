@@ -3,9 +3,11 @@
 import contextlib
 import errno
 import json
+import logging
 import os
 import secrets
 import socket
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +19,7 @@ from espnet_prune.errors import UserError
 LONGEST_NAME = 200
 ABANDONED_SECONDS = 24 * 3600
 LOCK, OWNER = ".lock", ".lock.owner"
+_logger = logging.getLogger(__name__)
 
 _swept: set[Path] = set()  # folders that this process has cleaned
 
@@ -130,7 +133,8 @@ class Journal:
 def lock_folder(path: str | Path, what: str) -> Iterator[None]:
     """Lock a folder while this process writes there; the folder is made.
 
-    The lock ends with the process, also if it is killed.
+    The lock ends with the process, also if it is killed. If nothing is written into a
+    new folder, it is removed.
 
     Args:
         path: The folder.
@@ -143,37 +147,56 @@ def lock_folder(path: str | Path, what: str) -> Iterator[None]:
 
     folder = Path(path)
     lock = FileLock(folder / LOCK, timeout=0)
+    owner = folder / OWNER
+    is_new = not os.path.exists(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
+        try:
+            lock.acquire()
+        except NotImplementedError:  # as on some file systems of clusters
+            _logger.warning("%s cannot be locked: let only one process write", folder)
+        write_owner(folder, what, os.getpid(), " ".join(sys.argv))
     except Timeout:
         raise UserError(
-            f"{folder} is in use by {_read_owner(folder)}: wait for it to end, end "
+            f"{folder} is in use by {read_owner(folder)}: wait for it to end, end "
             "it, or choose another folder"
         ) from None
     except OSError as error:
         raise UserError(
-            f"cannot write to the folder {folder} ({error.strerror}): choose another"
+            f"cannot write to the folder {str(folder)[:200]} ({error.strerror}): "
+            "choose another"
         ) from error
-    owner = folder / OWNER
     try:
-        record = {
-            "what": what,
-            "process": os.getpid(),
-            "host": socket.gethostname(),
-            "since": time.strftime("%Y-%m-%d %H:%M:%S"),
-        }
-        write_text(owner, json.dumps(record) + "\n")
         yield
     finally:
-        owner.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            owner.unlink(missing_ok=True)
+            if is_new and not {file.name for file in folder.iterdir()} - {LOCK}:
+                (folder / LOCK).unlink(missing_ok=True)
+                folder.rmdir()
         lock.release()
 
 
-def _read_owner(folder: Path) -> str:
+def write_owner(folder: Path, what: str, process: int, command: str = "") -> None:
+    """Describe the process that has locked a folder, for messages to others."""
+    record = {
+        "what": what,
+        "process": process,
+        "host": socket.gethostname(),
+        "since": time.strftime("%Y-%m-%d %H:%M:%S"),
+        "command": command[:200],
+    }
+    write_text(folder / OWNER, json.dumps(record) + "\n")
+
+
+def read_owner(folder: Path) -> str:
+    """Describe the process that has locked a folder."""
     try:
         record = json.loads((folder / OWNER).read_text(encoding="utf-8"))
-        return "{what} (process {process} on {host}, since {since})".format(**record)
+        known = "{what} (process {process} on {host}, since {since}".format(**record)
+        return (
+            f"{known}: {record['command']})" if record.get("command") else f"{known})"
+        )
     except (OSError, ValueError, KeyError, TypeError):
         return "another process"  # it has just begun
 

@@ -52,6 +52,10 @@ from espnet_prune.variance import (
 
 PREDICTED = ("duration", "pitch", "energy")
 MAX_FRAMES_A_TOKEN = 200  # on average over a text; two seconds per token is not speech
+UNUSABLE_DURATIONS = (
+    "predicted durations are NaN or infinite: use another reference or style vector, "
+    "or an earlier checkpoint"
+)
 _AVERAGED = {"pitch": "f0", "energy": "energy"}  # the names of ESPnet's extractors
 
 
@@ -579,10 +583,7 @@ class StyleSpeech(AbsTTS):
             predicted = self._predict_variances(encoded, valid)
             if durations is None:
                 if not torch.isfinite(predicted.log_duration).all():
-                    raise UserError(
-                        "predicted durations are NaN or infinite: use another "
-                        "reference or style vector, or an earlier checkpoint"
-                    )
+                    raise UserError(UNUSABLE_DURATIONS)
                 durations = durations_from_log(predicted.log_duration, valid, alpha)
                 require_speakable(durations, token_lengths, alpha)
                 pitch, energy = predicted.pitch, predicted.energy

@@ -1,5 +1,6 @@
 """speech/audio.py: what is a recording, and how loud it is."""
 
+import re
 import struct
 
 import librosa
@@ -75,6 +76,26 @@ def test_a_recording_that_lacks_what_its_header_promises(tmp_path, kept):
     assert str(error).startswith(f"reference {path} is cut off")
     with pytest.raises(AudioError, match="cut off"):  # without the samples as well
         audio.read_header(path)
+
+
+@pytest.mark.parametrize("form", ["AU", "W64", "NIST", "RF64", "SVX", "WAVEX"])
+def test_formats_with_a_size_that_are_cut_off(tmp_path, form):
+    path = tmp_path / "a"
+    soundfile.write(path, noise(), RATE, format=form)
+    assert len(audio.read(path).samples) == RATE
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
+    error = refused(path)
+    assert error.reason == "cut off"
+    assert re.search("(59|60) % of the samples", str(error))
+
+
+def test_an_au_of_a_pipe_is_no_fault(tmp_path):
+    path = tmp_path / "a.au"
+    soundfile.write(path, noise(), RATE)
+    content = bytearray(path.read_bytes())
+    content[8:12] = b"\xff" * 4
+    path.write_bytes(content)
+    assert len(audio.read(path).samples) == RATE
 
 
 @pytest.mark.parametrize("name", ["a.flac", "a.aiff"])

@@ -90,7 +90,8 @@ def read(folder):
             line.split(maxsplit=1) for line in path.read_text("utf-8").splitlines()
         )
         for path in folder.iterdir()
-        if path.name != "cleaner"  # has no lines of utterances
+        # these have no lines of utterances
+        if path.name not in ("cleaner", "identity.json")
     }
 
 

@@ -378,6 +378,27 @@ def test_durations_of_other_data_are_refused(change, message):
         build()(**{**tiny_batch(), **change})
 
 
+@pytest.mark.parametrize(
+    "weight, alpha, message",
+    [
+        (math.nan, 1.0, "durations are NaN or infinite"),
+        (math.inf, 1.0, "durations are NaN or infinite"),
+        (200.0, 1.0, "durations are NaN or infinite"),  # exp(200) has no float32
+        (15.0, 1.0, "would take .* frames"),
+        (math.log(6), 1000.0, "would take .* frames at speed 0.001"),
+    ],
+)
+def test_predicted_durations_that_are_no_lengths_are_refused(weight, alpha, message):
+    model = build().eval()
+    model.duration_predictor.linear.weight.data.zero_()
+    model.duration_predictor.linear.bias.data.fill_(weight)
+    text = tokens_of(tiny_batch())[0]
+    with pytest.raises(UserError, match=message):
+        model.inference(text, alpha=alpha)
+    model.duration_predictor.linear.bias.data.fill_(math.log(6))
+    assert model.inference(text)["duration"].unique().tolist() == [5]
+
+
 # ---- voices and Text2Speech ----
 
 

@@ -1,9 +1,12 @@
 """host.py: ESPnet's modules are extended when they are imported, by whomever."""
 
+import importlib.util
 import io
 import json
+import os
 import subprocess
 import sys
+import types
 
 import pytest
 import torch
@@ -157,3 +160,16 @@ def test_an_untested_espnet_is_said_in_one_line(version, lines):
     assert child.returncode == 0, child.stderr
     assert child.stderr.count("not tested with ESPnet") == lines
     assert child.stderr.count("\n") == lines
+
+
+def test_a_read_only_installation_gets_a_cache_for_numba(monkeypatch, tmp_path):
+    """Without a writable folder, numba refuses to import librosa."""
+    numba = types.SimpleNamespace(config=types.SimpleNamespace(CACHE_DIR=""))
+    host._let_numba_cache(numba)
+    assert numba.config.CACHE_DIR == ""  # numba finds a folder by itself
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file" / "cache"))
+    librosa = types.SimpleNamespace(origin=str(tmp_path / "file" / "l" / "__init__.py"))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: librosa)
+    host._let_numba_cache(numba)
+    assert os.access(numba.config.CACHE_DIR, os.W_OK)

@@ -60,6 +60,7 @@ def read(folder):
             line.split(maxsplit=1) for line in path.read_text().splitlines()
         )
         for path in folder.iterdir()
+        if path.name != "identity.json"
     }
 
 

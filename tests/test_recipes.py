@@ -12,6 +12,8 @@ import pytest
 import yaml
 
 from espnet_prune.config import PruningConf
+from espnet_prune.errors import UserError
+from espnet_prune.files import lock_folder
 from espnet_prune.training.task import PruneTTSTask, check_settings
 
 ROOT = Path(__file__).parents[1]
@@ -333,6 +335,43 @@ def test_a_script_ends_as_its_last_command_does(tmp_path, status):
         ["bash", str(file)], capture_output=True, text=True, input="in"
     )
     assert (ended.returncode, ended.stdout, ended.stderr) == (status, "in", "")
+
+
+LOCK = """#!/usr/bin/env bash
+set -eu
+. {shared}
+lock_folder dump "data stages"
+echo locked
+read -r _
+unlock_folder
+echo free
+read -r _
+"""
+
+
+def test_a_folder_is_locked_against_scripts_and_python(tmp_path):
+    """Two recipes that write the same dump/ would mix their data."""
+    file = tmp_path / "script.sh"
+    file.write_text(LOCK.format(shared=PIPELINE.with_name("options.sh")))
+
+    def start():
+        pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+        return subprocess.Popen(["bash", "script.sh"], cwd=tmp_path, text=True, **pipes)
+
+    first = start()
+    assert first.stdout.readline() == "locked\n"
+    _, refused = start().communicate(timeout=60)
+    owner = f"dump is in use by data stages (process {first.pid} on "
+    assert f"script.sh: error: {owner}" in refused
+    assert "wait for it to end, end it, or choose another folder" in refused
+    with pytest.raises(UserError, match=re.escape(owner)):
+        with lock_folder(tmp_path / "dump", "data stages"):
+            pass
+    first.stdin.write("\n")
+    first.stdin.flush()
+    assert first.stdout.readline() == "free\n"
+    with lock_folder(tmp_path / "dump", "data stages"):
+        first.communicate("\n", timeout=60)
 
 
 def commands_of_readme():

@@ -385,7 +385,7 @@ def test_dense_models_alone_have_a_report(tmp_path):
     folder = tmp_path / "sweep"
     amend(write_experiment(folder / "none_s0", [()], pruning="none"), max_epoch=1)
     main([str(folder), "--output_dir", str(tmp_path / "report")])
-    names = sorted(path.name for path in (tmp_path / "report").iterdir())
+    names = sorted(path.name for path in (tmp_path / "report").glob("[!.]*"))
     assert names == ["metrics.png", "points.csv", "sweep.csv", "sweep.md"]
 
 

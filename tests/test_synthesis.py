@@ -887,3 +887,81 @@ def test_help_names_every_option(capsys):
     for option in ("--model", "--reference", "--voice", "--vocoder", "--speed"):
         assert option in shown
     assert logging.getLogger().level != logging.DEBUG
+
+
+# ---- calls that cannot work ----
+
+STYLE = np.zeros(4, np.float32)
+FORCED = {"use_teacher_forcing": True}
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda t: Text2Speech.from_pretrained(3), "a model is a name or a path"),
+        (lambda t: Text2Speech.from_pretrained("x" * 5000), "there is no model"),
+        (lambda t: Text2Speech(seeed=3), "did you mean seed?"),
+        (lambda t: Text2Speech(device=None), "device None"),
+        (lambda t: t.save_voice(3, LOW), "the file of a voice is 3"),
+        (lambda t: t.save_voice("a.voice", LOW, note=3), "the note of a voice is 3"),
+        (lambda t: t("abc", LOW, decode_conf=3), "decode_conf is 3"),
+        (lambda t: t("abc", LOW, decode_conf={"alpha": "x"}), "alpha, is 'x'"),
+        (lambda t: t("abc", LOW, decode_conf={"alpha": 0}), "alpha, is 0"),
+        (lambda t: t("abc", LOW, decode_conf={"alpha": np.nan}), "alpha, is nan"),
+        (lambda t: t("abc", LOW, durations=np.ones(4, int)), "teacher forcing only"),
+        (lambda t: t("abc", LOW, spembs=np.ones(4)), "does not use spembs"),
+        (lambda t: t("abc", LOW, sids=np.ones(1, int)), "does not use sids"),
+        (lambda t: t("abc", LOW, lids=np.ones(1, int)), "does not use lids"),
+        (
+            lambda t: t("abc", LOW, decode_conf=FORCED),
+            "teacher forcing needs durations",
+        ),
+        (lambda t: t(["abc"], LOW, "x", decode_conf=FORCED), "teacher forcing fails"),
+        (lambda t: t.batch(["abc"], [LOW], batch_size=0), "batch_size is 0"),
+        (lambda t: t.batch(["abc"], [LOW], batch_size=2.5), "batch_size is 2.5"),
+        (lambda t: t.tokenize("abc def", 0), "max_characters is 0"),
+        (lambda t: t.tokenize("abc def", "x"), "max_characters is x"),
+        (lambda t: t.batch([], [LOW]), "list of texts is empty"),
+        (lambda t: t.batch(["abc"], []), "1 texts and 0 voices"),
+        (lambda t: t("abc", []), "list of references is empty"),
+        (lambda t: t([], LOW), "the text is empty"),
+        (lambda t: t(np.array([1, 2, 300]), LOW), "found 1 to 300"),
+        (lambda t: t("abc", LOW, reference_fs=22050.5), "reference_fs is 22050.5"),
+        (lambda t: t("abc", style_vector="x"), "found str"),
+        (lambda t: t("abc", style_vector=np.zeros(4, complex)), "has the shape"),
+        (lambda t: t("abc", style_vector=np.full(4, np.nan)), "NaN or infinite"),
+        (lambda t: t.generate(t.tokenize("abc"), []), "1 texts and 0 style vectors"),
+    ],
+)
+def test_calls_that_cannot_work_are_one_line(text2speech, call, message):
+    assert message in refused(call, text2speech)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda t: t("abc", LOW, reference_fs=22050.0),
+        lambda t: t("abc", style_vector=STYLE, speed=np.float32(1.5)),
+        lambda t: t("abc", style_vector=STYLE.astype(np.float64).tolist()),
+        lambda t: t.batch(["abc"], [LOW], batch_size=np.int64(2))[0],
+        lambda t: t.generate(t.tokenize("abc"), [STYLE])[0],
+    ],
+)
+def test_values_of_numpy_and_plain_python_are_accepted(text2speech, call):
+    assert torch.isfinite(call(text2speech)["feat_gen"]).all()
+
+
+def test_a_style_vector_that_is_nan_names_its_cause(text2speech, monkeypatch):
+    encode = text2speech.tts.encode_style
+    monkeypatch.setattr(
+        text2speech.tts, "encode_style", lambda feats: encode(feats) * torch.nan
+    )
+    assert "weights or the statistics" in refused(text2speech.style_vector, LOW)
+    monkeypatch.undo()
+    extract = text2speech.feats_extract.forward
+    monkeypatch.setattr(
+        text2speech.feats_extract,
+        "forward",
+        lambda speech: (extract(speech)[0] * torch.nan, extract(speech)[1]),
+    )
+    assert "use another recording" in refused(text2speech.style_vector, LOW)

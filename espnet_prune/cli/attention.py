@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from espnet_prune.cli.options import add_spembs, make_parser
+from espnet_prune.files import lock_folder
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -46,14 +47,15 @@ def main(cmd: Sequence[str] | None = None) -> None:
     args = get_parser().parse_args(cmd)
     from espnet_prune.evaluation import maps
 
-    path, panels = maps.draw(
-        args.experiments,
-        args.inference_model,
-        args.data_dir,
-        args.output_dir,
-        args.key,
-        args.spembs,
-    )
+    with lock_folder(args.output_dir, "attention"):
+        path, panels = maps.draw(
+            args.experiments,
+            args.inference_model,
+            args.data_dir,
+            args.output_dir,
+            args.key,
+            args.spembs,
+        )
     for panel in panels:
         print(maps.describe(panel))
     rows = maps.count_tiles(panels)

@@ -19,6 +19,7 @@ from espnet_prune.cli.options import add_test_set, make_parser
 from espnet_prune.evaluation import documents, listening, ratings, tables
 from espnet_prune.evaluation.listening import KEY, PAGE
 from espnet_prune.evaluation.scoring import check_coverage, read_data, read_systems
+from espnet_prune.files import lock_folder
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -111,4 +112,5 @@ def collect(args: argparse.Namespace) -> None:
 def main(cmd: Sequence[str] | None = None) -> None:
     """Make a test or collect its ratings."""
     args = get_parser().parse_args(cmd)
-    {"make": make, "collect": collect}[args.command](args)
+    with lock_folder(args.output_dir, "listen"):
+        {"make": make, "collect": collect}[args.command](args)

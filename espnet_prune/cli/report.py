@@ -15,6 +15,7 @@ from pathlib import Path
 from espnet_prune.cli.options import make_parser
 from espnet_prune.errors import UserError
 from espnet_prune.evaluation.history import AXES
+from espnet_prune.files import lock_folder
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -70,9 +71,10 @@ def main(cmd: Sequence[str] | None = None) -> None:
     from espnet_prune.evaluation import report, tables, thresholds
 
     models = report.read(args.experiments, args.axis)
-    paths = report.write(
-        models, args.output_dir, args.scores, args.data_dir, args.samples, args.axis
-    )
+    with lock_folder(args.output_dir, "report"):
+        paths = report.write(
+            models, args.output_dir, args.scores, args.data_dir, args.samples, args.axis
+        )
     for model in models:
         for experiment in model.experiments:
             print(report.describe(experiment))

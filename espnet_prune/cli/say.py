@@ -20,7 +20,7 @@ import soundfile
 from tqdm import tqdm
 
 from espnet_prune.errors import UserError
-from espnet_prune.files import can_name_a_file, replace_when_written
+from espnet_prune.files import can_name_a_file, lock_folder, replace_when_written
 from espnet_prune.speech.vocoder import CHOICES, GRIFFIN_LIM
 from espnet_prune.text.normalise import normalise, read_lines
 
@@ -257,7 +257,6 @@ def say_data(args: argparse.Namespace) -> None:
     """
     from espnet_prune.evaluation import speaking
     from espnet_prune.evaluation.scoring import read_data
-    from espnet_prune.evaluation.tables import make_output_dir
     from espnet_prune.speech.pretrained import find_model
     from espnet_prune.speech.synthesis import Text2Speech
 
@@ -274,16 +273,16 @@ def say_data(args: argparse.Namespace) -> None:
     todo = speaking.lacking(folder, stamps) if folder.exists() else list(stamps)
     if todo:
         text2speech = Text2Speech(**files, vocoder=args.vocoder, device=args.device)
-        make_output_dir(folder)
-        speaking.speak(
-            text2speech,
-            [data[name] for name in todo],
-            stamps,
-            folder,
-            {"model": args.model, "vocoder": args.vocoder},
-            args.batch_size,
-            args.speed,
-        )
+        with lock_folder(folder, "say"):
+            speaking.speak(
+                text2speech,
+                [data[name] for name in todo],
+                stamps,
+                folder,
+                {"model": args.model, "vocoder": args.vocoder},
+                args.batch_size,
+                args.speed,
+            )
     print(f"{folder}: {len(data)} utterances, of which {len(todo)} are new")
 
 

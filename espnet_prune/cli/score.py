@@ -20,6 +20,7 @@ from pathlib import Path
 from espnet_prune.cli.options import add_test_set, make_parser
 from espnet_prune.errors import UserError
 from espnet_prune.evaluation.scorers import DEFAULT, MEASURED, METRICS
+from espnet_prune.files import lock_folder
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -65,8 +66,8 @@ def main(cmd: Sequence[str] | None = None) -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # so that each process uses one core
     from espnet_prune.evaluation import scores
 
-    print(
-        scores.score(
+    with lock_folder(args.output_dir, "score"):
+        page = scores.score(
             args.data_dir,
             args.system,
             args.output_dir,
@@ -74,6 +75,6 @@ def main(cmd: Sequence[str] | None = None) -> None:
             args.subset,
             args.nj,
         )
-    )
+    print(page)
     names = "scores.md, scores.csv, scores.json and a .jsonl per system"
     print(f"Written: {args.output_dir}/{names}")

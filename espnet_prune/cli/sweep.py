@@ -10,6 +10,7 @@ import argparse
 from collections.abc import Sequence
 
 from espnet_prune.cli.options import make_parser
+from espnet_prune.files import lock_folder
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -31,7 +32,8 @@ def main(cmd: Sequence[str] | None = None) -> None:
     args = get_parser().parse_args(cmd)
     from espnet_prune.evaluation import sweep
 
-    text, paths = sweep.write(args.sweep_dir, args.output_dir, args.scores)
+    with lock_folder(args.output_dir, "sweep"):
+        text, paths = sweep.write(args.sweep_dir, args.output_dir, args.scores)
     print(text)
     print("Written:")
     for path in paths:

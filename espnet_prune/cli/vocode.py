@@ -13,6 +13,7 @@ from pathlib import Path
 
 from espnet_prune.cli.options import make_parser
 from espnet_prune.errors import UserError
+from espnet_prune.files import lock_folder
 from espnet_prune.speech.vocoder import CHOICES, GRIFFIN_LIM
 
 
@@ -47,13 +48,13 @@ def main(cmd: Sequence[str] | None = None) -> None:
         )
     from espnet_prune.evaluation.copy_synthesis import copy_synthesis
     from espnet_prune.evaluation.scoring import read_wavs
-    from espnet_prune.evaluation.tables import make_output_dir
     from espnet_prune.speech.pretrained import find_model
 
     wavs = read_wavs(args.data_dir / "gt_wav.scp")
     config = None
     if args.model is not None:
         config = find_model(args.model, args.model_file)["train_config"]
-    folder = make_output_dir(args.output)
-    copy_synthesis(wavs, args.vocoder, folder, config, args.device)
+    folder = args.output
+    with lock_folder(folder, "vocode"):
+        copy_synthesis(wavs, args.vocoder, folder, config, args.device)
     print(f"{folder}: {len(wavs)} recordings through {args.vocoder}")

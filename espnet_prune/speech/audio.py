@@ -8,8 +8,9 @@ other requirements (length, loudness, clipping).
 import io
 import math
 import os
+import struct
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import soundfile
@@ -162,20 +163,66 @@ def _cut_off(subject: str, share: float) -> AudioError:
 
 
 def _find_samples(path: str | Path) -> tuple[int, int, int]:
-    """Find the samples of a wav or aiff.
+    """Find the samples of a recording whose format declares their size.
 
     Returns:
-        The bytes that its header declares, those that exist, and where they begin; 0
-        for other formats, because libsndfile notices missing parts of them.
+        The bytes that its header declares, those that exist, and where they begin, if
+        an unknown size can be replaced there; 0 for formats such as flac, because
+        libsndfile notices missing parts of them.
     """
     with open(path, "rb") as file:
-        kind = file.read(12)[:4]
+        head = file.read(1024)
         total = os.fstat(file.fileno()).st_size
-        while kind in (b"RIFF", b"FORM") and len(chunk := file.read(8)) == 8:
-            size = int.from_bytes(chunk[4:], "big" if kind == b"FORM" else "little")
-            if chunk[:4] in (b"data", b"SSND"):
-                return size, total - file.tell(), file.tell()
-            file.seek(size + size % 2, os.SEEK_CUR)
+        if head.startswith(b".snd"):
+            start, size = struct.unpack(">II", head[4:12].ljust(8, b"\0"))
+            return (size, total - start, 0) if size else (0, 0, 0)
+        if head.startswith(b"NIST_1A"):
+            return _find_in_sphere(head, total)
+        if head.startswith(b"riff"):
+            return _find_in_wave64(file, total)
+        return _find_in_chunks(file, total)
+
+
+def _find_in_chunks(file: BinaryIO, total: int) -> tuple[int, int, int]:
+    """Find the samples of wav, RF64 and aiff."""
+    file.seek(0)
+    kind, long_size = file.read(12)[:4], None
+    while kind in (b"RIFF", b"RF64", b"FORM") and len(chunk := file.read(8)) == 8:
+        size = int.from_bytes(chunk[4:], "big" if kind == b"FORM" else "little")
+        if chunk[:4] == b"ds64":  # the sizes of the file and of its samples
+            body = file.read(size + size % 2)
+            long_size = int.from_bytes(body[8:16], "little")
+            continue
+        if chunk[:4] in (b"data", b"SSND", b"BODY"):
+            start = file.tell()
+            if long_size is not None:
+                return long_size, total - start, 0
+            return size, total - start, start
+        file.seek(size + size % 2, os.SEEK_CUR)
+    return 0, 0, 0
+
+
+def _find_in_sphere(head: bytes, total: int) -> tuple[int, int, int]:
+    """Find the samples of NIST SPHERE, which counts them in lines of text."""
+    found = dict.fromkeys((b"sample_count", b"channel_count", b"sample_n_bytes"), 0)
+    for line in head.split(b"\n"):
+        words = line.split()
+        if len(words) == 3 and words[0] in found and words[2].isdigit():
+            found[words[0]] = int(words[2])
+    start = head.split(b"\n")[1].strip() if head.count(b"\n") else b""
+    if not (start.isdigit() and all(found.values())):
+        return 0, 0, 0
+    return math.prod(found.values()), total - int(start), 0
+
+
+def _find_in_wave64(file: BinaryIO, total: int) -> tuple[int, int, int]:
+    """Find the samples of Sony Wave64, whose chunks are numbered by GUID."""
+    file.seek(40)
+    while len(chunk := file.read(24)) == 24:
+        size = int.from_bytes(chunk[16:], "little") - 24
+        if chunk[:4] == b"data":
+            return size, total - file.tell(), 0
+        file.seek(max(0, size + -size % 8), os.SEEK_CUR)
     return 0, 0, 0
 
 

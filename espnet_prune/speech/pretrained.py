@@ -17,6 +17,7 @@ from espnet_prune.errors import UserError, first_line
 from espnet_prune.experiment import read_config
 from espnet_prune.files import replace_when_written
 from espnet_prune.loading import check_archive, load_yaml
+from espnet_prune.training.identity import require_same_statistics
 
 DEFAULT_WEIGHTS = "train.loss.ave.pth"
 ARCHIVES = (".zip", ".tar", ".tgz", ".tbz2", ".txz", ".gz", ".bz2", ".xz")
@@ -56,6 +57,12 @@ def find_model(
         UserError: There is no such model.
     """
     shipped = shipped_models()
+    for name, value in (("model", model), ("model_file", model_file)):
+        if value is not None and not isinstance(value, (str, os.PathLike)):
+            raise UserError(
+                f"a {name} is a name or a path, found {type(value).__name__}: give a "
+                "name, an experiment folder, a packed model or a tag"
+            )
     if model is None:
         if not shipped:
             raise UserError(
@@ -231,7 +238,8 @@ def paths_made_absolute(config: Path) -> Iterator[Path]:
     the same name, with the statistics of other speech.
 
     Raises:
-        UserError: The file is not the configuration of a training.
+        UserError: The file is not the configuration of a training, or its statistics
+            are not those of the training any more.
     """
     settings = read_config(config)
     # the folder may be a link: look above both ends of it
@@ -252,6 +260,7 @@ def paths_made_absolute(config: Path) -> Iterator[Path]:
     tokens = settings.pop("token_list", None)
     settings = absolute(settings)
     settings["token_list"] = absolute(tokens) if isinstance(tokens, str) else tokens
+    require_same_statistics(settings, config.parent)
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "config.yaml"
         copy.write_text(yaml.safe_dump(settings), encoding="utf-8")
@@ -263,8 +272,10 @@ def require_device(device: str) -> None:
     import torch
 
     try:
+        if not isinstance(device, str):
+            raise TypeError(f"it is {type(device).__name__}, not a text")
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
+    except (RuntimeError, AssertionError, TypeError) as error:
         raise UserError(
             f"device {device} cannot be used ({first_line(error)}): use cpu"
         ) from error

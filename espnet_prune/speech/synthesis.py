@@ -7,6 +7,7 @@ packed archive or a tag.
 """
 
 import functools
+import inspect
 import logging
 import math
 import os
@@ -20,9 +21,11 @@ import espnet2.bin.tts_inference
 import numpy as np
 import torch
 from espnet2.torch_utils.set_all_random_seed import set_all_random_seed
+from typeguard import TypeCheckError
 
 import espnet_prune  # noqa: F401  (registers the models with ESPnet)
-from espnet_prune.errors import UserError, first_line
+from espnet_prune.config import did_you_mean
+from espnet_prune.errors import UserError, explain, first_line
 from espnet_prune.loading import load_weights
 from espnet_prune.speech.generators import on_every_core
 from espnet_prune.speech.pretrained import (
@@ -100,6 +103,13 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
                 f"dtype {dtype} is too coarse for mel features: use float32 or float64"
             )
         require_device(device)
+        known = inspect.signature(espnet2.bin.tts_inference.Text2Speech).parameters
+        for name in options:
+            if name not in known:
+                hint = did_you_mean(name, list(known))
+                raise UserError(
+                    f"Text2Speech has no option {name}{hint}: correct its name"
+                )
         if train_config is None and model_file is not None:
             train_config = Path(model_file).parent / "config.yaml"
         train_config = _require_file(train_config, "configuration")
@@ -154,6 +164,8 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
                     f"{error.filename}, which {train_config} names, is missing: go to "
                     "the recipe that trained the model, or give a packed model"
                 ) from error
+            except OSError as error:
+                raise UserError(explain(error)) from error
             except Exception as error:
                 # settings that are missing or of another type raise many kinds of error
                 raise UserError(
@@ -239,6 +251,8 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
             UserError: The text is empty or damaged, or yields no token that the model
                 knows.
         """
+        if max_characters is not None:
+            _require_whole("max_characters", max_characters)
         text = normalise(text)
         if self.preprocess_fn is None:
             raise UserError(
@@ -347,14 +361,20 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
             )
             speech = speech.to(self.device, getattr(torch, self.dtype))
             feats, lengths = self.feats_extract(speech[None])
+            if not torch.isfinite(feats).all():
+                raise UserError(
+                    "the features of this reference have values that are NaN or "
+                    "infinite: use another recording"
+                )
             if self.normalize is not None:
                 feats, lengths = self.normalize(feats, lengths)
             styles.append(self.tts.encode_style(feats)[0].cpu())
         style = torch.stack(styles).mean(dim=0)
         if not torch.isfinite(style).all():
             raise UserError(
-                "the style vector of this reference has values that are NaN or "
-                "infinite: use another recording, or an earlier checkpoint"
+                "this model gives a style vector with values that are NaN or infinite, "
+                "although the reference is sound: the weights or the statistics of its "
+                "training are wrong, use an earlier checkpoint"
             )
         return style
 
@@ -440,9 +460,14 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
             UserError: Text or reference cannot be used, or the model needs other
                 inputs.
         """
+        if decode_conf is not None and not isinstance(decode_conf, dict):
+            raise UserError(
+                f"decode_conf is {decode_conf!r}: give a dictionary of settings"
+            )
         conf = {**self.decode_conf, **(decode_conf or {})}
         if speed is not None:
             conf["alpha"] = alpha_of(speed)
+        _require_alpha(conf["alpha"])
         given = {"speech": speech, "spembs": spembs, "sids": sids, "lids": lids}
         if conf.get("use_teacher_forcing"):
             return self._force(text, durations, given, decode_conf)
@@ -586,7 +611,7 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
             )
         except UserError:
             raise
-        except (AssertionError, RuntimeError, IndexError) as error:
+        except (AssertionError, RuntimeError, IndexError, TypeCheckError) as error:
             raise UserError(
                 f"teacher forcing fails ({first_line(error)}): give the samples of the "
                 "text at the model's rate, and frames of each of its tokens and of "
@@ -718,19 +743,23 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
             return tuple(self.tts.encode_style(silence).shape[1:])
 
     def _check_style(self, style: Style) -> torch.Tensor:
-        found = tuple(getattr(style, "shape", ()))
-        if found != self._style_shape:
+        try:
+            vector = torch.as_tensor(style)
+            fault = f"found {tuple(vector.shape)}"
+        except (TypeError, ValueError, RuntimeError):
+            vector, fault = torch.empty(0), f"found {type(style).__name__}"
+        if vector.is_complex() or tuple(vector.shape) != self._style_shape:
             raise UserError(
                 f"a style vector of this model has the shape {self._style_shape}, "
-                f"found {found}: compute it with style_vector() of this model"
+                f"{fault}: compute it with style_vector() of this model"
             )
-        style = torch.as_tensor(style).to(getattr(torch, self.dtype))
-        if not torch.isfinite(style).all():
+        vector = vector.to(getattr(torch, self.dtype))
+        if not torch.isfinite(vector).all():
             raise UserError(
                 "the style vector has values that are NaN or infinite: compute it "
                 "again with style_vector() of this model"
             )
-        return style
+        return vector
 
     def generate(
         self,
@@ -756,7 +785,13 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
         """
         alpha = self.decode_conf["alpha"] if speed is None else alpha_of(speed)
         require_batch_size(batch_size)
-        return self._generate(tokens, style_vectors, alpha, batch_size)
+        if len(tokens) != len(style_vectors):
+            raise UserError(
+                f"there are {len(tokens)} texts and {len(style_vectors)} style vectors:"
+                " give one for each text"
+            )
+        styles = [self._check_style(style) for style in style_vectors]
+        return self._generate(tokens, styles, alpha, batch_size)
 
     @torch.no_grad()
     def _generate(self, tokens, style_vectors, alpha, batch_size) -> list[Output]:
@@ -864,8 +899,13 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
 
 def require_batch_size(number: int) -> None:
     """Refuse a batch size that is not a whole number above 0."""
-    if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-        raise UserError(f"batch_size is {number}: choose a whole number above 0")
+    _require_whole("batch_size", number)
+
+
+def _require_whole(name: str, number: Any) -> None:
+    whole = isinstance(number, (int, np.integer)) and not isinstance(number, bool)
+    if not whole or number < 1:
+        raise UserError(f"{name} is {number}: choose a whole number above 0")
 
 
 def _require_file(file: Path | str | None, what: str) -> Path | str:
@@ -884,13 +924,30 @@ def alpha_of(speed: float) -> float:
     Raises:
         UserError: The speed is not a number above 0.
     """
-    number = isinstance(speed, (int, float)) and not isinstance(speed, bool)
-    if not number or not math.isfinite(speed) or speed <= 0:
+    if not _is_positive(speed):
         raise UserError(
             f"speed is {speed}: choose a number above 0 (1 is the speed "
             "of the training data)"
         )
-    return 1.0 / speed
+    return 1.0 / float(speed)
+
+
+def _is_positive(value: Any) -> bool:
+    number = isinstance(value, (int, float, np.integer, np.floating))
+    return (
+        number
+        and not isinstance(value, bool)
+        and math.isfinite(value)
+        and bool(value > 0)
+    )
+
+
+def _require_alpha(alpha: Any) -> None:
+    """Refuse a factor for durations that is not a number above 0."""
+    if not _is_positive(alpha):
+        raise UserError(
+            f"the factor for durations, alpha, is {alpha!r}: choose a number above 0"
+        )
 
 
 def split_text(text: str, max_characters: int | None = MAX_CHARACTERS) -> list[str]:

@@ -7,7 +7,7 @@ its model, a note, and the version of this plugin.
 import hashlib
 import os
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -60,6 +60,13 @@ def save_voice(
     """
     import safetensors.torch
 
+    given: dict[str, Any] = {"file": path, "note": note}
+    for name, value in given.items():
+        if not isinstance(value, (str, os.PathLike)):
+            raise UserError(
+                f"the {name} of a voice is {value!r}: give a text, for instance "
+                "me.voice"
+            )
     vector = style_vector.detach().to("cpu", torch.float32).contiguous()
     if vector.dim() != 1 or not torch.isfinite(vector).all():
         raise UserError(

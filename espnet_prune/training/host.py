@@ -15,6 +15,8 @@ In every process that imports ``espnet_prune``, as soon as ESPnet's module is im
     espnet2.text.cleaner            ``TextCleaner``: the cleaner ``lower_case``; ESPnet
                                     has no table of cleaners either
     phonemizer                      the espeak-ng of a package
+    numba                           a temporary folder for its cache, if neither its
+                                    users' folders nor that of the user are writable
 
 Only on request:
 
@@ -38,14 +40,16 @@ import contextlib
 import functools
 import importlib
 import importlib.abc
+import importlib.util
 import logging
+import os
 import sys
 import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from espnet_prune.errors import UserError
+from espnet_prune.errors import UserError, first_line
 from espnet_prune.files import replace_when_written
 
 # Names of our models in YAML, and their modules.
@@ -67,6 +71,7 @@ def install() -> None:
     after_import("espnet2.text.phoneme_tokenizer", _register_arpabet)
     after_import("espnet2.text.cleaner", _register_lower_case)
     after_import("phonemizer", _use_bundled_espeak)
+    after_import("numba", _let_numba_cache)
 
 
 def register(name: str, model: type) -> None:
@@ -142,7 +147,14 @@ class _WholeSaves(types.ModuleType):
             self._torch.save(states, path, *args, **kwargs)
             return
         with replace_when_written(path) as partial:
-            self._torch.save(states, partial, *args, **kwargs)
+            try:
+                self._torch.save(states, partial, *args, **kwargs)
+            except RuntimeError as error:  # what PyTorch makes of a full disk
+                raise UserError(
+                    f"cannot write {path} ({first_line(error)}): free disk space, or "
+                    "choose a writable folder; training continues from the last "
+                    "complete checkpoint"
+                ) from error
 
 
 def after_import(name: str, action: Callable[[Any], None]) -> None:
@@ -284,3 +296,36 @@ def _use_bundled_espeak(phonemizer) -> None:
     from espnet_prune.text.espeak import use_bundled_espeak
 
     use_bundled_espeak()
+
+
+def _let_numba_cache(numba) -> None:
+    """Give numba a temporary cache if it would find no writable folder.
+
+    It refuses to import librosa otherwise, as in a container that is read-only.
+    """
+    import atexit
+    import shutil
+    import tempfile
+
+    librosa = importlib.util.find_spec("librosa")
+    if numba.config.CACHE_DIR or librosa is None or not librosa.origin:
+        return
+    beside = Path(librosa.origin).parent
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    if not (_is_writable(beside) or _is_writable(Path(cache))):
+        folder = tempfile.mkdtemp(prefix="numba_")
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        numba.config.CACHE_DIR = folder
+
+
+def _is_writable(folder: Path) -> bool:
+    """Return whether files can be written to a folder or to the first one above it."""
+    import tempfile
+
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False

@@ -6,21 +6,28 @@ such a process knows them too.
 """
 
 import argparse
+import contextlib
 import logging
+import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from espnet2.tasks.tts import TTSTask, tts_choices
 from espnet2.train.distributed_utils import get_node_rank, get_rank
 from espnet2.train.reporter import Reporter
 from espnet2.train.trainer import Trainer
 from espnet2.utils.types import str_or_none
+from torch.multiprocessing.spawn import ProcessRaisedException
 
 import espnet_prune
 from espnet_prune.config import VARIANCES, check_variances, choose_durations
-from espnet_prune.errors import UserError
-from espnet_prune.files import replace_when_written
+from espnet_prune.errors import UserError, explain
+from espnet_prune.experiment import CHECKPOINT
+from espnet_prune.files import lock_folder, replace_when_written
+from espnet_prune.loading import load_weights, load_yaml
 from espnet_prune.speech.vocoder import GRIFFIN_LIM, describe_features, open_vocoder
 from espnet_prune.text.normalise import LOWER_CASE
 from espnet_prune.training.host import (
@@ -29,11 +36,23 @@ from espnet_prune.training.host import (
     is_ours,
     whole_checkpoints,
 )
+from espnet_prune.training.identity import (
+    identify,
+    require_initial_weights,
+    require_known_tokens,
+    require_rate,
+    require_same_statistics,
+    require_same_training,
+    write_identity,
+)
 from espnet_prune.training.phases import prepare_phase2
 
 
 class PruneTrainer(Trainer):
-    """ESPnet's trainer; a kill never leaves a broken checkpoint."""
+    """ESPnet's trainer; a kill never leaves a broken checkpoint.
+
+    A training that diverged ends with an error, and keeps its last checkpoint.
+    """
 
     @classmethod
     def run(cls, *args, trainer_options, distributed_option, **kwargs) -> None:
@@ -50,6 +69,27 @@ class PruneTrainer(Trainer):
                 **kwargs,
             )
 
+    @classmethod
+    def train_one_epoch(cls, *args, **kwargs) -> bool:
+        """Train one epoch.
+
+        Raises:
+            UserError: No step of it had a finite loss and gradient.
+
+        """
+        all_steps_are_invalid = super().train_one_epoch(*args, **kwargs)
+        losses = [each.value for each in kwargs["reporter"].stats.get("loss", ())]
+        if all_steps_are_invalid and len(losses) >= kwargs["options"].accum_grad:
+            epoch = kwargs["reporter"].get_epoch()
+            finite = sum(map(math.isfinite, losses))
+            raise UserError(
+                f"the training diverged: in epoch {epoch}, {finite} of {len(losses)} "
+                "steps had a finite loss and none a finite gradient; look for NaN in "
+                "the recordings and durations, or train in a new folder with a lower "
+                "learning rate (--optim_conf lr=...)"
+            )
+        return all_steps_are_invalid
+
 
 def mend_last_epoch(folder: Path, best_model_criterion) -> None:
     """Write the files of the last epoch that an interruption prevented.
@@ -62,12 +102,15 @@ def mend_last_epoch(folder: Path, best_model_criterion) -> None:
         folder: experiment folder; without a checkpoint in it, nothing happens.
         best_model_criterion: (train or valid, name, min or max) triples.
 
+    Raises:
+        UserError: the checkpoint is broken or has values that are not finite.
+
     """
     for partial in folder.glob(".*.pth.*.partial"):  # of a killed writer
         partial.unlink(missing_ok=True)
-    if not (folder / "checkpoint.pth").exists():
+    if not (folder / CHECKPOINT).exists():
         return
-    states = torch.load(folder / "checkpoint.pth", map_location="cpu")
+    states = load_weights(folder / CHECKPOINT)
     reporter = Reporter()
     reporter.load_state_dict(states["reporter"])
     epoch = reporter.get_epoch()
@@ -105,6 +148,7 @@ class PruneTTSTask(TTSTask):
     """``TTSTask`` with the two phases of training."""
 
     trainer = PruneTrainer
+    _rate: Any = None  # Hz, of the model that was built from a file
 
     @classmethod
     def add_task_arguments(cls, parser: argparse.ArgumentParser) -> None:
@@ -163,31 +207,82 @@ class PruneTTSTask(TTSTask):
         """
         if args is None:
             args = cls.get_parser().parse_args(cmd)
-        if not args.print_config:
-            cls.check_required_command_args(args)
-            check_settings(args)
-            if _phase(args) == 2 and not (args.collect_stats or args.dry_run):
-                # this is one process per node
-                spawns = args.multiprocessing_distributed
-                rank = (get_node_rank if spawns else get_rank)(
-                    args.dist_rank, args.dist_launcher
-                )
-                prepare_phase2(
-                    args.phase1_dir,
-                    args.output_dir,
-                    args.tts,
-                    args.tts_conf,
-                    writes=rank in (None, 0),
-                )
-                args.resume = True  # training starts from the checkpoint prepared here
-        super().main(args=args)
+        if args.print_config:
+            super().main(args=args)
+            return
+        cls.check_required_command_args(args)
+        check_settings(args)
+        require_rate(args.train_data_path_and_name_and_type, _rate(args))
+        with _training_folder(args):
+            try:
+                super().main(args=args)
+            except (ProcessRaisedException, UserError) as error:
+                # a process per GPU, or one that loads data, sends a traceback as text
+                text = str(error).strip()
+                mark = f"{UserError.__name__}: "
+                if "Traceback (most recent call last)" not in text or mark not in text:
+                    raise
+                raise UserError(text.rpartition(mark)[2]) from error
+
+    @classmethod
+    def main_worker(cls, args) -> None:
+        """Train in one process.
+
+        Raises:
+            UserError: also for a full disk or another fault of the machine.
+
+        """
+        try:
+            super().main_worker(args)
+        except OSError as error:
+            raise UserError(explain(error)) from error
+
+    @classmethod
+    def build_preprocess_fn(cls, args, train):
+        """Build ESPnet's preparation of utterances, which also names unusable ones."""
+        return CheckedPreprocessor(super().build_preprocess_fn(args, train), args)
 
     @classmethod
     def build_model(cls, args):
         """Build the model and log the version of the plugin that made it."""
         if is_ours(args.tts):
             args.tts_conf.setdefault("plugin_version", espnet_prune.__version__)
-        return super().build_model(args)
+        model = super().build_model(args)
+        for weights in getattr(args, "init_param", None) or ():
+            require_initial_weights(model, weights, args.ignore_init_mismatch)
+        return model
+
+    @classmethod
+    def build_model_from_file(cls, config_file=None, model_file=None, device="cpu"):
+        """Build a trained model as ESPnet's commands do.
+
+        Raises:
+            UserError: its files are broken or do not fit together.
+
+        """
+        if config_file is None and model_file is not None:
+            config_file = Path(model_file).parent / "config.yaml"
+        if config_file is not None:
+            settings = load_yaml(config_file, "configuration of a training")
+            require_same_statistics(settings, Path(config_file).parent)
+            cls._rate = _rate(argparse.Namespace(**settings))
+        if model_file is not None:
+            load_weights(model_file)  # otherwise broken weights would speak
+        return super().build_model_from_file(config_file, model_file, device)
+
+    @classmethod
+    def build_streaming_iterator(cls, data_path_and_name_and_type, *args, **kwargs):
+        """Read the data of decoding as ESPnet does.
+
+        Raises:
+            UserError: references have another sampling rate than the model.
+
+        """
+        if kwargs.get("inference"):
+            require_rate(data_path_and_name_and_type, cls._rate)
+        return super().build_streaming_iterator(
+            data_path_and_name_and_type, *args, **kwargs
+        )
 
     @classmethod
     def build_vocoder_from_file(
@@ -198,6 +293,109 @@ class PruneTTSTask(TTSTask):
             vocoder_file = GRIFFIN_LIM
         features = describe_features(model.feats_extract)
         return open_vocoder(vocoder_file, features, device, vocoder_config_file)
+
+
+class CheckedPreprocessor:
+    """Prepares utterances as ESPnet does, and refuses those that cannot be used.
+
+    Args:
+        preprocess: ESPnet's preparation; None leaves utterances unchanged.
+        args: options of training.
+
+    """
+
+    def __init__(self, preprocess: Any, args: argparse.Namespace):
+        self.preprocess = preprocess
+        conf = args.feats_extract_conf or {}
+        self.hop = None  # frames of other features are not known here
+        if args.feats_extract == "fbank" and conf.get("center", True):
+            self.hop = conf.get("hop_length", 256)
+        self.reduction = args.tts_conf.get("reduction_factor", 1)
+        self.checks_durations = is_ours(args.tts)
+
+    def __getattr__(self, name: str) -> Any:  # the tokenizer, for synthesis
+        if name.startswith("__") or name == "preprocess":
+            raise AttributeError(name)
+        return getattr(self.preprocess, name)
+
+    def __call__(self, uid: str, data: dict[str, Any]) -> dict[str, Any]:
+        """Prepare an utterance.
+
+        Raises:
+            UserError: its recording is empty or has samples that are not finite, or
+                its durations do not fit text and recording.
+
+        """
+        if self.preprocess is not None:
+            data = self.preprocess(uid, data)
+        speech, durations = data.get("speech"), data.get("durations")
+        fault = None
+        if speech is not None and not len(speech):
+            fault = "its recording is empty: remove it from the data"
+        elif speech is not None and not np.isfinite(speech).all():
+            fault = "its recording has samples that are NaN or infinite: remove it"
+        elif durations is not None and self.checks_durations:
+            fault = self._fault_of_durations(durations, data.get("text"), speech)
+        if fault is not None:
+            raise UserError(f"utterance {uid} cannot be used, {fault}")
+        return data
+
+    def _fault_of_durations(self, durations, text, speech) -> str | None:
+        if text is not None and len(durations) != len(text) + 1:
+            return (
+                f"it has {len(durations)} durations for {len(text)} tokens: give one "
+                "for each token and one for <eos>"
+            )
+        if speech is None or self.hop is None:
+            return None
+        frames = len(speech) // self.hop + 1
+        total = int(durations.sum()) * self.reduction
+        if 0 <= frames - total < self.reduction:
+            return None
+        return (
+            f"its durations add up to {total} frames, but its recording has {frames}: "
+            "make them with the same fs, n_shift and audio as the features"
+        )
+
+
+@contextlib.contextmanager
+def _training_folder(args: argparse.Namespace) -> Iterator[None]:
+    """Check and lock the folder of a training, and prepare phase 2 there.
+
+    Of several processes of one training, the first one locks the folder and writes.
+    Collecting statistics, and a dry run, need no such folder.
+    """
+    if args.collect_stats or args.dry_run:
+        yield
+        return
+    phase2 = _phase(args) == 2
+    spawns = args.multiprocessing_distributed  # this is one process per node
+    rank = (get_node_rank if spawns else get_rank)(args.dist_rank, args.dist_launcher)
+    first = rank in (None, 0)
+    identity = identify(vars(args))
+    require_known_tokens(args.init_param, identity["tokens"], args.ignore_init_mismatch)
+
+    def check(writes: bool) -> dict[str, Any]:
+        """Check the training, and return its record."""
+        has_begun = (Path(args.output_dir) / CHECKPOINT).exists()
+        if phase2:
+            prepare_phase2(args.phase1_dir, args.output_dir, writes)
+            if not has_begun:
+                return require_same_training(args.phase1_dir, identity, True)
+        if has_begun and (phase2 or args.resume):
+            return require_same_training(args.output_dir, identity)
+        return identity
+
+    check(writes=False)  # before the folder is made
+    if phase2:
+        args.resume = True  # training starts from the checkpoint prepared here
+    if not first:
+        yield
+        return
+    with lock_folder(args.output_dir, "training"):
+        # again, because another process may have trained until now
+        write_identity(args.output_dir, check(writes=True))
+        yield
 
 
 def check_settings(args: argparse.Namespace) -> None:
@@ -283,6 +481,13 @@ def _require_statistics(args: argparse.Namespace) -> None:
                 f"them with --{name}_normalize_conf stats_file=FILE, or set "
                 f"{name}_normalize: none"
             )
+
+
+def _rate(args: argparse.Namespace) -> Any:
+    """Return the sampling rate of the features; None if they are precomputed."""
+    if not getattr(args, "feats_extract", None):
+        return None
+    return (args.feats_extract_conf or {}).get("fs")
 
 
 def _phase(args: argparse.Namespace) -> int:

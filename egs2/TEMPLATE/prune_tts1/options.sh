@@ -111,6 +111,32 @@ files_of() {  # names of the files in folder $1, without their endings
     find -L "$1" -name '*.*' -type f | sed 's|.*/||; s|\.[^.]*$||' | sort | xargs
 }
 
+# lock_folder FOLDER WHAT: refuse FOLDER if another process has locked it, and lock it
+# until unlock_folder or the end of this script and of its child processes. Python's
+# lock_folder in espnet_prune/files.py respects this lock.
+lock_folder() {
+    type flock > /dev/null 2>&1 || return 0
+    { mkdir -p "$1" && [ -w "$1" ]; } 2> /dev/null \
+        || fail "cannot write to the folder $1: choose another"
+    exec {lock}> "$1/.lock"
+    flock -n "${lock}" || fail "$1 is in use by" "$(python3 -c '
+import pathlib, sys
+from espnet_prune.files import read_owner
+print(read_owner(pathlib.Path(sys.argv[1])))' "$1"): wait for it to end, end it, or" \
+        "choose another folder"
+    locked=$1
+    python3 -c '
+import pathlib, sys
+from espnet_prune.files import write_owner
+write_owner(pathlib.Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))' "$1" "$2" "$$"
+}
+unlock_folder() {
+    [ -n "${locked:-}" ] || return 0
+    rm -f "${locked}/.lock.owner"
+    exec {lock}>&-
+    locked=
+}
+
 # end_with_children "$@": from here on, ending this script ends all its child processes.
 # bash alone would wait for a training to end first, or leave it running. So the script
 # starts itself again, and waits for that process.

@@ -207,6 +207,7 @@ show_progress() {
     tail -n 0 --pid=$$ -F "$1/train.log" 2> /dev/null \
         | sed -un -e 's/, \[valid\].*//' \
             -e 's/.* INFO: \([0-9]*\/[0-9]*epoch started.*\)/    \1/p' \
+            -e 's/.*espnet_prune: \(warning: .*\)/    \1/p' \
             -e 's/.* INFO: \([0-9]*epoch\) results: .*[ ,]loss=\([^,]*\),.*/    \1: training loss \2/p'
 }
 train() {  # train EXP OPTIONS...
@@ -221,6 +222,12 @@ train() {  # train EXP OPTIONS...
     return "${status}"
 }
 
+for number in 2 3 4 5 6; do
+    if runs "${number}"; then
+        lock_folder "${dumpdir}" "data stages"
+        break
+    fi
+done
 for number in 1 2 3 4; do
     ! runs "${number}" || run_tts "${number}"
 done
@@ -254,6 +261,8 @@ fi
 if runs 6; then
     run_tts 6 --teacher_dumpdir "${teacher_dumpdir}" --train_args "${train_args}"
 fi
+
+unlock_folder
 
 if runs 7 && ! "${skip_train}"; then
     if [ "${phase}" != 2 ]; then

@@ -55,6 +55,7 @@ is_one_of fs $(files_of conf/features)
 is_one_of durations given learned
 # shellcheck source=/dev/null
 . "conf/features/${fs}.conf"
+models=${expdir:-exp}  # all rates share data/
 : "${dumpdir:=dump/${fs}}" "${expdir:=exp/${fs}}"
 if [ -z "${vocoders}" ]; then
     vocoders=griffin_lim
@@ -79,7 +80,7 @@ exec ./prune_tts.sh \
     --nj "${nj}" \
     --inference_nj "${nj}" \
     --lang en \
-    --local_data_opts "--durations ${durations} --nj ${nj} ${local_data_opts}" \
+    --local_data_opts "--exp_dir ${models} --durations ${durations} --nj ${nj} ${local_data_opts}" \
     --fs "${fs}" \
     --n_fft "${n_fft}" \
     --win_length "${win_length}" \

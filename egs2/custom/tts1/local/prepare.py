@@ -30,13 +30,7 @@ from espnet_prune.data.checks import (
     has_speech,
     should_lower,
 )
-from espnet_prune.data.kaldi import (
-    Finding,
-    Row,
-    describe_rows,
-    read_columns,
-    write_folder,
-)
+from espnet_prune.data.kaldi import Finding, Row, describe_rows, write_folder
 from espnet_prune.data.testset import (
     SHORTEST_REFERENCE,
     by_speaker,
@@ -56,6 +50,7 @@ from espnet_prune.files import lock_folder
 from espnet_prune.processes import in_parallel
 from espnet_prune.speech import audio
 from espnet_prune.text.normalise import store_cleaner
+from espnet_prune.training.identity import require_fresh_models, write_identity
 
 # Fewer recordings are too few to train on.
 MIN_TRAINING = 10
@@ -314,27 +309,6 @@ def is_one_each(kept: Sequence[Checked]) -> bool:
     return 1 < len(kept) == len({one.speaker for one in kept})
 
 
-def require_fresh_models(data_dir: Path, exp_dir: Path, train: list[Row]) -> None:
-    """Refuse to change the training data of existing models."""
-    text = data_dir / "train" / "text"
-    models = sorted(exp_dir.glob("*/checkpoint.pth"))
-    if not models or not text.exists():
-        return
-    # the aligner left these out
-    unaligned = data_dir / "train" / "unaligned.tsv"
-    gone = set()
-    if unaligned.exists():
-        lines = unaligned.read_text(encoding="utf-8").split("\n")
-        gone = {line.partition("\t")[0] for line in lines}
-    new = {one["utterance"]: one["text"] for one in train}
-    new = {name: said for name, said in new.items() if name not in gone}
-    if read_columns(text) != new:
-        raise UserError(
-            f"{models[0].parent} was trained on other data than these: move {exp_dir} "
-            "and dump away, or use a copy of this recipe's folder"
-        )
-
-
 # ------------------------------------------------------------------------ the page
 
 
@@ -489,7 +463,9 @@ def write_sets(
     count = len(divided.unseen) if count is None else count
     groups = draw_seen(divided.train, count, seed)
     seen = [one for group in groups.values() for one in group]
-    require_fresh_models(data_dir, Path(args.exp_dir), recorded_rows(divided.train))
+    identity = require_fresh_models(
+        data_dir / "train", Path(args.exp_dir), recorded_rows(divided.train)
+    )
 
     strangers = [one for group in divided.unseen.values() for one in group]
     used = divided.train + divided.dev + strangers
@@ -530,6 +506,7 @@ def write_sets(
         write_folder(data_dir / name, rows)
         if rows:
             print(describe_rows(name, rows, notes[name]))
+    write_identity(data_dir / "train", identity)
     for remark in remarks:
         print(f"  note: {remark.utterance}: {remark.reason}: {remark.detail}")
 

@@ -47,6 +47,7 @@ from espnet_prune.processes import in_parallel
 from espnet_prune.speech.audio import AudioError, read_header
 from espnet_prune.text import arpabet
 from espnet_prune.text.normalise import TextError, decode, normalise
+from espnet_prune.training.identity import require_fresh_models, write_identity
 
 TRAIN_PARTS = ("train-clean-100", "train-clean-360")
 DEV_PART, TEST_PART = "dev-clean", "test-clean"
@@ -294,11 +295,16 @@ def write_sets(args: argparse.Namespace, used, suffix: str) -> None:
         "test_unseen": unseen_rows(references, targets),
         "test_seen": seen_rows(train, targets, args.seed),
     }
+    rows_of = {name: list(rows) for name, rows in sets.items()}
+    training_set = f"train-clean-460{suffix}"
+    identity = require_fresh_models(
+        args.data_dir / training_set, args.exp_dir, rows_of[training_set]
+    )
     print(f"Sets in {args.data_dir}")
-    for name, rows in sets.items():
-        rows = list(rows)
+    for name, rows in rows_of.items():
         write_folder(args.data_dir / name, rows)
         print(describe_rows(name, rows))
+    write_identity(args.data_dir / training_set, identity)
     (args.data_dir / "arpabet").mkdir(exist_ok=True)
     tokens = {"arpabet": " ".join(arpabet.TOKENS)}
     write_table(args.data_dir / "arpabet" / "text", tokens)
@@ -326,6 +332,7 @@ def get_parser() -> argparse.ArgumentParser:
     )
     add("--labels", type=Path, required=True, help="LibriTTSLabel")
     add("--data_dir", type=Path, default=Path("data"), help="folder to write to")
+    add("--exp_dir", type=Path, default=Path("exp"), help="folder of the models")
     add("--durations", default="given", choices=["given", "learned"], help="see run.sh")
     add("--num_texts", type=int, default=3, help="sentences per speaker")
     add("--seed", type=int, default=0, help="seed of references and sentences")

@@ -25,6 +25,7 @@ from espnet_prune.errors import UserError, run
 from espnet_prune.files import lock_folder
 from espnet_prune.speech.audio import read_header
 from espnet_prune.text.normalise import normalise, read_lines
+from espnet_prune.training.identity import require_fresh_models, write_identity
 
 HELD_OUT = "an152-mwhw-b"
 
@@ -91,11 +92,12 @@ def report(name: str, recordings: list[Recording], texts: int, note: str) -> Non
     )
 
 
-def prepare(an4_dir: Path, data_dir: Path) -> None:
+def prepare(an4_dir: Path, data_dir: Path, exp_dir: Path = Path("exp")) -> None:
     """Write the three folders and print a line about each.
 
     Raises:
-        UserError: The corpus is not as expected; in this case nothing is written.
+        UserError: The corpus is not as expected, or a model of other data exists; in
+            this case nothing is written.
     """
     print(f"AN4 in {an4_dir}:")
     known = read_recordings(an4_dir, "train", "an4_clstk")
@@ -110,8 +112,11 @@ def prepare(an4_dir: Path, data_dir: Path) -> None:
         for said in known + unseen
         if said.words != reference.words
     ]
+    rows = [say(one.speaker, one, one) for one in train]
     with lock_folder(data_dir, "data preparation"):
-        write_folder(data_dir / "train", [say(one.speaker, one, one) for one in train])
+        identity = require_fresh_models(data_dir / "train", exp_dir, rows)
+        write_folder(data_dir / "train", rows)
+        write_identity(data_dir / "train", identity)
         write_folder(data_dir / "dev", [say(one.speaker, one, one) for one in dev])
         write_folder(data_dir / "test", targets)
     report("train", train, len(train), "")

@@ -1,0 +1,630 @@
+"""What a training was made from, and the checks of all that continues or uses it.
+
+When a training begins, ``identity.json`` in its folder gets its features, tokens, text
+front end, model, data and optimiser. Files count by their content, because paths stay
+the same when stages run again. ESPnet rewrites config.yaml whenever a training is
+resumed; this record stays. A folder of training data has such a record of its data.
+
+Importing this module imports neither torch nor ESPnet.
+"""
+
+import functools
+import hashlib
+import inspect
+import json
+import logging
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from espnet_prune.errors import UserError
+from espnet_prune.experiment import CHECKPOINT, CONFIG, read_config
+from espnet_prune.files import write_text
+
+RECORD = "identity.json"
+# So many recordings, spread over a set, are compared sample by sample.
+COMPARED_RECORDING = 50
+EXTRACTORS = ("feats_extract", "pitch_extract", "energy_extract")
+NORMALIZERS = ("normalize", "pitch_normalize", "energy_normalize")
+# These settings of a model may change while it is trained.
+FREE = (
+    "inference_mask",
+    "sparsity_ratio",
+    "temperature",
+    "stop_gradient_from",
+    "compile_model",
+)
+FREE_ENDINGS = ("_rate", "_dropout", "_weight")
+
+# Weights of tokens, in all models of the plugin and in ESPnet's.
+EMBEDDING = "tts.encoder.embed"
+
+_Identity = dict[str, Any]
+_logger = logging.getLogger(__name__)
+
+
+# ------------------------------------------------------------------------ the record
+
+
+def identify(settings: Mapping[str, Any]) -> _Identity:
+    """Describe a training.
+
+    Args:
+        settings: Parsed options of training, or the content of config.yaml.
+
+    Returns:
+        ``features``, ``text``, ``model``, ``free`` (settings of the model that may
+        change) and ``optimiser``: values by the name of their option; ``tokens``, a
+        list; ``phase``; ``data``, see :func:`describe_data`.
+
+    Raises:
+        UserError: Statistics have values that are not finite.
+
+    """
+    model, free, phase = _split_model(settings)
+    return {
+        "features": _features(settings),
+        "tokens": read_tokens(settings.get("token_list")),
+        "text": {
+            "token_type": settings.get("token_type"),
+            "g2p": settings.get("g2p"),
+            "cleaner": settings.get("cleaner"),
+            "bpemodel": digest(settings.get("bpemodel")),
+        },
+        "model": model,
+        "free": free,
+        "phase": phase,
+        "optimiser": _optimiser(settings),
+        "data": _training_data(settings),
+    }
+
+
+def read_identity(folder: str | Path) -> _Identity | None:
+    """Return the record in a folder; None if there is none, as in older folders."""
+    try:
+        found = json.loads((Path(folder) / RECORD).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def write_identity(folder: str | Path, identity: _Identity) -> None:
+    """Write the record into a folder, which is made."""
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    content = json.dumps(identity, ensure_ascii=False, indent=1)
+    write_text(Path(folder) / RECORD, content + "\n")
+
+
+def _known_identity(folder: Path) -> _Identity | None:
+    """Return the record of a training, or what its config.yaml says."""
+    found = read_identity(folder)
+    if found is None and (folder / CONFIG).is_file():
+        found = identify(read_config(folder))
+    return None if found is None else _as_json(found)
+
+
+def _as_json(identity: _Identity) -> _Identity:
+    return json.loads(json.dumps(identity))
+
+
+def digest(path: str | Path | None) -> str | None:
+    """Return the SHA-256 of a file; None if it is missing or not named."""
+    if not path or not os.path.isfile(path):
+        return None
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_tokens(tokens: str | Path | Sequence[str] | None) -> list[str] | None:
+    """Return a token list, which may be the name of its file; None if it is missing."""
+    if tokens is None or not isinstance(tokens, (str, Path)):
+        return None if tokens is None else list(tokens)
+    try:
+        lines = Path(tokens).read_text(encoding="utf-8").split("\n")
+    except OSError:
+        return None
+    # as ESPnet reads them: the first character may be a space
+    return [line[0] + line[1:].rstrip() for line in lines if line]
+
+
+def _features(settings: Mapping[str, Any]) -> dict[str, Any]:
+    from espnet2.tasks import tts
+
+    choices = {
+        "feats_extract": tts.feats_extractor_choices,
+        "pitch_extract": tts.pitch_extractor_choices,
+        "energy_extract": tts.energy_extractor_choices,
+        "normalize": tts.normalize_choices,
+        "pitch_normalize": tts.pitch_normalize_choices,
+        "energy_normalize": tts.energy_normalize_choices,
+    }
+    found: dict[str, Any] = {}
+    for name, choice in choices.items():
+        kind = settings.get(name)
+        found[name] = kind
+        if kind is None:
+            continue
+        conf = _with_defaults(choice.get_class(kind), settings.get(f"{name}_conf"))
+        conf.pop("reduction_factor", None)  # ESPnet repeats that of the model here
+        file = conf.pop("stats_file", None)
+        if file is not None:
+            require_finite_statistics(file)
+            found[f"the statistics of {name}"] = digest_statistics(file)
+        found.update({f"{name}_conf.{key}": value for key, value in conf.items()})
+    return found
+
+
+def _with_defaults(kind: Any, conf: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return settings of a class with its defaults, so that both can be compared."""
+    known = inspect.signature(kind).parameters.values()
+    defaults = {
+        each.name: each.default
+        for each in known
+        if isinstance(each.default, (bool, int, float, str, list, tuple, type(None)))
+    }
+    return {**defaults, **(conf or {})}
+
+
+def _split_model(
+    settings: Mapping[str, Any],
+) -> tuple[dict[str, Any], dict[str, Any], int]:
+    """Return what makes a model, which of its settings may change, and its phase."""
+    from espnet2.tasks.tts import tts_choices
+
+    from espnet_prune.config import PruningConf
+    from espnet_prune.training.host import is_ours
+
+    name = settings["tts"]
+    conf = _with_defaults(tts_choices.get_class(name), settings.get("tts_conf"))
+    conf.pop("plugin_version", None)
+    for section in ("pruning_conf", "encoder_pruning_conf"):
+        if is_ours(name) and (section == "pruning_conf" or conf.get(section)):
+            inner = _with_defaults(PruningConf, conf.pop(section, None))
+            conf.update({f"{section}.{key}": value for key, value in inner.items()})
+    phase = conf.pop("pruning_conf.phase", 1)
+    conf.pop("encoder_pruning_conf.phase", None)
+    if conf.get("pruning") != "differentiable":
+        phase = 1
+    model: dict[str, Any] = {"tts": name}
+    free: dict[str, Any] = {}
+    for key, value in conf.items():
+        last = key.rpartition(".")[2]
+        may_change = last in FREE or last.endswith(FREE_ENDINGS)
+        (free if may_change else model)[f"tts_conf.{key}"] = value
+    return model, free, phase
+
+
+def _optimiser(settings: Mapping[str, Any]) -> dict[str, Any]:
+    from espnet2.tasks.abs_task import optim_classes, scheduler_classes
+
+    found: dict[str, Any] = {}
+    for name, classes in (("optim", optim_classes), ("scheduler", scheduler_classes)):
+        kind = settings.get(name)
+        found[name] = kind
+        conf = settings.get(f"{name}_conf") or {}
+        if kind in classes:
+            conf = _with_defaults(classes[kind], conf)
+        found.update({f"{name}_conf.{key}": value for key, value in conf.items()})
+    found["exclude_weight_decay"] = settings.get("exclude_weight_decay", False)
+    return found
+
+
+def _training_data(settings: Mapping[str, Any]) -> dict[str, Any]:
+    texts, recordings, others = {}, {}, hashlib.sha256()
+    for path, name, kind in settings.get("train_data_path_and_name_and_type") or ():
+        if name == "text":
+            texts = dict(_columns(path))
+        elif kind == "sound":
+            recordings = dict(_columns(path))
+        elif kind.startswith(("text", "csv")):
+            others.update(f"{name}\n".encode() + b"".join(_lines(path)))
+    for path in settings.get("train_shape_file") or ():
+        others.update(b"".join(_lines(path)))
+    found = describe_data(texts, recordings)
+    return {**found, "numbers": others.hexdigest()}
+
+
+def _lines(path: str | Path) -> Iterator[bytes]:
+    """Yield lines of a file, or of the parts that ESPnet splits a file into."""
+    path = Path(path)
+    parts = sorted(path.glob("split.*")) if path.is_dir() else [path]
+    for part in parts:
+        if part.is_file():
+            with part.open("rb") as file:
+                yield from file
+
+
+def _columns(path: str | Path) -> Iterator[tuple[str, str]]:
+    for line in _lines(path):
+        words = line.decode("utf-8", "replace").split(maxsplit=1)
+        if words:
+            yield words[0], words[1].strip() if len(words) == 2 else ""
+
+
+def describe_data(
+    texts: Mapping[str, str], recordings: Mapping[str, str | Path], sizes: bool = False
+) -> dict[str, Any]:
+    """Describe a set by its content, in a second or two.
+
+    Args:
+        texts: Text by utterance.
+        recordings: File by utterance. Some of them are compared by their samples.
+        sizes: Compare also the sizes of all files. Files that are made again may have
+            another size and the same samples.
+
+    """
+    said = hashlib.sha256()
+    for name in sorted(texts):
+        said.update(f"{name} {texts[name]}\n".encode("utf-8", "surrogateescape"))
+    heard = hashlib.sha256()
+    names = sorted(recordings)
+    step = max(1, len(names) // COMPARED_RECORDING)
+    for number, name in enumerate(names):
+        heard.update(f"{name}\n".encode("utf-8", "surrogateescape"))
+        if sizes and os.path.isfile(recordings[name]):
+            heard.update(str(os.path.getsize(recordings[name])).encode())
+        if number % step == 0:
+            heard.update(_samples(recordings[name]))
+    return {
+        "utterances": len(texts),
+        "texts": said.hexdigest(),
+        "recordings": heard.hexdigest(),
+    }
+
+
+def _samples(path: str | Path) -> bytes:
+    """Return the samples of a recording; none of a command or a broken file."""
+    import soundfile
+
+    if not os.path.isfile(path):
+        return b""
+    try:
+        samples, _ = soundfile.read(path, dtype="float32")
+    except (soundfile.LibsndfileError, TypeError):
+        return b""
+    return samples.tobytes()
+
+
+def digest_statistics(path: str | Path) -> str | None:
+    """Return a hash of the numbers in an .npz file, which also has times inside."""
+    import numpy as np
+
+    if not os.path.isfile(path):
+        return None
+    try:
+        with np.load(path) as numbers:
+            found = hashlib.sha256()
+            for name in sorted(numbers):
+                found.update(name.encode() + np.asarray(numbers[name]).tobytes())
+    except Exception:  # ESPnet's older format, or a broken file: numpy raises any kind
+        return digest(path)
+    return found.hexdigest()
+
+
+def require_finite_statistics(path: str | Path) -> None:
+    """Refuse statistics of features that are NaN or infinite.
+
+    Raises:
+        UserError: The file has such numbers.
+
+    """
+    import numpy as np
+
+    if not os.path.isfile(path):
+        return
+    try:
+        with np.load(path) as numbers:
+            bad = [name for name in numbers if not np.isfinite(numbers[name]).all()]
+    except Exception:  # see digest_statistics
+        return
+    if bad:
+        raise UserError(
+            f"the statistics {path} have {bad[0]} that is NaN or infinite, so some "
+            "recording has such samples: remove it, and run stages 2 to 6 again"
+        )
+
+
+# ------------------------------------------------------------------------ the checks
+
+
+def require_same_training(
+    folder: str | Path, now: _Identity, new_folder: bool = False
+) -> _Identity:
+    """Refuse to continue a training with settings of another one.
+
+    Settings that may change, or that a checkpoint replaces, are warnings.
+
+    Args:
+        folder: Experiment folder of the training to continue.
+        now: Identity of the training that continues it.
+        new_folder: Whether it continues in a folder of its own, as phase 2 does.
+
+    Returns:
+        The record of the continued training, whose optimiser is that of the first one.
+
+    Raises:
+        UserError: It would be another training.
+
+    """
+    before = _known_identity(Path(folder))
+    if before is None:
+        return now
+    now = _as_json(now)
+    remedy = "give the settings of that training, or train in a new folder (--tag)"
+    if new_folder:
+        remedy = "train both phases with the same configuration"
+    if not new_folder and before.get("phase", now["phase"]) != now["phase"]:
+        raise UserError(
+            f"{folder} contains a phase {before['phase']}, not a phase {now['phase']}: "
+            "choose another folder"
+        )
+    require_same_tokens(before.get("tokens"), now["tokens"], f"{folder}", remedy)
+    for part in ("model", "features", "text"):
+        for name, old, new in _differences(before.get(part), now[part]):
+            if name.startswith("the statistics"):
+                raise UserError(
+                    f"{name} have other values than when {folder} was trained: run "
+                    "stages 2 to 6 with the data and features of that training, or "
+                    "train in a new folder (--tag)"
+                )
+            raise UserError(
+                f"{folder} was trained with {name} {_short(old)}, not with {name} "
+                f"{_short(new)}: {remedy}"
+            )
+    for name, _, _ in _differences(before.get("data"), now["data"]):
+        what = "durations or lengths" if name == "numbers" else name
+        raise UserError(
+            f"{folder} was trained on other data, its {what} differ from those given "
+            "now: give the data of that training, or train in a new folder (--tag)"
+        )
+    for name, old, new in _differences(before.get("optimiser"), now["optimiser"]):
+        if "_conf." not in name:
+            raise UserError(
+                f"{folder} was trained with {name} {_short(old)}, whose state cannot "
+                f"be continued with {_short(new)}: {remedy}"
+            )
+    for name, old, new in _differences(before.get("optimiser"), now["optimiser"]):
+        _warn(
+            f"{name} {_short(new)} is ignored: the training in {folder} continues with "
+            f"{_short(old)}; to change it, train in a new folder with --init_param"
+        )
+    for name, old, new in _differences(before.get("free"), now["free"]):
+        if not new_folder:
+            _warn(
+                f"{name} is {_short(new)} from now on; the training in {folder} began "
+                f"with {_short(old)}"
+            )
+    kept = ("optimiser",) if new_folder else ("optimiser", "free")
+    return {**now, **{name: before[name] for name in kept if name in before}}
+
+
+def require_same_tokens(
+    before: Sequence[str] | None,
+    now: Sequence[str] | None,
+    source: str,
+    remedy: str,
+) -> None:
+    """Refuse weights whose token embeddings would mean other tokens.
+
+    Args:
+        before: Tokens of the weights.
+        now: Tokens of this training.
+        source: Where the weights come from.
+        remedy: What to do.
+
+    Raises:
+        UserError: The message names the first token that differs.
+
+    """
+    if before is None or now is None or list(before) == list(now):
+        return
+    pairs = zip(before, now, strict=False)
+    same = next((n for n, (a, b) in enumerate(pairs) if a != b), None)
+    if same is None:
+        same = min(len(before), len(now))
+    old, new = (
+        repr(tokens[same]) if same < len(tokens) else "nothing"
+        for tokens in (before, now)
+    )
+    raise UserError(
+        f"{source} was trained with other tokens: token {same} is {old} of "
+        f"{len(before)} tokens there, and {new} of {len(now)} here: {remedy}"
+    )
+
+
+def require_known_tokens(
+    init_params: Iterable[str], now: Sequence[str] | None, ignores_mismatch: bool
+) -> None:
+    """Refuse initial weights of a model with other tokens.
+
+    Args:
+        init_params: As of ESPnet's ``--init_param``: FILE:FROM:TO:EXCLUDED.
+        now: Tokens of this training.
+        ignores_mismatch: Whether weights of other shapes are left out.
+
+    Raises:
+        UserError: The message names the first token that differs.
+
+    """
+    for init_param in init_params:
+        path, prefix, _, excluded = _split_init_param(init_param)
+        folder = Path(path).parent
+        record = read_identity(folder)
+        tokens = (record or {}).get("tokens")
+        if record is None and (folder / CONFIG).is_file():
+            tokens = read_tokens(read_config(folder).get("token_list"))
+        other_number = (
+            tokens is not None and now is not None and len(tokens) != len(now)
+        )
+        embeds = not prefix or EMBEDDING.startswith(prefix) or prefix in EMBEDDING
+        left_out = any(EMBEDDING.startswith(name) for name in excluded if name)
+        if embeds and not left_out and not (ignores_mismatch and other_number):
+            require_same_tokens(
+                tokens,
+                now,
+                f"--init_param {path}",
+                "use the token list of that training, or learn the embeddings of "
+                f"tokens anew with --init_param {path}:::{EMBEDDING}",
+            )
+
+
+def require_initial_weights(
+    model: Any, init_param: str, ignores_mismatch: bool
+) -> None:
+    """Refuse initial weights that are broken or do not fit a model.
+
+    Args:
+        model: Model to train.
+        init_param, ignores_mismatch: See :func:`require_known_tokens`.
+
+    Raises:
+        UserError: The message names the file and the first such weight.
+
+    """
+    from espnet_prune.loading import load_weights
+
+    path, prefix, target, excluded = _split_init_param(init_param)
+    weights = load_weights(path)
+    wanted = model.state_dict()
+    if ignores_mismatch:
+        return
+    for name, value in weights.items():
+        if any(name.startswith(each) for each in excluded if each):
+            continue
+        if prefix and not name.startswith(prefix):
+            continue
+        inner = name[len(prefix) + 1 :] if prefix else name
+        own = f"{target}.{inner}" if target else inner
+        shape = tuple(getattr(value, "shape", ()))
+        if own not in wanted or tuple(wanted[own].shape) != shape:
+            found = tuple(wanted[own].shape) if own in wanted else "missing"
+            raise UserError(
+                f"--init_param {path} has {name} of the shape {shape}, which is "
+                f"{found} in this model: train with the settings of that model, or "
+                "add --ignore_init_mismatch true to leave such weights out"
+            )
+
+
+def _split_init_param(init_param: str) -> tuple[str, str, str, list[str]]:
+    path, prefix, target, excluded = [*init_param.split(":", 4), "", "", ""][:4]
+    return path, prefix, target, excluded.split(",")
+
+
+def require_same_statistics(settings: Mapping[str, Any], folder: str | Path) -> None:
+    """Refuse to decode with other statistics than those of training.
+
+    Args:
+        settings: Content of config.yaml.
+        folder: Its folder; without a record nothing is checked.
+
+    Raises:
+        UserError: A file of statistics has other content than in training.
+
+    """
+    before = (read_identity(folder) or {}).get("features", {})
+    for name in NORMALIZERS:
+        file = (settings.get(f"{name}_conf") or {}).get("stats_file")
+        known = before.get(f"the statistics of {name}")
+        if file and known and digest_statistics(file) not in (None, known):
+            raise UserError(
+                f"{file} has other statistics than when {folder} was trained: run "
+                "stages 2 to 6 again with the data and features of the training"
+            )
+
+
+def require_rate(data: Iterable[tuple[str, str, str]], rate: Any) -> None:
+    """Refuse recordings with another sampling rate than the features.
+
+    Args:
+        data: Path, name and type of the data, as in ESPnet's options.
+        rate: Sampling rate of the features in Hz; None if it is not known.
+
+    Raises:
+        UserError: The first recording of a set has another rate.
+
+    """
+    import soundfile
+
+    for path, name, kind in data:
+        if name != "speech" or kind != "sound" or not isinstance(rate, int):
+            continue
+        file = next((file for _, file in _columns(path)), "")
+        if not os.path.isfile(file):
+            continue
+        try:
+            found = soundfile.info(file).samplerate
+        except (soundfile.LibsndfileError, TypeError):
+            continue
+        if found != rate:
+            raise UserError(
+                f"the recordings in {path} have {found} Hz, but the features are for "
+                f"{rate} Hz: run stage 2 with --fs {rate}, or train with --fs {found}"
+            )
+
+
+def require_fresh_models(
+    folder: Path, exp_dir: Path, rows: Sequence[Mapping[str, str]]
+) -> _Identity:
+    """Refuse to replace the training data of existing models by others.
+
+    Args:
+        folder: Training set; it may not exist yet.
+        exp_dir: Folder of the models.
+        rows: The new set, as ``data.kaldi.write_folder`` takes it.
+
+    Returns:
+        The record to write into the folder once the set is written.
+
+    Raises:
+        UserError: A model would continue training with other data.
+
+    """
+    texts = {row["utterance"]: row["text"] for row in rows}
+    wavs = {row["utterance"]: row["wav.scp"] for row in rows}
+    data = describe_data(texts, wavs, sizes=True)
+    models = sorted(
+        file for depth in ("*", "*/*") for file in exp_dir.glob(f"{depth}/{CHECKPOINT}")
+    )
+    record = read_identity(folder)
+    differ = [name for name, _, _ in _differences((record or {}).get("data"), data)]
+    if record is None and (folder / "text").is_file():
+        differ = [] if _had_texts(folder, texts) else ["texts"]
+    if models and differ:
+        raise UserError(
+            f"{models[0].parent} was trained on other data than these (other "
+            f"{' and '.join(differ)}): move {exp_dir} and dump away, or use a copy of "
+            "this recipe's folder"
+        )
+    return {"data": data}
+
+
+def _had_texts(folder: Path, texts: Mapping[str, str]) -> bool:
+    """Return whether a set without a record has these texts, if they can be aligned."""
+    unaligned = folder / "unaligned.tsv"
+    lines = unaligned.read_bytes().split(b"\n") if unaligned.is_file() else []
+    gone = {line.partition(b"\t")[0].decode("utf-8", "replace") for line in lines}
+    wanted = {name: text for name, text in texts.items() if name not in gone}
+    return dict(_columns(folder / "text")) == wanted
+
+
+def _differences(
+    before: Mapping[str, Any] | None, now: Mapping[str, Any]
+) -> Iterator[tuple[str, Any, Any]]:
+    """Yield name, old and new value of what differs; unknown values do not."""
+    for name, old in (before or {}).items():
+        new = now.get(name)
+        hashed = name.startswith("the statistics") or name == "bpemodel"
+        if old != new and not (hashed and None in (old, new)):
+            yield name, old, new
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value) if not isinstance(value, str) else value
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+@functools.cache  # once, although several checks find the same
+def _warn(message: str) -> None:
+    # not logging.warning, which would set up logging before ESPnet does
+    _logger.warning("espnet_prune: warning: %s", message)
