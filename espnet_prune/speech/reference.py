@@ -58,7 +58,7 @@ def load_reference(
     min_seconds: float = MIN_SECONDS,
     max_seconds: float = MAX_SECONDS,
     trim: bool = False,
-) -> torch.Tensor:
+) -> "torch.Tensor":
     """Load, check and convert one reference recording.
 
     Args:
@@ -234,7 +234,7 @@ def _is_tensor(source: object) -> bool:
     return torch is not None and isinstance(source, torch.Tensor)
 
 
-def _as_float(name: str, source: np.ndarray | torch.Tensor) -> np.ndarray:
+def _as_float(name: str, source: "np.ndarray | torch.Tensor") -> np.ndarray:
     """Convert samples of any layout and type to float32 (T, channels)."""
     if not isinstance(source, np.ndarray):
         source = source.detach().cpu()
