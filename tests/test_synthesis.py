@@ -19,14 +19,10 @@ from tiny_experiment import FRAMES_A_TOKEN, pack_experiment, voice, write_recipe
 from espnet_prune.cli import say
 from espnet_prune.cli import voice as voice_command
 from espnet_prune.errors import UserError
-from espnet_prune.speech.synthesis import (
-    MAX_TOKENS,
-    PAUSE_SECONDS,
-    Text2Speech,
-    split_text,
-)
+from espnet_prune.speech.synthesis import PAUSE_SECONDS, Text2Speech
 from espnet_prune.speech.vocoder import describe_features, open_vocoder
 from espnet_prune.speech.voice import load_voice
+from espnet_prune.text.front_end import MAX_TOKENS, split_text
 
 ROOT = Path(__file__).resolve().parents[1]
 LOW = voice(pitch=110.0)

@@ -14,6 +14,7 @@ VERBS = {
     "bpe": "train a sentencepiece model and its token list",
     "voice": "save the voice of recordings in a file",
     "vocode": "send recordings through a mel and a vocoder",
+    "export": "write a model in the ONNX format, to speak without torch",
     "merge": "merge YAML files of settings into one",
     "plan": "check a training configuration and plan its phases",
     "benchmark": "measure what pruning costs in time",

@@ -8,13 +8,11 @@ are refused. Other problems give a warning.
 
 import logging
 import math
+import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import librosa
 import numpy as np
-import torch
-from omniio import kaldi
 
 from espnet_prune.data.kaldi import read_columns
 from espnet_prune.errors import UserError
@@ -31,7 +29,10 @@ from espnet_prune.speech.audio import (
     is_silent,
 )
 
-Source = str | Path | np.ndarray | torch.Tensor
+if TYPE_CHECKING:
+    import torch
+
+type Source = str | Path | np.ndarray | torch.Tensor
 
 # Half a second is about two syllables; it is 31 frames at 16 kHz and hop 256, where
 # the style encoder's two convolutions of width 5 see 9. VCTK-style references have
@@ -57,7 +58,7 @@ def load_reference(
     min_seconds: float = MIN_SECONDS,
     max_seconds: float = MAX_SECONDS,
     trim: bool = False,
-) -> torch.Tensor:
+) -> "torch.Tensor":
     """Load, check and convert one reference recording.
 
     Args:
@@ -79,6 +80,29 @@ def load_reference(
         UserError: The reference is missing, unreadable, empty, too short, silent,
             mostly clipped, or its samples are not audio.
     """
+    import torch
+
+    return torch.from_numpy(
+        read_reference(source, fs, reference_fs, min_seconds, max_seconds, trim)
+    )
+
+
+def read_reference(
+    source: Source,
+    fs: int,
+    reference_fs: int | None = None,
+    min_seconds: float = MIN_SECONDS,
+    max_seconds: float = MAX_SECONDS,
+    trim: bool = False,
+    resampler: str = "sinc",
+) -> np.ndarray:
+    """Do the same as ``load_reference`` with numpy.
+
+    Args:
+        source, fs, reference_fs, min_seconds, max_seconds, trim: As for
+            ``load_reference``.
+        resampler: As ``filter`` of ``audio.resample``; "soxr" does not need torch.
+    """
     name, samples, rate = _read(source, fs, _whole(reference_fs), max_seconds)
     if not np.isfinite(samples).all():
         bad = int((~np.isfinite(samples)).sum())
@@ -97,6 +121,8 @@ def load_reference(
     channels = samples.shape[1]
     samples = samples.mean(axis=1)
     if trim:
+        import librosa
+
         samples, _ = librosa.effects.trim(samples, top_db=PAUSE_DB)
         _check_length(f"{name} without silence", len(samples) / rate, min_seconds)
     _check_loudness(name, samples, rate, channels)
@@ -111,8 +137,8 @@ def load_reference(
             f"reference {name} was sampled at {rate} Hz and the model speaks at {fs} "
             "Hz: its upper band is empty, use a recording with a higher rate"
         )
-    speech = torch.from_numpy(audio.resample(samples, rate, fs))
-    return speech / max(1.0, float(speech.abs().max()))
+    speech = audio.resample(samples, rate, fs, resampler)
+    return speech / np.float32(max(1.0, np.abs(speech).max()))
 
 
 def read_speaker(
@@ -151,6 +177,8 @@ def read_speaker(
                 f"there is no {spembs or 'speaker embedding'}, which this model "
                 "needs: give the scp file of embeddings with --spembs"
             )
+        from omniio import kaldi
+
         embeddings = kaldi.load_scp(str(spembs))
         if name not in embeddings:
             raise UserError(f"{spembs} has no embedding of {name}: add it")
@@ -176,7 +204,7 @@ def _read(
         name = str(source)
         samples, header = audio.read(source, "reference", max_seconds)
         rate, total = header.rate, header.frames
-    elif isinstance(source, (np.ndarray, torch.Tensor)):
+    elif isinstance(source, np.ndarray) or _is_tensor(source):
         name = f"array of shape {tuple(source.shape)}"
         rate = fs if reference_fs is None else reference_fs
         samples = _as_float(name, source)
@@ -200,9 +228,15 @@ def _read(
     return name, samples, rate
 
 
-def _as_float(name: str, source: np.ndarray | torch.Tensor) -> np.ndarray:
+def _is_tensor(source: object) -> bool:
+    """Return whether this is a tensor; there is none if torch is not loaded."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(source, torch.Tensor)
+
+
+def _as_float(name: str, source: "np.ndarray | torch.Tensor") -> np.ndarray:
     """Convert samples of any layout and type to float32 (T, channels)."""
-    if isinstance(source, torch.Tensor):
+    if not isinstance(source, np.ndarray):
         source = source.detach().cpu()
         source = (source.float() if source.is_floating_point() else source).numpy()
     if source.ndim == 1:

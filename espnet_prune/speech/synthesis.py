@@ -8,11 +8,8 @@ packed archive or a tag.
 
 import functools
 import inspect
-import logging
 import math
 import os
-import re
-import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,15 +34,14 @@ from espnet_prune.speech.reference import Source, load_reference
 from espnet_prune.speech.vocoder import GRIFFIN_LIM, describe_features, open_vocoder
 from espnet_prune.speech.voice import SUFFIX, identify_model, load_voice, save_voice
 from espnet_prune.text.espeak import use_bundled_espeak
-from espnet_prune.text.normalise import find_doubts, fit_characters, normalise
+from espnet_prune.text.front_end import (
+    MAX_CHARACTERS,
+    UNKNOWN,
+    known_ids,
+    shortened,
+    tokenize,
+)
 
-# Texts up to this length are spoken in one piece: about 13 s of read English. ESPnet's
-# recipes train on utterances up to 20 s.
-MAX_CHARACTERS = 200
-# Few characters may become many tokens: "1e9" is spoken as two words. A part with more
-# tokens is split again, because attention needs memory proportional to the square of
-# its length.
-MAX_TOKENS = 2 * MAX_CHARACTERS
 # Silence between the parts of a longer text.
 PAUSE_SECONDS = 0.2
 
@@ -253,76 +249,14 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
         """
         if max_characters is not None:
             _require_whole("max_characters", max_characters)
-        text = normalise(text)
         if self.preprocess_fn is None:
             raise UserError(
                 "this model was trained without a text preprocessor: give token ids "
                 "instead of text"
             )
-        if not text:
-            raise UserError("the text is empty: give a text to speak")
-        if self.train_args.token_type == "char":
-            text = fit_characters(text, self.preprocess_fn.token_id_converter.token2id)
-        parts: list[torch.Tensor] = []
-        unknown: dict[str, None] = {}
-        waiting = split_text(text, max_characters)
-        while waiting:
-            part = waiting.pop(0)
-            ids, new = self._to_ids(part)
-            if max_characters is not None and len(ids) > MAX_TOKENS and len(part) > 1:
-                waiting[:0] = split_text(part, len(part) // 2)
-                continue
-            unknown.update(new)
-            if (ids != self.preprocess_fn.token_id_converter.unk_id).any():
-                parts.append(torch.from_numpy(ids))
-        names = ", ".join(unknown)
-        if not parts:
-            reason = f"only tokens that the model does not know ({names})"
-            raise UserError(
-                f"the text '{_shortened(text)}' gives {reason if names else 'no token'}"
-                f": write it for a model of {self.train_args.token_type} tokens"
-            )
-        if unknown:
-            logging.warning(
-                f"the text '{_shortened(text)}' has tokens that the model does not "
-                f"know, which are spoken as <unk>: {names}"
-            )
-        if self.train_args.token_type == "phn":
-            cleaned = self.preprocess_fn.text_cleaner(text)
-            for doubt in find_doubts(cleaned, self.train_args.g2p):
-                logging.warning(
-                    f"the text '{_shortened(text)}': {doubt.reason}: {doubt.detail}"
-                )
-        return parts
-
-    def _to_ids(self, part: str) -> tuple[np.ndarray, dict[str, None]]:
-        """Return the ids of a part of a text (T_text,), and its unknown tokens."""
-        converter = self.preprocess_fn.token_id_converter
-        try:
-            ids = self.preprocess_fn("<text>", {"text": part})["text"]
-        except (ImportError, RuntimeError) as error:
-            # cleaners and phonemizers raise only when they get their first text
-            raise UserError(
-                f"the text front end of this model fails on '{_shortened(part)}': "
-                f"{first_line(error)}"
-            ) from error
-        if converter.unk_id not in ids:
-            return ids, {}
-        tokens = self.preprocess_fn.tokenizer.text2tokens(
-            self.preprocess_fn.text_cleaner(part)
-        )
-        known = converter.token2id
-        new = dict.fromkeys(t for t in tokens if t not in known)
-        # punctuation that the model does not know is removed
-        marks = {t for t in new if all(unicodedata.category(c)[0] in "PSZ" for c in t)}
-        said, before = [], ""
-        for number, token in zip(ids, tokens, strict=True):
-            # a mark between spaces leaves two, and training has seen one
-            if token not in marks and not token == before == "<space>":
-                said.append(number)
-                before = token
-        ids = np.array(said, dtype=ids.dtype)
-        return ids, {token: None for token in new if token not in marks}
+        front_end = _FrontEnd(self.preprocess_fn, self.train_args)
+        parts = tokenize(text, front_end, max_characters)
+        return [torch.from_numpy(ids) for ids in parts]
 
     @torch.no_grad()
     def style_vector(
@@ -897,6 +831,32 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
         return joined
 
 
+class _FrontEnd:
+    """ESPnet's text front end, as ``text.front_end.tokenize`` uses it."""
+
+    def __init__(self, preprocess_fn: Any, train_args: Any):
+        self.preprocess_fn = preprocess_fn
+        self.token_type, self.g2p = train_args.token_type, train_args.g2p
+        self.known = preprocess_fn.token_id_converter.token2id
+
+    def clean(self, text: str) -> str:
+        return self.preprocess_fn.text_cleaner(text)
+
+    def to_ids(self, part: str) -> tuple[np.ndarray, dict[str, None]]:
+        try:
+            ids = self.preprocess_fn("<text>", {"text": part})["text"]
+        except (ImportError, RuntimeError) as error:
+            # cleaners and phonemizers raise only when they get their first text
+            raise UserError(
+                f"the text front end of this model fails on '{shortened(part)}': "
+                f"{first_line(error)}"
+            ) from error
+        if self.known[UNKNOWN] not in ids:
+            return ids, {}
+        tokens = self.preprocess_fn.tokenizer.text2tokens(self.clean(part))
+        return known_ids(tokens, self.known)
+
+
 def require_batch_size(number: int) -> None:
     """Refuse a batch size that is not a whole number above 0."""
     _require_whole("batch_size", number)
@@ -948,68 +908,3 @@ def _require_alpha(alpha: Any) -> None:
         raise UserError(
             f"the factor for durations, alpha, is {alpha!r}: choose a number above 0"
         )
-
-
-def split_text(text: str, max_characters: int | None = MAX_CHARACTERS) -> list[str]:
-    """Split a text that is too long to be spoken in one piece.
-
-    Sentences stay together while they fit. A sentence that is too long is split at its
-    clauses, and clauses between words. A word that is too long, such as a whole text in
-    Chinese or Thai, is split anywhere between characters.
-
-    Args:
-        text: Any text.
-        max_characters: Longest part. None does not split the text.
-
-    Returns:
-        Parts in order; together they are the text except the spaces at the cuts.
-    """
-    text = text.strip()
-    if max_characters is None or len(text) <= max_characters:
-        return [text]
-    parts = [text]
-    for end in (
-        r"(?<=[.!?])\s+|(?<=[。！？])\s*",
-        r"(?<=[,;:])\s+|(?<=[，；：、])\s*",
-        r"\s+",
-    ):
-        pieces = []
-        for part in parts:
-            pieces.extend(_split_at(end, part, max_characters))
-        parts = pieces
-    return [piece for part in parts for piece in _cut(part, max_characters)]
-
-
-def _cut(part: str, length: int) -> Iterator[str]:
-    """Cut a text without spaces, but not between a character and its accents."""
-    while len(part) > length:
-        end = length
-        while end > 1 and unicodedata.category(part[end])[0] == "M":
-            end -= 1
-        end = length if end <= 1 else end
-        yield part[:end]
-        part = part[end:]
-    yield part
-
-
-def _split_at(end: str, part: str, max_characters: int) -> list[str]:
-    """Split at as few matches of ``end`` as possible, and leave those out."""
-    if len(part) <= max_characters:
-        return [part]
-    begins, ends = [0], []
-    for match in re.finditer(end, part):
-        ends.append(match.start())
-        begins.append(match.end())
-    spans: list[tuple[int, int]] = []
-    for begin, stop in zip(begins, [*ends, len(part)], strict=True):
-        if spans and stop - spans[-1][0] <= max_characters:
-            spans[-1] = (spans[-1][0], stop)
-        elif begin < stop:
-            spans.append((begin, stop))
-    return [part[begin:stop] for begin, stop in spans]
-
-
-def _shortened(text: str) -> str:
-    """Quote a text in an error message."""
-    text = " ".join(text.split())
-    return text if len(text) <= 40 else f"{text[:37]}..."

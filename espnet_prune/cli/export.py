@@ -1,0 +1,90 @@
+"""Write a model in the ONNX format, to speak without torch and ESPnet.
+
+espnet-prune export MODEL -o FOLDER
+espnet-prune export MODEL -o FOLDER --check
+"""
+
+import argparse
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from espnet_prune.speech.vocoder import WEIGHTS
+
+NONE = "none"
+HEADS = (
+    "",
+    "frames",
+    "largest difference",
+    "values above 1e-4",
+    "CPU s per s, torch",
+    "ONNX",
+)
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """Return the parser of this command."""
+    parser = argparse.ArgumentParser(
+        description="Write the style encoder, the acoustic model and the vocoder of a "
+        "model in the ONNX format. espnet_prune.speech.onnx_runtime speaks with it.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument(
+        "model",
+        nargs="?",
+        help="A model of the package, an experiment folder, a packed model or a tag "
+        "(default: the first model of the package)",
+    )
+    parser.add_argument(
+        "--model_file",
+        metavar="FILE",
+        help="Weights in the experiment folder (default: train.loss.ave.pth)",
+    )
+    parser.add_argument(
+        "--vocoder",
+        default="hifigan",
+        help=f"{', '.join(WEIGHTS)}, the folder or generator of a HiFi-GAN, or {NONE}: "
+        "only mels are generated",
+    )
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="Compare the result with torch: 20 texts at three speeds, and CPU time",
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        required=True,
+        metavar="FOLDER",
+        help="New folder to write",
+    )
+    return parser
+
+
+def main(cmd: Sequence[str] | None = None) -> None:
+    """Export, and compare if wanted."""
+    args = get_parser().parse_args(cmd)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+
+    # after the quick checks: it takes seconds to import
+    from tabulate import tabulate
+
+    from espnet_prune.speech import onnx_export
+    from espnet_prune.speech.synthesis import Text2Speech
+
+    onnx_export.require_packages()
+    onnx_export.require_new(args.output)
+    text2speech = Text2Speech.from_pretrained(
+        args.model,
+        model_file=args.model_file,
+        **({} if args.vocoder == NONE else {"vocoder": args.vocoder}),
+    )
+    if args.vocoder == NONE:
+        text2speech.vocoder = None
+    folder = onnx_export.export(text2speech, args.output)
+    size = sum(file.stat().st_size for file in folder.iterdir()) / 1e6
+    print(f"{folder}: {size:.1f} MB")
+    if args.check:
+        rows = onnx_export.check(text2speech, folder)
+        print(tabulate(rows, HEADS, disable_numparse=True))

@@ -1,0 +1,472 @@
+"""Write a model in the ONNX format: style encoder, acoustic model and vocoder.
+
+Features and their normalisation are part of the graphs, so that samples go in and mels
+come out as vocoders take them. ``onnx_runtime`` speaks with the result.
+
+Letters: T_text tokens without <eos>, T_feats mel frames, S width of the style vector.
+"""
+
+import contextlib
+import importlib.util
+import json
+import logging
+import shutil
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from espnet2.layers.global_mvn import GlobalMVN
+from espnet2.tts.feats_extract.log_mel_fbank import LogMelFbank
+
+from espnet_prune import __version__, data
+from espnet_prune.attention import synthesising
+from espnet_prune.data.testset import read_sentences
+from espnet_prune.errors import UserError
+from espnet_prune.model import MAX_FRAMES_A_TOKEN, StyleSpeech
+from espnet_prune.speech import onnx_runtime
+from espnet_prune.speech.generators import HiFiGAN, to_hifigan_mel
+from espnet_prune.speech.synthesis import Text2Speech
+from espnet_prune.speech.vocoder import describe_features
+from espnet_prune.text.front_end import FrontEnd
+from espnet_prune.variance import durations_from_log
+
+PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+INSTALL = 'pip install -e ".[onnx]"'
+OPSET = 20  # of onnxruntime 1.17 and later
+SPEEDS = (0.5, 1.0, 2.0)
+TOLERANCE = 1e-4  # in the mel
+SENTENCES = Path(data.__file__).parent / "sentences.txt"
+
+
+class StyleEncoderGraph(torch.nn.Module):
+    """Samples to style vector: ESPnet's features, normalisation, style encoder."""
+
+    window: torch.Tensor
+
+    def __init__(self, features: LogMelFbank, normalize: Any, tts: StyleSpeech):
+        super().__init__()
+        self.logmel, self.encoder = features.logmel, tts.style_encoder
+        self.normalize = _Normalisation(normalize)
+        stft = features.stft
+        self.n_fft, self.hop = stft.n_fft, stft.hop_length
+        make = torch.ones if stft.window is None else _window(stft.window)
+        window = make(stft.win_length)
+        before = (self.n_fft - stft.win_length) // 2
+        window = F.pad(window, (before, self.n_fft - stft.win_length - before))
+        self.register_buffer("window", window * self.n_fft ** (-0.5 * stft.normalized))
+
+    def forward(self, samples: torch.Tensor) -> torch.Tensor:
+        """Encode samples (T_wav,) to a style vector (S,)."""
+        around = (self.n_fft // 2, self.n_fft // 2)
+        samples = F.pad(samples[None, None], around, mode="reflect")[0]
+        spectrum = torch.stft(
+            samples,
+            self.n_fft,
+            self.hop,
+            window=self.window,
+            center=False,
+            return_complex=True,
+        )
+        power = torch.view_as_real(spectrum).square().sum(dim=-1).transpose(1, 2)
+        feats, _ = self.logmel(power.clamp(min=1e-10).sqrt())
+        feats = self.normalize(feats)
+        return self.encoder(feats, torch.ones_like(feats[..., :1]) > 0)[0]
+
+
+class AcousticGraph(torch.nn.Module):
+    """Tokens, style vector and speed to mel and durations.
+
+    It is ``StyleSpeech.batch_inference`` for one text. A text that would take more
+    memory than ``require_speakable`` allows gets one frame.
+    """
+
+    def __init__(self, tts: StyleSpeech, normalize: Any):
+        super().__init__()
+        self.tts, self.normalize = tts, _Normalisation(normalize)
+
+    def forward(
+        self, tokens: torch.Tensor, style_vector: torch.Tensor, speed: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Speak.
+
+        Args:
+            tokens: Ids without <eos> (T_text,).
+            style_vector: (S,).
+            speed: Scalar, 2 speaks twice as fast.
+
+        Returns:
+            Tensor: Denormalised mel (T_feats, n_mels).
+            Tensor: Frames of each token and <eos> (T_text + 1,), int64.
+
+        """
+        alpha: Any = 1 / speed
+        tts, style = self.tts, style_vector[None]
+        tokens = torch.cat([tokens, tokens.new_full((1,), tts.eos)])[None]
+        valid = torch.ones_like(tokens, dtype=torch.bool)[..., None]
+        encoded = tts.encoder(tokens, style, valid)
+        predicted = tts._predict_variances(encoded, valid)
+        durations = durations_from_log(predicted.log_duration, valid, alpha)
+        total = durations.sum()
+        wrong = (total < 1) | (total > MAX_FRAMES_A_TOKEN * tokens.size(1))
+        frames = torch.where(wrong, torch.ones_like(total), total).item()
+        torch._check(frames >= 2)  # else the exporter makes a graph for one frame
+        mel = tts._decode(
+            encoded, predicted.pitch, predicted.energy, durations, style, valid, frames
+        )
+        return self.normalize.inverse(mel[0]), durations[0]
+
+
+class VocoderGraph(torch.nn.Module):
+    """Denormalised mel (T_feats, n_mels) to samples (T_wav,) by HiFi-GAN."""
+
+    def __init__(self, vocoder: HiFiGAN):
+        super().__init__()
+        self.generator = vocoder.generator
+
+    def forward(self, mel: torch.Tensor) -> torch.Tensor:
+        """Generate samples within [-1, 1]."""
+        return self.generator(to_hifigan_mel(mel)[None]).flatten()
+
+
+class _Normalisation(torch.nn.Module):
+    """ESPnet's normalisation by global statistics, or none, in float32."""
+
+    def __init__(self, normalize: Any):
+        super().__init__()
+        mean, std = torch.zeros(1), torch.ones(1)
+        if normalize is not None:
+            mean = normalize.mean.float() if normalize.norm_means else mean
+            std = normalize.std.float() if normalize.norm_vars else std
+        self.register_buffer("mean", mean)
+        self.register_buffer("std", std)
+
+    def forward(self, feats):
+        return (feats - self.mean) / self.std
+
+    def inverse(self, feats):
+        return feats * self.std + self.mean
+
+
+def _window(name: str) -> Callable[..., torch.Tensor]:
+    return getattr(torch, f"{name}_window")
+
+
+def require_packages() -> None:
+    """Refuse to start without the packages that write and run ONNX.
+
+    Raises:
+        UserError: One is missing.
+
+    """
+    missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UserError(f"export needs {', '.join(missing)}: {INSTALL}")
+
+
+def export(text2speech: Text2Speech, folder: str | Path) -> Path:
+    """Write a model as a folder of ONNX graphs.
+
+    Args:
+        text2speech: The model; its vocoder is a HiFi-GAN, or None.
+        folder: A new folder, or an empty one.
+
+    Returns:
+        The folder, with ``style_encoder.onnx``, ``acoustic.onnx``, ``model.json``, and
+        as far as the model has them ``vocoder.onnx`` and ``voices.npz``.
+
+    Raises:
+        UserError: The folder has files, a package is missing, or the model is of a kind
+            that cannot be exported.
+
+    """
+    require_packages()
+    folder = Path(folder)
+    require_new(folder)
+    graphs = _graphs(text2speech)
+    settings = _describe(text2speech)
+    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        for name, graph in graphs.items():
+            _write(graph, partial / name)
+        if text2speech.voices:
+            styles: Any = {
+                n: text2speech.read_voice(n).numpy() for n in text2speech.voices
+            }
+            np.savez(partial / onnx_runtime.VOICES, **styles)
+        text = json.dumps(settings, ensure_ascii=False, indent=1)
+        (partial / onnx_runtime.SETTINGS).write_text(f"{text}\n", encoding="utf-8")
+        partial.chmod(0o755)
+        partial.replace(folder)
+    except OSError as error:
+        raise UserError(
+            f"the model cannot be written to {folder} ({error.strerror}): free disk "
+            "space, or name another folder"
+        ) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return folder
+
+
+def require_new(folder: Path) -> None:
+    """Refuse a folder that has files, or whose parent is missing."""
+    if not folder.absolute().parent.is_dir():
+        raise UserError(f"the folder {folder.parent} is missing: make it first")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder} exists and is not an empty folder: name another one")
+
+
+class _Graph(NamedTuple):
+    """A module to export: its examples, and which inputs have a dynamic length."""
+
+    module: torch.nn.Module
+    examples: dict[str, torch.Tensor]
+    dynamic: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+def _graphs(text2speech: Text2Speech) -> dict[str, _Graph]:
+    """Return the graphs of a model by the names of their files."""
+    tts, features = text2speech.tts, text2speech.feats_extract
+    normalize = text2speech.normalize
+    for part, wanted in (
+        (tts, StyleSpeech),
+        (features, LogMelFbank),
+        (normalize, GlobalMVN | None),
+        (text2speech.vocoder, HiFiGAN | None),
+    ):
+        if not isinstance(part, wanted):
+            raise UserError(
+                f"a {type(part).__name__} cannot be exported: only models with tts: "
+                "stylespeech, feats_extract: fbank, normalize: global_mvn and a "
+                "HiFi-GAN can"
+            )
+    seconds = torch.zeros(2 * features.fs)
+    style = text2speech.tts.encode_style(torch.zeros(1, 2, features.n_mels))[0]
+    graphs = {
+        onnx_runtime.STYLE_ENCODER: _Graph(
+            StyleEncoderGraph(features, normalize, tts),
+            {"samples": seconds},
+            ("samples",),
+            ("style_vector",),
+        ),
+        onnx_runtime.ACOUSTIC: _Graph(
+            AcousticGraph(tts, normalize),
+            {
+                "tokens": torch.full((9,), min(3, tts.idim - 1)),
+                "style_vector": style,
+                "speed": torch.tensor(1.0),
+            },
+            ("tokens",),
+            ("mel", "duration"),
+        ),
+    }
+    if isinstance(text2speech.vocoder, HiFiGAN):
+        graphs[onnx_runtime.VOCODER] = _Graph(
+            VocoderGraph(text2speech.vocoder),
+            {"mel": torch.zeros(9, features.n_mels)},
+            ("mel",),
+            ("wav",),
+        )
+    return graphs
+
+
+def _describe(text2speech: Text2Speech) -> dict[str, Any]:
+    preprocess = text2speech.preprocess_fn
+    tokenizer = None if preprocess is None else preprocess.tokenizer
+    vocoder = text2speech.vocoder
+    return {
+        "format": onnx_runtime.FORMAT,
+        "plugin_version": __version__,
+        "model": text2speech.model_id,
+        "style_dim": int(text2speech._style_shape[0]),
+        "text": FrontEnd.describe(text2speech.train_args, tokenizer),
+        "features": describe_features(text2speech.feats_extract),
+        "vocoder": None if vocoder is None else "hifigan",
+    }
+
+
+@torch.no_grad()
+def _write(graph: _Graph, path: Path) -> None:
+    dynamic = torch.export.Dim.DYNAMIC
+    shapes = [{0: dynamic} if n in graph.dynamic else {} for n in graph.examples]
+    # oneDNN chooses an algorithm by the length, which is not known here
+    with (
+        _quiet(),
+        torch.backends.mkldnn.flags(enabled=False),
+        torch.compiler.set_stance("force_eager"),
+        synthesising(graph.module),
+    ):
+        torch.onnx.export(
+            graph.module.eval(),
+            tuple(graph.examples.values()),
+            path,
+            input_names=list(graph.examples),
+            output_names=list(graph.outputs),
+            dynamic_shapes=tuple(shapes),
+            opset_version=OPSET,
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence warnings."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+# ------------------------------------------------------------------------- the check
+
+
+class Agreement(NamedTuple):
+    """How an exported part agrees with torch.
+
+    Attributes:
+        part: What was compared.
+        frames: Lengths of the mels.
+        difference: The largest one.
+        beyond: Share of the values that differ by more than ``TOLERANCE``.
+        seconds: CPU time of torch and of onnxruntime, per second of speech.
+
+    """
+
+    part: str
+    frames: list[int]
+    difference: float
+    beyond: float
+    seconds: tuple[float, float]
+
+
+def check(text2speech: Text2Speech, folder: str | Path) -> list[list[str]]:
+    """Compare an exported model with torch on 20 sentences.
+
+    Args:
+        text2speech: The model that was exported.
+        folder: What ``export`` wrote.
+
+    Returns:
+        Rows of a table: part, shortest and longest mel in frames, largest difference,
+        share of the values beyond ``TOLERANCE``, and CPU seconds of torch and of
+        onnxruntime for a second of speech.
+
+    """
+    speech = onnx_runtime.OnnxSpeech(folder, threads=torch.get_num_threads())
+    texts = read_sentences(SENTENCES)[:20]
+    return [
+        [
+            found.part,
+            f"{min(found.frames)} to {max(found.frames)}",
+            f"{found.difference:.1e}",
+            f"{100 * found.beyond:.3f} %",
+            *(f"{seconds:.4f}" for seconds in found.seconds),
+        ]
+        for found in compare(text2speech, speech, texts)
+    ]
+
+
+def compare(
+    text2speech: Text2Speech,
+    speech: onnx_runtime.OnnxSpeech,
+    texts: Sequence[str],
+    speeds: Sequence[float] = SPEEDS,
+) -> list[Agreement]:
+    """Compare an exported model with the model that it was made from.
+
+    Args:
+        text2speech: The model.
+        speech: The exported model.
+        texts: Each is spoken at each speed.
+        speeds: Larger is faster.
+
+    Returns:
+        One entry for each speed, and one for the vocoder.
+
+    Raises:
+        UserError: The exported model says other tokens or durations.
+
+    """
+    generator = torch.Generator().manual_seed(0)
+    style = torch.randn(text2speech._style_shape, generator=generator)
+    if speech.voices:
+        style = torch.from_numpy(next(iter(speech.voices.values())))
+    with _quiet():  # tokens that the model does not know
+        tokens = [part for text in texts for part in text2speech.tokenize(text)]
+        theirs = [part for text in texts for part in speech.tokenize(text)]
+    if not all(map(np.array_equal, tokens, theirs)) or len(tokens) != len(theirs):
+        raise UserError("the exported model makes other tokens: report this fault")
+    features = speech.settings["features"]
+    rate = features["fs"] / features["n_shift"]
+    found = []
+    mels: list[np.ndarray] = []
+    for speed in speeds:
+        wanted, torch_time = [], 0.0
+        said, onnx_time = [], 0.0
+        for ids in tokens:
+            start = time.process_time()
+            (output,) = text2speech.generate([ids], [style], speed)
+            torch_time += time.process_time() - start
+            mel = output.get("feat_gen_denorm", output["feat_gen"])
+            wanted.append((mel.numpy(), output["duration"].numpy()))
+            start = time.process_time()
+            inputs = {"tokens": ids.numpy(), "style_vector": style.numpy()}
+            inputs["speed"] = np.array(speed, np.float32)
+            said.append(speech.acoustic.run(None, inputs))
+            onnx_time += time.process_time() - start
+        pairs = zip(wanted, said, strict=True)
+        for number, ((_, durations), (_, exported)) in enumerate(pairs):
+            if not np.array_equal(durations, exported):
+                raise UserError(
+                    f"the exported model gives text {number + 1} other durations at "
+                    f"speed {speed:g}: report this fault"
+                )
+        mels = [mel for mel, _ in wanted]
+        found.append(
+            _agreement(
+                f"mel at speed {speed:g}",
+                mels,
+                [mel for mel, _ in said],
+                (torch_time, onnx_time),
+                rate,
+            )
+        )
+    if speech.vocoder is not None and text2speech.vocoder is not None:
+        mels = sorted(mels, key=len)[:5]
+        start = time.process_time()
+        waves = [text2speech.vocoder(torch.from_numpy(mel)).numpy() for mel in mels]
+        torch_time = time.process_time() - start
+        start = time.process_time()
+        exported = [speech.vocoder.run(None, {"mel": mel})[0] for mel in mels]
+        onnx_time = time.process_time() - start
+        hop = features["n_shift"]
+        times = torch_time, onnx_time
+        entry = _agreement("samples", waves, exported, times, rate * hop)
+        found.append(entry._replace(frames=[len(mel) for mel in mels]))
+    return found
+
+
+def _agreement(part, wanted, said, seconds, rate) -> Agreement:
+    differences = [np.abs(a - b) for a, b in zip(wanted, said, strict=True)]
+    frames = [len(each) for each in wanted]
+    values = np.concatenate([each.ravel() for each in differences])
+    spoken = sum(frames) / rate
+    return Agreement(
+        part,
+        frames,
+        float(values.max()),
+        float((values > TOLERANCE).mean()),
+        (seconds[0] / spoken, seconds[1] / spoken),
+    )

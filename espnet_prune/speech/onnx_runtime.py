@@ -1,0 +1,248 @@
+"""Speak with a model in the ONNX format, without torch and without ESPnet.
+
+``espnet-prune export`` writes such a model. It is run by onnxruntime, numpy and
+soundfile; phonemes need phonemizer and espeakng-loader, references with another
+sampling rate soxr.
+
+    speech = OnnxSpeech("exported")
+    said = speech("Hello there.", reference="me.wav")
+    soundfile.write("out.wav", said["wav"], speech.fs)
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from espnet_prune.errors import UserError, first_line
+from espnet_prune.speech.reference import Source, read_reference
+from espnet_prune.text.front_end import FrontEnd, tokenize
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+SETTINGS = "model.json"
+STYLE_ENCODER = "style_encoder.onnx"
+ACOUSTIC = "acoustic.onnx"
+VOCODER = "vocoder.onnx"
+VOICES = "voices.npz"
+FORMAT = 1  # of the folder
+# Silence between the parts of a longer text.
+PAUSE_SECONDS = 0.2
+INSTALL = "pip install onnxruntime"
+
+
+class OnnxSpeech:
+    """Text and a recording of a voice to speech.
+
+    Args:
+        folder: What ``espnet-prune export`` wrote.
+        threads: Number of threads; by default that of onnxruntime, all cores.
+
+    Attributes:
+        fs: Sampling rate of the speech in Hz.
+        voices: Style vector (style_dim,) of each voice of the model, by its name. If no
+            voice is given, the first one speaks.
+
+    Raises:
+        UserError: A file is missing or broken, another version of the plugin wrote it,
+            or onnxruntime is not installed.
+
+    """
+
+    def __init__(self, folder: str | Path, threads: int | None = None):
+        self.folder, self.threads = Path(folder), threads
+        self.settings = _read_settings(self.folder / SETTINGS)
+        self.fs: int = self.settings["features"]["fs"]
+        self.front_end = FrontEnd(self.settings["text"])
+        self.voices: dict[str, np.ndarray] = {}
+        if (self.folder / VOICES).exists():
+            with np.load(self.folder / VOICES) as voices:
+                self.voices = dict(voices)
+        self.acoustic = self._open(ACOUSTIC)
+        has_vocoder = self.settings["vocoder"] is not None
+        self.vocoder = self._open(VOCODER) if has_vocoder else None
+        # a saved voice needs no style encoder
+        self._style_encoder: onnxruntime.InferenceSession | None = None
+
+    def _open(self, name: str) -> "onnxruntime.InferenceSession":
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise UserError(f"this model needs a package: {INSTALL}") from error
+        options = onnxruntime.SessionOptions()
+        if self.threads is not None:
+            options.intra_op_num_threads = self.threads
+        options.log_severity_level = 3
+        try:
+            return onnxruntime.InferenceSession(
+                str(self.folder / name), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # onnxruntime raises its own kinds of error
+            raise UserError(
+                f"{self.folder / name} cannot be loaded ({first_line(error)}): export "
+                "the model again"
+            ) from error
+
+    def style_vector(
+        self,
+        reference: Source | Sequence[Source],
+        reference_fs: int | None = None,
+        trim: bool = False,
+    ) -> np.ndarray:
+        """Compute the style vector of a voice.
+
+        Args:
+            reference: A file, samples, or a list of those: the style vectors of several
+                recordings are averaged. See ``reference.load_reference``.
+            reference_fs: Sampling rate of samples in Hz, by default the model's.
+            trim: Remove silence at both ends; this needs librosa.
+
+        Returns:
+            float32 (style_dim,).
+
+        Raises:
+            UserError: A reference cannot be used.
+
+        """
+        if self._style_encoder is None:
+            self._style_encoder = self._open(STYLE_ENCODER)
+        sources = reference if isinstance(reference, (list, tuple)) else [reference]
+        if not sources:
+            raise UserError("the list of references is empty: give one or more")
+        styles = []
+        for source in sources:
+            samples = read_reference(
+                source,  # type: ignore[arg-type]
+                self.fs,
+                reference_fs,
+                trim=trim,
+                resampler="soxr",
+            )
+            styles += self._style_encoder.run(None, {"samples": samples})
+        return np.mean(styles, axis=0, dtype=np.float32)
+
+    def tokenize(self, text: str) -> list[np.ndarray]:
+        """Return the token ids of a text, one array for each part of a long one."""
+        return tokenize(text, self.front_end)
+
+    def __call__(
+        self,
+        text: str | np.ndarray,
+        reference: Source | Sequence[Source] | None = None,
+        style_vector: np.ndarray | None = None,
+        voice: str | None = None,
+        speed: float = 1.0,
+    ) -> dict[str, np.ndarray]:
+        """Speak one text in one voice.
+
+        Args:
+            text: A string of any length, or token ids without <eos> (T_text,).
+            reference: The voice, see ``style_vector``.
+            style_vector: The voice instead of a reference (style_dim,).
+            voice: The voice instead of a reference, a name from ``voices``.
+            speed: 2 speaks twice as fast.
+
+        Returns:
+            ``mel`` (T_feats, n_mels), denormalised; ``duration``, frames of each token
+            and <eos> (T_text + 1,); and ``wav`` (T_wav,) at ``fs`` unless the model was
+            exported without a vocoder. Parts of a long text are joined, with a pause in
+            ``wav`` only.
+
+        Raises:
+            UserError: Text, voice or speed cannot be used.
+
+        """
+        style = self._choose_style(reference, style_vector, voice)
+        ids = self.tokenize(text) if isinstance(text, str) else [self._check_ids(text)]
+        parts = [self._say(part, style, speed) for part in ids]
+        pause = np.zeros(round(PAUSE_SECONDS * self.fs), np.float32)
+        said = {}
+        for name in parts[0]:
+            pieces = [part[name] for part in parts]
+            if name == "wav":
+                pieces = [each for piece in pieces for each in (pause, piece)][1:]
+            said[name] = np.concatenate(pieces)
+        return said
+
+    def _choose_style(self, reference, style_vector, voice) -> np.ndarray:
+        given = [each is not None for each in (reference, style_vector, voice)]
+        if sum(given) > 1:
+            raise UserError("several voices were given: choose one")
+        if reference is not None:
+            style_vector = self.style_vector(reference)
+        elif style_vector is None:
+            if not self.voices:
+                raise UserError(
+                    "no voice was given: give reference, a recording of the voice, or "
+                    "a style_vector"
+                )
+            name = next(iter(self.voices)) if voice is None else voice
+            if name not in self.voices:
+                raise UserError(
+                    f"there is no voice {name}: choose one of {', '.join(self.voices)}"
+                )
+            style_vector = self.voices[name]
+        style = np.asarray(style_vector, np.float32)
+        wanted = (self.settings["style_dim"],)
+        if style.shape != wanted or not np.isfinite(style).all():
+            raise UserError(
+                f"a style vector of this model has finite values of the shape {wanted}"
+                f", found {style.shape}: compute it with style_vector() of this model"
+            )
+        return style
+
+    def _check_ids(self, ids: Any) -> np.ndarray:
+        ids, number = np.asarray(ids), len(self.front_end.known)
+        whole = ids.ndim == 1 and ids.size and np.issubdtype(ids.dtype, np.integer)
+        if not whole or ids.min() < 0 or ids.max() >= number:
+            raise UserError(
+                f"token ids should be whole numbers from 0 to {number - 1} of the "
+                "shape (T_text,): give a text, or what tokenize() returns"
+            )
+        return ids.astype(np.int64)
+
+    def _say(self, ids: np.ndarray, style: np.ndarray, speed: Any) -> dict:
+        if not isinstance(speed, (int, float)) or not 0 < speed < float("inf"):
+            raise UserError(
+                f"speed is {speed}: choose a number above 0 (1 is the speed of the "
+                "training data)"
+            )
+        inputs = {"tokens": ids, "style_vector": style}
+        inputs["speed"] = np.array(speed, np.float32)
+        mel, duration = self.acoustic.run(None, inputs)
+        frames = int(duration.sum())
+        if not np.isfinite(mel).all():
+            raise UserError(
+                "the model generates values that are not finite: use another "
+                "reference, or export an earlier checkpoint"
+            )
+        if frames != len(mel):
+            # the graph makes one frame of a text that would take all memory
+            raise UserError(
+                f"a text of {len(ids) + 1} tokens would take {frames} frames at speed "
+                f"{speed:g}: choose a speed nearer to 1, or train the model longer"
+            )
+        said = {"mel": mel, "duration": duration}
+        if self.vocoder is not None:
+            (said["wav"],) = self.vocoder.run(None, {"mel": mel})
+        return said
+
+
+def _read_settings(path: Path) -> dict[str, Any]:
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+        form = settings["format"]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise UserError(
+            f"{path} is not readable ({first_line(error)}): give a folder that "
+            "espnet-prune export wrote"
+        ) from error
+    if form != FORMAT:
+        raise UserError(
+            f"{path} has the format {form}, and this version of espnet_prune reads "
+            f"{FORMAT}: export the model again"
+        )
+    return settings
