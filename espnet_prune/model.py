@@ -403,6 +403,7 @@ class StyleSpeech(AbsTTS):
         pitch_lengths: torch.Tensor | None = None,
         energy: torch.Tensor | None = None,
         energy_lengths: torch.Tensor | None = None,
+        style_vector: torch.Tensor | None = None,
         **kwargs,
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor], torch.Tensor]:
         """Compute the losses of a batch; the reference is the target utterance.
@@ -419,6 +420,7 @@ class StyleSpeech(AbsTTS):
             pitch_lengths: (B,).
             energy: as pitch.
             energy_lengths: (B,).
+            style_vector: (B, S), instead of the style of the target utterance.
 
         Returns:
             Tensor: loss, a scalar.
@@ -435,7 +437,9 @@ class StyleSpeech(AbsTTS):
         token_valid = _valid(token_lengths, tokens.size(1))
         frame_valid = _valid(feats_lengths, feats.size(1))
 
-        style = self.style_encoder(feats, frame_valid)
+        style = style_vector
+        if style is None:
+            style = self.style_encoder(feats, frame_valid)
         encoded = self.encoder(tokens, style, token_valid)
         losses = {}
         if self.aligner is not None:

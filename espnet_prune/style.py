@@ -72,18 +72,25 @@ class MixStyleLayerNorm(StyleAdaptiveLayerNorm):
     def forward(self, x: torch.Tensor, style: torch.Tensor) -> torch.Tensor:
         """Normalise x (B, T, D), with the styles (B, S) mixed while training."""
         if self.training:
-            share = draw_shares(len(style), self.alpha, style)
-            order = torch.randperm(len(style), device=style.device)
-            style = mix_styles(style, order, share)
+            style = mix_styles(style, *draw_mix(style, self.alpha))
         return super().forward(x, style)
 
 
-def draw_shares(number: int, alpha: float, like: torch.Tensor) -> torch.Tensor:
-    """Draw shares (number, 1) from Beta(alpha, alpha), of the device and type given."""
+@torch.compiler.disable  # torch 2.11 fails to compile an index by randperm
+def draw_mix(style: torch.Tensor, alpha: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Draw how to mix a batch of styles (B, S).
+
+    Returns:
+        Which utterance each one is mixed with (B,), and the share of its own style,
+        from Beta(alpha, alpha) (B, 1).
+
+    """
+    number = len(style)
+    order = torch.randperm(number, device=style.device)
     # half precision has no generator of this distribution
-    parameter = torch.full((number, 1), alpha, device=like.device)
+    parameter = torch.full((number, 1), alpha, device=style.device)
     beta = torch.distributions.Beta(parameter, parameter, validate_args=False)
-    return beta.sample().to(like.dtype)
+    return order, beta.sample().to(style.dtype)
 
 
 def mix_styles(

@@ -14,7 +14,7 @@ from espnet_prune.style import (
     StyleAdaptiveLayerNorm,
     StyleConvBlock,
     StyleConvolution,
-    draw_shares,
+    draw_mix,
     mix_styles,
 )
 
@@ -123,7 +123,8 @@ def test_mix_style_norm_mixes_gains_and_biases_of_the_batch_in_training():
 
 def test_shares_are_drawn_from_a_beta_distribution():
     torch.manual_seed(0)
-    share = draw_shares(20_000, 0.2, torch.zeros(1, dtype=torch.float64))
+    order, share = draw_mix(torch.zeros(20_000, 3, dtype=torch.float64), 0.2)
+    assert sorted(order.tolist()) == list(range(20_000))
     assert share.shape == (20_000, 1) and share.dtype == torch.float64
     assert share.min() >= 0 and share.max() <= 1
     assert float(share.mean()) == pytest.approx(0.5, abs=0.01)
