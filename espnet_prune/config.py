@@ -264,6 +264,8 @@ def require_numbers(model: Callable[..., Any], settings: dict[str, Any]) -> None
             wanted = "a share from 0 to below 1"
         elif name.endswith("_weight") and not (number and 0 <= value < float("inf")):
             wanted = "a number from 0"
+        elif name.endswith("_alpha") and not (number and 0 < value < float("inf")):
+            wanted = "a number above 0"
         elif name == "ffn_kernel_sizes" and not (
             isinstance(value, (list, tuple))
             and [type(size) for size in value] == [int, int]

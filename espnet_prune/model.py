@@ -40,7 +40,12 @@ from espnet_prune.config import (
 from espnet_prune.discriminator import MelDiscriminator
 from espnet_prune.errors import UserError
 from espnet_prune.layers import Dropout, Mish, convolve, mish, same_conv
-from espnet_prune.style import ConvFeedForward, FFTBlock, MelStyleEncoder
+from espnet_prune.style import (
+    ConvFeedForward,
+    FFTBlock,
+    MelStyleEncoder,
+    StyleConvBlock,
+)
 from espnet_prune.variance import (
     VarianceEmbedding,
     VariancePredictor,
@@ -51,6 +56,7 @@ from espnet_prune.variance import (
 )
 
 PREDICTED = ("duration", "pitch", "energy")
+CONDITIONINGS = ("saln", "mix_style", "sc_cnn")
 MAX_FRAMES_A_TOKEN = 200  # on average over a text; two seconds per token is not speech
 UNUSABLE_DURATIONS = (
     "predicted durations are NaN or infinite: use another reference or style vector, "
@@ -65,7 +71,7 @@ class PhonemeEncoder(torch.nn.Module):
     Args:
         idim: number of tokens; token 0 is padding.
         size: D.
-        blocks: ``FFTBlock`` layers.
+        blocks: ``FFTBlock`` or ``StyleConvBlock`` layers.
         kernel_size: of the prenet's convolutions.
         dropout_rate: of the prenet.
 
@@ -163,6 +169,11 @@ class StyleSpeech(AbsTTS):
         attention_scale: "head_width" divides scores by sqrt(D / H), the usual
             definition; "model_width" by sqrt(D), as in the public StyleSpeech.
         encoder_dropout_rate, decoder_dropout_rate, attention_dropout_rate: dropout.
+        encoder_conditioning: how the voice conditions the phoneme encoder: "saln",
+            "mix_style" (SALN with styles mixed in training) or "sc_cnn" (convolutions
+            with predicted kernels, which replace SALN and the feed-forward layers).
+        mix_style_alpha: of the Beta distribution of "mix_style".
+        sc_cnn_channels, sc_cnn_kernel_size: C and K of "sc_cnn".
         style_units, style_dim, style_heads, style_kernel_size, style_dropout_rate: mel
             style encoder; style_dim is S.
         predictor_units, predictor_kernel_size, predictor_dropout_rate: duration, pitch
@@ -215,6 +226,10 @@ class StyleSpeech(AbsTTS):
         encoder_dropout_rate: float = 0.1,
         decoder_dropout_rate: float = 0.1,
         attention_dropout_rate: float = 0.1,
+        encoder_conditioning: str = "saln",
+        mix_style_alpha: float = 0.2,
+        sc_cnn_channels: int = 8,
+        sc_cnn_kernel_size: int = 7,
         style_units: int = 128,
         style_dim: int = 128,
         style_heads: int = 2,
@@ -248,6 +263,9 @@ class StyleSpeech(AbsTTS):
             )
         require_choice("tts_conf.durations", durations, ("given", "learned"))
         require_choice("tts_conf.attention_scale", attention_scale, ATTENTION_SCALES)
+        require_choice(
+            "tts_conf.encoder_conditioning", encoder_conditioning, CONDITIONINGS
+        )
         require_numbers(StyleSpeech, settings)
         for name in stop_gradient_from:
             require_choice("tts_conf.stop_gradient_from", name, PREDICTED)
@@ -263,6 +281,7 @@ class StyleSpeech(AbsTTS):
         for name, size in (
             ("ffn_kernel_sizes", ffn_kernel_sizes),
             ("encoder_prenet_kernel_size", [encoder_prenet_kernel_size]),
+            ("sc_cnn_kernel_size", [sc_cnn_kernel_size]),
             ("style_kernel_size", [style_kernel_size]),
             ("predictor_kernel_size", [predictor_kernel_size]),
             ("embedding_kernel_size", [embedding_kernel_size]),
@@ -287,24 +306,50 @@ class StyleSpeech(AbsTTS):
             "binarization": binarization_weight,
         }
 
-        def make_blocks(layers, units, dropout_rate, pruning, conf):
+        def make_attention(pruning, conf):
+            return PrunedMultiHeadedAttention(
+                aheads,
+                adim,
+                attention_dropout_rate,
+                pruning=pruning or "none",
+                pruning_conf=conf,
+                attention_scale=attention_scale,
+            )
+
+        def make_blocks(layers, units, dropout_rate, pruning, conf, alpha=None):
             return [
                 FFTBlock(
-                    PrunedMultiHeadedAttention(
-                        aheads,
-                        adim,
-                        attention_dropout_rate,
-                        pruning=pruning or "none",
-                        pruning_conf=conf,
-                        attention_scale=attention_scale,
-                    ),
+                    make_attention(pruning, conf),
                     ConvFeedForward(adim, units, ffn_kernel_sizes, dropout_rate),
                     adim,
                     style_dim,
                     dropout_rate,
+                    alpha,
                 )
                 for _ in range(layers)
             ]
+
+        def make_encoder_blocks():
+            if encoder_conditioning == "sc_cnn":
+                return [
+                    StyleConvBlock(
+                        make_attention(encoder_pruning, encoder_conf),
+                        adim,
+                        sc_cnn_channels,
+                        sc_cnn_kernel_size,
+                        style_dim,
+                        encoder_dropout_rate,
+                    )
+                    for _ in range(elayers)
+                ]
+            return make_blocks(
+                elayers,
+                eunits,
+                encoder_dropout_rate,
+                encoder_pruning,
+                encoder_conf,
+                mix_style_alpha if encoder_conditioning == "mix_style" else None,
+            )
 
         self.style_encoder = MelStyleEncoder(
             odim,
@@ -317,9 +362,7 @@ class StyleSpeech(AbsTTS):
         self.encoder = PhonemeEncoder(
             idim,
             adim,
-            make_blocks(
-                elayers, eunits, encoder_dropout_rate, encoder_pruning, encoder_conf
-            ),
+            make_encoder_blocks(),
             encoder_prenet_kernel_size,
             encoder_dropout_rate,
         )
@@ -374,6 +417,7 @@ class StyleSpeech(AbsTTS):
         pitch_lengths: torch.Tensor | None = None,
         energy: torch.Tensor | None = None,
         energy_lengths: torch.Tensor | None = None,
+        style_vector: torch.Tensor | None = None,
         **kwargs,
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor], torch.Tensor]:
         """Compute the losses of a batch; the reference is the target utterance.
@@ -390,6 +434,7 @@ class StyleSpeech(AbsTTS):
             pitch_lengths: (B,).
             energy: as pitch.
             energy_lengths: (B,).
+            style_vector: (B, S), instead of the style of the target utterance.
 
         Returns:
             Tensor: loss, a scalar.
@@ -406,7 +451,9 @@ class StyleSpeech(AbsTTS):
         token_valid = _valid(token_lengths, tokens.size(1))
         frame_valid = _valid(feats_lengths, feats.size(1))
 
-        style = self.style_encoder(feats, frame_valid)
+        style = style_vector
+        if style is None:
+            style = self.style_encoder(feats, frame_valid)
         encoded = self.encoder(tokens, style, token_valid)
         losses = {}
         if self.aligner is not None:

@@ -1,7 +1,9 @@
 """Layers that depend on the style vector.
 
-Min et al., "Meta-StyleSpeech", ICML 2021, Sec. 3.1. Letters: B utterances, T padded
-length (tokens or frames), D model width, S width of the style vector.
+Min et al., "Meta-StyleSpeech", ICML 2021, Sec. 3.1, and two other ways to condition the
+phoneme encoder on a voice: Mix-Style layer norm (GenerSpeech) and SC-CNN. Letters: B
+utterances, T padded length (tokens or frames), D model width, S width of the style
+vector, C channels and K taps of SC-CNN.
 
 Every layer zeroes padded positions before it mixes neighbours, so that an utterance has
 the same result in a batch as alone.
@@ -11,7 +13,7 @@ import torch
 from espnet2.legacy.nets.pytorch_backend.transformer.attention import (
     MultiHeadedAttention,
 )
-from torch.nn.functional import glu
+from torch.nn.functional import glu, normalize, pad
 
 from espnet_prune.layers import (
     Dropout,
@@ -46,6 +48,69 @@ class StyleAdaptiveLayerNorm(torch.nn.Module):
         """Normalise x (B, T, D) with gain and bias predicted from style (B, S)."""
         gain, bias = self.affine(style)[:, None].chunk(2, dim=-1)
         return torch.addcmul(bias, gain, self.norm(x))
+
+
+class MixStyleLayerNorm(StyleAdaptiveLayerNorm):
+    """SALN that mixes the styles of a batch in training (Mix-Style layer norm).
+
+    Huang et al., "GenerSpeech", NeurIPS 2022, Sec. 3.3: gain and bias are those of an
+    utterance with the share m and those of another utterance of the batch with 1 - m,
+    where m is drawn from Beta(alpha, alpha) for each utterance. The layer therefore
+    cannot rely on the style of the voice. Without training it is SALN.
+
+    Args:
+        size: D.
+        style_dim: S.
+        alpha: Of the Beta distribution; a small one makes shares near 0 and 1.
+
+    """
+
+    def __init__(self, size: int, style_dim: int, alpha: float):
+        super().__init__(size, style_dim)
+        self.alpha = alpha
+
+    def forward(self, x: torch.Tensor, style: torch.Tensor) -> torch.Tensor:
+        """Normalise x (B, T, D), with the styles (B, S) mixed while training."""
+        if self.training:
+            style = mix_styles(style, *draw_mix(style, self.alpha))
+        return super().forward(x, style)
+
+
+@torch.compiler.disable  # torch 2.11 fails to compile an index by randperm
+def draw_mix(style: torch.Tensor, alpha: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Draw how to mix a batch of styles (B, S).
+
+    Returns:
+        Which utterance each one is mixed with (B,), and the share of its own style,
+        from Beta(alpha, alpha) (B, 1).
+
+    """
+    number = len(style)
+    order = torch.randperm(number, device=style.device)
+    # half precision has no generator of this distribution
+    parameter = torch.full((number, 1), alpha, device=style.device)
+    beta = torch.distributions.Beta(parameter, parameter, validate_args=False)
+    return order, beta.sample().to(style.dtype)
+
+
+def mix_styles(
+    style: torch.Tensor, order: torch.Tensor, share: torch.Tensor
+) -> torch.Tensor:
+    """Mix each style with another one of the batch.
+
+    Gain and bias of SALN are affine in the style, so mixing styles is mixing gains and
+    biases.
+
+    Args:
+        style: (B, S).
+        order: Which utterance each one is mixed with (B,).
+        share: Of the utterance's own style (B, 1).
+
+    Returns:
+        (B, S).
+
+    """
+    return share * style + (1 - share) * style[order]
 
 
 class ConvFeedForward(torch.nn.Module):
@@ -85,6 +150,7 @@ class FFTBlock(torch.nn.Module):
         size: D.
         style_dim: S.
         dropout_rate: after the attention.
+        mix_style_alpha: None for SALN; otherwise ``MixStyleLayerNorm`` with this alpha.
 
     """
 
@@ -95,12 +161,19 @@ class FFTBlock(torch.nn.Module):
         size: int,
         style_dim: int,
         dropout_rate: float,
+        mix_style_alpha: float | None = None,
     ):
         super().__init__()
         self.attention = attention
         self.feed_forward = feed_forward
-        self.norm1 = StyleAdaptiveLayerNorm(size, style_dim)
-        self.norm2 = StyleAdaptiveLayerNorm(size, style_dim)
+
+        def make_norm():
+            if mix_style_alpha is None:
+                return StyleAdaptiveLayerNorm(size, style_dim)
+            return MixStyleLayerNorm(size, style_dim, mix_style_alpha)
+
+        self.norm1 = make_norm()
+        self.norm2 = make_norm()
         self.dropout = Dropout(dropout_rate)
 
     def forward(
@@ -122,6 +195,117 @@ class FFTBlock(torch.nn.Module):
         x = self.norm1(x, style) * valid
         x = x + self.feed_forward(x, valid)
         return self.norm2(x, style) * valid
+
+
+class StyleConvolution(torch.nn.Module):
+    """Convolution over time whose kernels are predicted from a style vector (SC-CNN).
+
+    Yoon et al., "SC-CNN", IEEE Signal Processing Letters 30, 2023: a depthwise and then
+    a pointwise convolution. One linear layer predicts the direction, gain and bias of
+    every kernel. Weight normalisation makes the norm of each kernel its gain. As in
+    SALN, gains start at 1 and biases at 0.
+
+    Args:
+        channels: C.
+        kernel_size: K, odd.
+        style_dim: S.
+
+    """
+
+    def __init__(self, channels: int, kernel_size: int, style_dim: int):
+        super().__init__()
+        self.shapes = {
+            "depthwise": (channels, kernel_size),
+            "pointwise": (channels, channels),
+            "depthwise_gain": (channels, 1),
+            "pointwise_gain": (channels, 1),
+            "depthwise_bias": (channels,),
+            "pointwise_bias": (channels,),
+        }
+        self.sizes = [torch.Size(shape).numel() for shape in self.shapes.values()]
+        self.predictor = torch.nn.Linear(style_dim, sum(self.sizes))
+        with torch.no_grad():
+            parts = self.predictor.bias.split(self.sizes)
+            for name, part in zip(self.shapes, parts, strict=True):
+                if name.endswith("_gain"):
+                    part.fill_(1.0)
+                elif name.endswith("_bias"):
+                    part.zero_()
+
+    def kernels(self, style: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Predict the kernels of styles (B, S).
+
+        Returns:
+            depthwise: (B, C, K). pointwise: (B, C, C), output by input. depthwise_bias
+            and pointwise_bias: (B, C).
+
+        """
+        parts = self.predictor(style).split(self.sizes, dim=-1)
+        found = {
+            name: part.unflatten(-1, shape)
+            for (name, shape), part in zip(self.shapes.items(), parts, strict=True)
+        }
+        for name in ("depthwise", "pointwise"):
+            found[name] = normalize(found[name], dim=-1) * found.pop(f"{name}_gain")
+        return found
+
+    def forward(self, x: torch.Tensor, style: torch.Tensor) -> torch.Tensor:
+        """Convolve x (B, T, C), zero at padding, with the kernels of style (B, S)."""
+        kernels = self.kernels(style)
+        around = kernels["depthwise"].size(-1) // 2
+        windows = pad(x, (0, 0, around, around)).unfold(1, 2 * around + 1, 1)
+        x = torch.einsum("btck,bck->btc", windows, kernels["depthwise"])
+        x = x + kernels["depthwise_bias"][:, None]
+        x = x @ kernels["pointwise"].transpose(1, 2)
+        return x + kernels["pointwise_bias"][:, None]
+
+
+class StyleConvBlock(torch.nn.Module):
+    """Feed-forward transformer block conditioned by SC-CNN in place of SALN.
+
+    The norms are plain layer norms. The feed-forward layer maps D to C channels,
+    convolves them with kernels predicted from the style, and maps them to D again, with
+    Mish and dropout between.
+
+    Args:
+        attention: as for ``FFTBlock``.
+        size: D.
+        channels: C.
+        kernel_size: K, odd.
+        style_dim: S.
+        dropout_rate: after the attention, and in the feed-forward layer.
+
+    """
+
+    def __init__(
+        self,
+        attention: MultiHeadedAttention,
+        size: int,
+        channels: int,
+        kernel_size: int,
+        style_dim: int,
+        dropout_rate: float,
+    ):
+        super().__init__()
+        self.attention = attention
+        self.inside = torch.nn.Linear(size, channels)
+        self.convolution = StyleConvolution(channels, kernel_size, style_dim)
+        self.outside = torch.nn.Linear(channels, size)
+        self.norm1 = torch.nn.LayerNorm(size)
+        self.norm2 = torch.nn.LayerNorm(size)
+        self.dropout = Dropout(dropout_rate)
+
+    def forward(
+        self, x: torch.Tensor, style: torch.Tensor, valid: torch.Tensor
+    ) -> torch.Tensor:
+        """Apply the block, see ``FFTBlock.forward``."""
+        x = x + self.dropout(self.attention(x, x, x, valid.transpose(1, 2)))
+        valid = valid.to(x.dtype)
+        x = self.norm1(x) * valid
+        inner = self.dropout(mish(self.inside(x))) * valid
+        inner = self.dropout(mish(self.convolution(inner, style)))
+        x = x + self.dropout(self.outside(inner))
+        return self.norm2(x) * valid
 
 
 class MelStyleEncoder(torch.nn.Module):

@@ -7,7 +7,11 @@ import pytest
 from scipy.stats import t
 
 from espnet_prune.evaluation import intervals
-from espnet_prune.evaluation.intervals import paired_difference, score_interval
+from espnet_prune.evaluation.intervals import (
+    crossed_interval,
+    paired_difference,
+    score_interval,
+)
 
 
 def some_system(speakers=8, seed=0, utterances=5):
@@ -156,3 +160,97 @@ def test_results_do_not_depend_on_chance_or_order():
     order = np.random.default_rng(0).permutation(len(names))
     again = score_interval(edits[order], characters[order], [names[n] for n in order])
     assert again == once
+
+
+# ---- several factors ----
+
+
+def mean_of(table):
+    """Return the mean of a table (trainings, speakers, texts) by its weights."""
+
+    def statistic(weights):
+        total = np.einsum(
+            "rk,rs,rt,kst->r",
+            *(weights[name] for name in ("training", "speaker", "text")),
+            table,
+            optimize=True,
+        )
+        size = np.ones(len(total))
+        for name in ("training", "speaker", "text"):
+            size = size * weights[name].sum(axis=1)
+        return total / size
+
+    return statistic
+
+
+def factors_of(table):
+    names = ("training", "speaker", "text")
+    return {name: [""] * n for name, n in zip(names, table.shape, strict=True)}
+
+
+def some_table(generator, spread=(0.3, 0.5, 0.4)):
+    """Add effects of 3 trainings, 12 speakers and 8 texts, of mean 0, and noise."""
+    shape = (3, 12, 8)
+    table = generator.normal(0, 0.5, shape)
+    for axis, (number, scale) in enumerate(zip(shape, spread, strict=True)):
+        effect = generator.normal(0, scale, number)
+        table = table + effect.reshape([-1 if n == axis else 1 for n in range(3)])
+    return table
+
+
+def test_one_factor_gives_the_interval_of_student():
+    values = np.random.default_rng(0).normal(3.0, 0.5, 9)
+    found = crossed_interval(
+        lambda w: (w["speaker"] * values).sum(1) / w["speaker"].sum(1),
+        {"speaker": [""] * 9},
+    )
+    error = values.std(ddof=1) / 3 * t.ppf(0.975, 8)
+    assert found.value == pytest.approx(values.mean())
+    assert found.upper - found.value == pytest.approx(error, rel=0.1)
+    assert found.shares == {"speaker": 1.0}
+
+
+def test_the_interval_covers_trainings_speakers_and_texts(monkeypatch):
+    monkeypatch.setattr(intervals, "CROSSED_RESAMPLES", 400)
+    generator = np.random.default_rng(0)
+    covered = too_short = 0
+    for _ in range(120):
+        table = some_table(generator)
+        factors = factors_of(table)
+        found = crossed_interval(mean_of(table), factors)
+        covered += found.lower <= 0 <= found.upper
+        # an interval over speakers alone, as of a single training, is too short
+        alone = {**factors, "training": ["a", "b", "c"], "text": list("abcdefgh")}
+        found = crossed_interval(mean_of(table), alone)
+        too_short += not found.lower <= 0 <= found.upper
+    assert 0.92 <= covered / 120 <= 1
+    assert too_short / 120 > 0.2
+
+
+def test_shares_name_the_factor_that_matters():
+    table = some_table(np.random.default_rng(1), spread=(2.0, 0.1, 0.1))
+    found = crossed_interval(mean_of(table), factors_of(table))
+    assert found.shares["training"] > 0.9
+    assert sum(found.shares.values()) == pytest.approx(1)
+
+
+def test_levels_are_drawn_within_their_stratum():
+    # two groups of constant values: their difference has no variance
+    values = np.array([1.0, 1.0, 1.0, 5.0, 5.0])
+    group = np.array([0, 0, 0, 1, 1])
+
+    def difference(weights):
+        drawn = weights["speaker"]
+        means = [
+            (drawn * values)[:, group == g].sum(1) / drawn[:, group == g].sum(1)
+            for g in (0, 1)
+        ]
+        return means[1] - means[0]
+
+    found = crossed_interval(difference, {"speaker": list("aaabb")})
+    assert found[:3] == (4.0, 4.0, 4.0)
+
+
+def test_single_levels_allow_no_statement():
+    found = crossed_interval(lambda w: w["speaker"][:, 0], {"speaker": ["a"]})
+    assert found == (1.0, None, None, {})

@@ -6,8 +6,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
+from espnet_prune import StyleSpeech
+from espnet_prune.cli.merge import merge as merge_settings
+from espnet_prune.cli.merge import read_settings
 from espnet_prune.cli.plan import plan
 
 ROOT = Path(__file__).parents[1]
@@ -108,8 +112,49 @@ SYSTEMS = {
 }
 
 
-def test_every_system_of_the_paper_has_a_file():
-    assert {path.stem for path in (LIBRITTS / "systems").iterdir()} == set(SYSTEMS)
+# what the rivals change in a model without pruning
+RIVALS = {
+    "mix_style": {"encoder_conditioning": "mix_style"},
+    "sc_cnn": {"encoder_conditioning": "sc_cnn"},
+    "less_capacity": {"elayers": 2, "dlayers": 2},
+    "more_dropout": {
+        f"{part}_dropout_rate": 0.2
+        for part in ("encoder", "decoder", "attention", "style")
+    },
+}
+
+
+def test_every_system_has_a_file():
+    found = {path.stem for path in (LIBRITTS / "systems").iterdir()}
+    assert found == {*SYSTEMS, *RIVALS}
+
+
+@pytest.mark.parametrize("preset", ["train", "train_small"])
+@pytest.mark.parametrize("rival", RIVALS)
+def test_rivals_are_dense_models_that_differ_in_one_thing(rival, preset):
+    base = read_settings(ROOT / "conf" / f"{preset}.yaml")
+    overlays = ROOT / "conf" / "systems"
+    systems = [read_settings(overlays / f"{name}.yaml") for name in (rival, "baseline")]
+    ours, dense = (merge_settings(base, system)["tts_conf"] for system in systems)
+    assert ours["pruning"] == "none"
+    changed = {name: ours[name] for name in ours if ours[name] != dense.get(name)}
+    assert changed == RIVALS[rival]
+    with torch.device("meta"):
+        sizes = [
+            sum(p.numel() for p in StyleSpeech(40, 80, **conf).parameters())
+            for conf in (ours, dense)
+        ]
+    assert (sizes[0] < sizes[1]) == (rival in ("less_capacity", "sc_cnn"))
+
+
+def test_a_rival_can_be_pruned(tmp_path):
+    overlays = ROOT / "conf" / "systems"
+    files = [overlays / "mix_style.yaml", overlays / "dp_r0.45.yaml"]
+    _, settings = merged(tmp_path, ROOT / "conf" / "train.yaml", *files)
+    conf = settings["tts_conf"]
+    assert conf["encoder_conditioning"] == "mix_style"
+    assert conf["pruning"] == "differentiable"
+    assert conf["pruning_conf"]["sparsity_ratio"] == 0.45
 
 
 @pytest.mark.parametrize("system", SYSTEMS)

@@ -327,6 +327,72 @@ def test_autocast_bfloat16(name):
         assert stats[key] == pytest.approx(value, abs=0.1, rel=0.1), key
 
 
+# ---- other ways to condition the encoder ----
+
+CONDITIONINGS = {
+    "mix_style": {"encoder_conditioning": "mix_style"},
+    "sc_cnn": {
+        "encoder_conditioning": "sc_cnn",
+        "sc_cnn_channels": 4,
+        "sc_cnn_kernel_size": 3,
+    },
+}
+
+
+@pytest.mark.parametrize("name", PRUNINGS)
+@pytest.mark.parametrize("conditioning", CONDITIONINGS)
+def test_conditioning_goes_with_every_pruning(conditioning, name):
+    model = tiny_stylespeech(**CONDITIONINGS[conditioning], **PRUNINGS[name]).train()
+    dense = tiny_stylespeech(**CONDITIONINGS[conditioning]).train()
+    model.watch.EVERY = 1
+    torch.manual_seed(0)
+    loss, stats, _ = model(**tiny_batch())
+    loss.backward()
+    assert torch.isfinite(loss)
+    for key, parameter in model.named_parameters():
+        assert (parameter.grad is not None) == parameter.requires_grad, key
+    assert ("kept_share_1" in stats) == (name != "none")
+    torch.manual_seed(0)
+    same = float(dense(**tiny_batch())[1]["mel_loss"]) == float(stats["mel_loss"])
+    assert same == (name == "none")
+
+
+@pytest.mark.parametrize("name", ["none", "phase2", "encoder"])
+@pytest.mark.parametrize("conditioning", CONDITIONINGS)
+def test_conditioned_synthesis_does_not_depend_on_the_batch(conditioning, name):
+    model = tiny_stylespeech(**CONDITIONINGS[conditioning], **PRUNINGS[name]).eval()
+    batch = tiny_batch()
+    texts = [batch["text"][b, :length] for b, length in enumerate(TEXT_LENGTHS)]
+    lengths = batch["feats_lengths"]
+    together = model.batch_inference(texts, batch["feats"], lengths)
+    for b, text in enumerate(texts):
+        alone = model.inference(text, batch["feats"][b, : lengths[b]])
+        torch.testing.assert_close(
+            together["feat_gen"][b], alone["feat_gen"], atol=1e-5, rtol=1e-5
+        )
+
+
+def test_mix_style_is_for_training_only():
+    # the same weights, and the same speech as SALN; other losses while training
+    mixed = tiny_stylespeech(encoder_conditioning="mix_style")
+    plain = tiny_stylespeech()
+    plain.load_state_dict(mixed.state_dict())
+    batch = tiny_batch()
+    losses = [float(model.eval()(**batch)[0]) for model in (mixed, plain)]
+    assert losses[0] == losses[1]
+    trained = [float(model.train()(**batch)[0]) for model in (mixed, plain)]
+    assert trained[0] != trained[1]
+
+
+def test_sc_cnn_lets_the_voice_change_the_encoder():
+    model = tiny_stylespeech(**CONDITIONINGS["sc_cnn"]).eval()
+    assert not any("encoder.blocks" in k and "affine" in k for k in model.state_dict())
+    tokens, valid = torch.tensor([[3, 4, 5]]), torch.ones(1, 3, 1, dtype=torch.bool)
+    styles = torch.randn(2, STYLE_DIM)
+    first, second = (model.encoder(tokens, style[None], valid) for style in styles)
+    assert not torch.allclose(first, second, atol=1e-3)
+
+
 # ---- synthesis ----
 
 
@@ -662,6 +728,13 @@ def test_vanilla_shares_its_mask_and_differentiable_does_not_by_default():
         ({"adim": 8, "aheads": 3}, "adim / aheads is 8 / 3"),
         ({"style_units": 7, "style_heads": 2}, "style_units / style_heads"),
         ({"ffn_kernel_sizes": (4, 1)}, "ffn_kernel_sizes.*odd"),
+        (
+            {"encoder_conditioning": "mixstyle"},
+            "encoder_conditioning.*did you mean mix_style",
+        ),
+        ({"mix_style_alpha": 0}, "mix_style_alpha is 0: choose a number above 0"),
+        ({"sc_cnn_kernel_size": 4}, "sc_cnn_kernel_size.*odd"),
+        ({"sc_cnn_channels": 0}, "sc_cnn_channels is 0"),
         ({"plugin_version": "999.0"}, "999.0.*update the plugin"),
     ],
 )

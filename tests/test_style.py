@@ -10,7 +10,12 @@ from espnet_prune.style import (
     ConvFeedForward,
     FFTBlock,
     MelStyleEncoder,
+    MixStyleLayerNorm,
     StyleAdaptiveLayerNorm,
+    StyleConvBlock,
+    StyleConvolution,
+    draw_mix,
+    mix_styles,
 )
 
 LENGTHS = (5, 9, 1)
@@ -24,16 +29,30 @@ def padded(size, max_length=9, seed=0):
     return x, valid[..., None]
 
 
-def fft_block(dropout_rate=0.0):
+def fft_block(mix_style_alpha=None):
     """One tiny block, dense attention, style width 3."""
     torch.manual_seed(0)
     return FFTBlock(
-        MultiHeadedAttention(2, 8, dropout_rate),
-        ConvFeedForward(8, 16, (3, 1), dropout_rate),
+        MultiHeadedAttention(2, 8, 0.0),
+        ConvFeedForward(8, 16, (3, 1), 0.0),
         8,
         3,
-        dropout_rate,
+        0.0,
+        mix_style_alpha,
     )
+
+
+def conv_block():
+    """Return the same with SC-CNN: 4 channels, kernels of 5 taps."""
+    torch.manual_seed(0)
+    return StyleConvBlock(MultiHeadedAttention(2, 8, 0.0), 8, 4, 5, 3, 0.0)
+
+
+BLOCKS = {
+    "saln": fft_block,
+    "mix_style": lambda: fft_block(0.2).eval(),
+    "sc_cnn": conv_block,
+}
 
 
 def test_saln_is_a_layer_norm_with_gain_and_bias_from_the_style():
@@ -60,6 +79,129 @@ def test_saln_is_neutral_at_the_start():
     torch.testing.assert_close(norm(x, torch.zeros(2, 3)), expected)
     assert torch.equal(norm.affine.bias[:6], torch.ones(6))
     assert torch.equal(norm.affine.bias[6:], torch.zeros(6))
+
+
+def mix_style_norm():
+    torch.manual_seed(0)
+    return MixStyleLayerNorm(6, 3, alpha=0.2).double()
+
+
+def test_mix_style_norm_is_saln_without_training():
+    norm = mix_style_norm().eval()
+    saln = StyleAdaptiveLayerNorm(6, 3).double()
+    saln.load_state_dict(norm.state_dict())
+    x, style = torch.randn(4, 5, 6).double(), torch.randn(4, 3).double()
+    assert torch.equal(norm(x, style), saln(x, style))
+
+
+def test_mix_style_norm_mixes_gains_and_biases_of_the_batch_in_training():
+    # by one share for each utterance, with those of another utterance of the batch
+    norm = mix_style_norm().train().requires_grad_(False)
+    x, style = torch.randn(4, 5, 6).double(), torch.randn(4, 3).double()
+    gains, biases = norm.affine(style).chunk(2, dim=-1)
+    torch.manual_seed(1)
+    out = norm(x, style)
+    plain = torch.nn.functional.layer_norm(x, (6,))
+    shares = []
+    for b in range(4):
+        found = None
+        for other in range(4):
+            own = gains[b] * plain[b] + biases[b]
+            foreign = gains[other] * plain[b] + biases[other]
+            step = own - foreign
+            share = 1.0
+            if other != b:
+                share = ((out[b] - foreign) * step).sum() / step.square().sum()
+            mixed = share * own + (1 - share) * foreign
+            if torch.allclose(out[b], mixed, atol=1e-9, rtol=0):
+                found = float(share)
+        assert found is not None and -1e-9 <= found <= 1 + 1e-9
+        shares.append(found)
+    assert min(shares) < 0.9  # and not only with itself
+    assert not torch.equal(norm(x, style), out)  # another draw
+
+
+def test_shares_are_drawn_from_a_beta_distribution():
+    torch.manual_seed(0)
+    order, share = draw_mix(torch.zeros(20_000, 3, dtype=torch.float64), 0.2)
+    assert sorted(order.tolist()) == list(range(20_000))
+    assert share.shape == (20_000, 1) and share.dtype == torch.float64
+    assert share.min() >= 0 and share.max() <= 1
+    assert float(share.mean()) == pytest.approx(0.5, abs=0.01)
+    assert float(share.var()) == pytest.approx(1 / (4 * (2 * 0.2 + 1)), abs=0.005)
+
+
+def test_mixing_styles_has_the_gradient_of_its_equation():
+    style = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
+    share = torch.tensor([[0.25], [0.9], [0.0]], dtype=torch.float64)
+    order = torch.tensor([1, 2, 2])
+    mixed = mix_styles(style, order, share)
+    torch.testing.assert_close(mixed[0], 0.25 * style[0] + 0.75 * style[1])
+    torch.testing.assert_close(mixed[2], style[2])
+    norm = mix_style_norm().eval()
+    x = torch.randn(3, 2, 6, dtype=torch.float64)
+    norm.affine = torch.nn.Linear(4, 12).double()
+    assert torch.autograd.gradcheck(
+        lambda value: norm(x, mix_styles(value, order, share)), style
+    )
+
+
+def style_convolution():
+    torch.manual_seed(0)
+    return StyleConvolution(channels=2, kernel_size=3, style_dim=4).double()
+
+
+def test_style_convolution_is_its_equation():
+    # depthwise, then pointwise; the norm of every kernel is its gain
+    layer = style_convolution().requires_grad_(False)
+    x, style = torch.randn(2, 5, 2).double(), torch.randn(2, 4).double()
+    out = layer(x, style)
+    for b in range(2):
+        raw = layer.predictor(style[b]).tolist()
+        deep = [raw[0:3], raw[3:6]]
+        points = [raw[6:8], raw[8:10]]
+        gains, point_gains = raw[10:12], raw[12:14]
+        biases, point_biases = raw[14:16], raw[16:18]
+        for t in range(5):
+            inner = []
+            for c in range(2):
+                norm = sum(weight**2 for weight in deep[c]) ** 0.5
+                total = biases[c]
+                for k in range(3):
+                    if 0 <= t + k - 1 < 5:
+                        weight = gains[c] * deep[c][k] / norm
+                        total += weight * float(x[b, t + k - 1, c])
+                inner.append(total)
+            for c in range(2):
+                norm = sum(weight**2 for weight in points[c]) ** 0.5
+                products = [w * v for w, v in zip(points[c], inner, strict=True)]
+                expected = point_gains[c] * sum(products) / norm + point_biases[c]
+                assert float(out[b, t, c]) == pytest.approx(expected, abs=1e-12)
+
+
+def test_kernels_start_with_norm_one_and_without_bias():
+    layer = style_convolution()
+    kernels = layer.kernels(torch.zeros(1, 4).double())
+    for name in ("depthwise", "pointwise"):
+        norms = kernels[name].norm(dim=-1)
+        torch.testing.assert_close(norms, torch.ones_like(norms))
+        assert not kernels[f"{name}_bias"].any()
+
+
+def test_style_convolution_has_the_gradient_of_its_equation():
+    layer = style_convolution()
+    x = torch.randn(2, 5, 2, dtype=torch.float64, requires_grad=True)
+    style = torch.randn(2, 4, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(layer, (x, style))
+
+
+def test_a_style_reaches_only_its_own_utterance():
+    layer = style_convolution()
+    x = torch.randn(1, 5, 2).double().expand(2, -1, -1)
+    style = torch.randn(2, 4).double()
+    out = layer(x, style)
+    assert not torch.allclose(out[0], out[1], atol=1e-3)
+    torch.testing.assert_close(layer(x, style.flip(0)), out.flip(0))
 
 
 def test_feed_forward_is_two_convolutions_with_mish_between():
@@ -89,8 +231,9 @@ def test_feed_forward_does_not_see_padding(kernel_sizes):
         torch.testing.assert_close(out[b, :length], alone[0], atol=1e-5, rtol=1e-5)
 
 
-def test_fft_block_shapes_and_zero_padding():
-    block = fft_block()
+@pytest.mark.parametrize("kind", BLOCKS)
+def test_block_shapes_and_zero_padding(kind):
+    block = BLOCKS[kind]()
     x, valid = padded(8)
     out = block(x * valid, torch.randn(3, 3), valid)
     assert out.shape == x.shape
@@ -98,8 +241,9 @@ def test_fft_block_shapes_and_zero_padding():
     assert (out.abs().sum(dim=-1)[valid[..., 0]] > 0).all()
 
 
-def test_fft_block_gives_each_utterance_what_it_gives_alone():
-    block = fft_block()
+@pytest.mark.parametrize("kind", BLOCKS)
+def test_block_gives_each_utterance_what_it_gives_alone(kind):
+    block = BLOCKS[kind]()
     x, valid = padded(8)
     style = torch.randn(3, 3, generator=torch.manual_seed(2))
     out = block(x * valid, style, valid)
@@ -111,9 +255,10 @@ def test_fft_block_gives_each_utterance_what_it_gives_alone():
         torch.testing.assert_close(out[b, :length], alone[0], atol=1e-5, rtol=1e-5)
 
 
-def test_fft_block_is_post_norm():
+@pytest.mark.parametrize("kind", BLOCKS)
+def test_block_is_post_norm(kind):
     # the last operation is the norm: every valid frame has the style's gain and bias
-    block = fft_block()
+    block = BLOCKS[kind]()
     x, valid = padded(8)
     out = block(x * valid, torch.zeros(3, 3), valid)[valid[..., 0]]
     torch.testing.assert_close(

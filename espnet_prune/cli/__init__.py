@@ -7,6 +7,7 @@ VERBS = {
     "report": "thresholds, losses, scores and speech of experiments on one page",
     "attention": "draw attention before and after the mask",
     "sweep": "compare the experiments of a sweep",
+    "mismatch": "compare systems against the distance of the speakers",
     "card": "write the model card of an experiment",
     "check": "check that a packed model produces the same samples",
     "align": "find where each token of recordings ends, for given durations",

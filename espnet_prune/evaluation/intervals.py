@@ -1,4 +1,4 @@
-"""Bootstrap intervals and paired tests over speakers.
+"""Bootstrap intervals and paired tests over speakers, and over several factors.
 
 A score of a system is a ratio of two sums over its utterances: edits over characters
 for a pooled error rate, values over their number for a mean. Utterances of one speaker
@@ -12,16 +12,27 @@ percentile interval of T. C. Hesterberg, "What Teachers Should Know About the
 Bootstrap", The American Statistician 69 (2015), section 5.3, which is a percentile
 interval of a higher confidence. With ten speakers of 20 utterances, the 95 % interval
 of a difference contained the true value in 92 % of 400 simulated experiments.
+
+``crossed_interval`` is for an experiment whose trainings, speakers and texts could all
+have been others. It is a crossed bootstrap: in every resample, each factor is drawn on
+its own, and a value counts as often as its training, its speaker and its text together
+(A. B. Owen, "The pigeonhole bootstrap", Annals of Applied Statistics 1, 2007). From n
+levels, n - 1 are drawn, which makes the variance right for few levels (Hesterberg,
+section 5.2). The interval is that of Student's t with the degrees of freedom of
+Satterthwaite, because the variance of three trainings is known badly.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 CONFIDENCE = 0.95
 RESAMPLES = 10_000
+CROSSED_RESAMPLES = 2000  # enough for a standard error of two digits
 SEED = 0
+
+Weights = Mapping[str, np.ndarray]
 
 
 class Interval(NamedTuple):
@@ -42,6 +53,87 @@ class Difference(NamedTuple):
     lower: float | None
     upper: float | None
     p: float | None
+
+
+class Crossed(NamedTuple):
+    """A value, its interval, and the share of its variance that each factor has.
+
+    The ends are None if no factor has two levels; such factors have no share.
+    """
+
+    value: float
+    lower: float | None
+    upper: float | None
+    shares: dict[str, float]
+
+
+def crossed_interval(
+    statistic: Callable[[Weights], np.ndarray],
+    factors: Mapping[str, Sequence[str]],
+    confidence: float = 0.95,
+) -> Crossed:
+    """Return a value with its interval over several factors at once.
+
+    Args:
+        statistic: Function of the weights (R, n) of the n levels of every factor, which
+            returns the value of each of R resamples (R,). Weights are 1 on average.
+        factors: Name of each factor, and the stratum of each of its levels (n,). Levels
+            are drawn within their stratum, for instance speakers within a test set and
+            trainings within a system. A stratum of one level is not drawn.
+        confidence: Confidence of the interval.
+
+    """
+    from scipy import stats
+
+    rng = np.random.default_rng(SEED)
+    strata = {name: np.asarray(of) for name, of in factors.items()}
+    plain = {name: np.ones((1, len(of))) for name, of in strata.items()}
+    value = float(statistic(plain)[0])
+
+    def variance(chosen):
+        drawn = {
+            name: _draw_levels(of, chosen.get(name, ()), rng)
+            for name, of in strata.items()
+        }
+        return float(np.nanvar(statistic(drawn), ddof=1))
+
+    drawable = {
+        name: [str(one) for one in np.unique(of) if np.count_nonzero(of == one) > 1]
+        for name, of in strata.items()
+    }
+    parts = {
+        (name, stratum): variance({name: (stratum,)})
+        for name, several in drawable.items()
+        for stratum in several
+    }
+    total = sum(parts.values())
+    if not total:
+        same = value if parts else None
+        return Crossed(value, same, same, {})
+    shares = {
+        name: sum(parts[name, stratum] for stratum in several) / total
+        for name, several in drawable.items()
+        if several
+    }
+    freedom = total**2 / sum(
+        part**2 / (np.count_nonzero(strata[name] == stratum) - 1)
+        for (name, stratum), part in parts.items()
+    )
+    reach = stats.t.ppf((1 + confidence) / 2, freedom) * np.sqrt(variance(drawable))
+    return Crossed(value, value - float(reach), value + float(reach), shares)
+
+
+def _draw_levels(
+    strata: np.ndarray, chosen: Sequence[str], rng: np.random.Generator
+) -> np.ndarray:
+    """Draw n - 1 of the n levels of the chosen strata, with replacement (R, levels)."""
+    weights = np.ones((CROSSED_RESAMPLES, len(strata)))
+    for stratum in chosen:
+        (index,) = np.nonzero(strata == stratum)
+        number = len(index)
+        drawn = rng.multinomial(number - 1, [1 / number] * number, CROSSED_RESAMPLES)
+        weights[:, index] = drawn * (number / (number - 1))
+    return weights
 
 
 def score_interval(

@@ -21,7 +21,9 @@
 #                        and mixed precision, for a GPU (default: small)
 #   --system NAME        a file of conf/systems, one of the paper's: baseline, vp,
 #                        dp_r0.50, dp_r0.45, dp_r0.40, dp_r0.45_wo_hard,
-#                        dp_r0.45_wo_sparsity (default: that of the preset, dp_r0.45)
+#                        dp_r0.45_wo_sparsity; or a rival: mix_style, sc_cnn,
+#                        less_capacity, more_dropout (default: that of the preset,
+#                        dp_r0.45)
 #   --durations learned|aligned
 #                        learned inside the model, or found before by PocketSphinx, for
 #                        English phonemes only (default: learned)

@@ -11,6 +11,8 @@
 #                                               learned thresholds
 #                        dp_r0.45_wo_hard       ablation w/o SM_hard
 #                        dp_r0.45_wo_sparsity   ablation w/o L_sp
+#                        mix_style sc_cnn less_capacity more_dropout
+#                                               rivals without pruning
 #   --fs HZ            a file of conf/features (default: 16000):
 #                        16000                  as in the paper
 #                        22050                  for the public HiFi-GAN

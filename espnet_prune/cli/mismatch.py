@@ -1,0 +1,97 @@
+r"""Compare systems against the distance between training and test speakers.
+
+espnet-prune mismatch --train_data data/train --output_dir mismatch \
+    --set seen=data/test_seen --set unseen=data/test_unseen \
+    --scores seen=scores/seen --scores unseen=scores/unseen \
+    --recordings far=data/far \
+    --model dense_s0=exp/dense_s0 --model DP_s0=exp/DP_s0_phase2
+
+A name NAME_sN is that of the training of NAME with seed N, in --model and in the
+folders of ``score`` alike. Held-out losses are kept, so that the command continues
+after an interruption.
+"""
+
+import argparse
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from espnet_prune.errors import UserError
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """Get argument parser."""
+    parser = argparse.ArgumentParser(
+        description="Compare systems against the distance between training and test "
+        "speakers, in one table and one plot",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add(
+        "--train_data",
+        type=Path,
+        nargs="+",
+        required=True,
+        metavar="DATA",
+        help="Kaldi folders of the training data: wav.scp and utt2spk",
+    )
+    for option, metavar, what in (
+        (
+            "--set",
+            "NAME=DATA",
+            "Kaldi folder of a test set, whose wav.scp has its voices; give it once "
+            "per set",
+        ),
+        ("--scores", "NAME=DIR", "Folder that `score` wrote for a set"),
+        (
+            "--recordings",
+            "NAME=DATA",
+            "Kaldi folder of recordings of a set, with text and, from `align`, "
+            "token_ends; held-out losses are measured on them",
+        ),
+        (
+            "--model",
+            "SYSTEM_sSEED=EXP",
+            "Experiment folder of a training, for held-out losses",
+        ),
+    ):
+        add(option, action="append", default=[], metavar=metavar, help=what)
+    add("--output_dir", type=Path, required=True, help="Folder to write to")
+    add("--baseline", help="System to which others are compared; default: the first")
+    add(
+        "--recordings_per_speaker",
+        type=int,
+        default=5,
+        help="Recordings of a speaker that count for distances, at most",
+    )
+    add("--model_file", help="Weights in the experiment folders")
+    add("--device", default="cpu", help="Device of the models, for instance cuda")
+    return parser
+
+
+def main(cmd: Sequence[str] | None = None) -> None:
+    """Measure, write and print the tables."""
+    args = get_parser().parse_args(cmd)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    if args.recordings_per_speaker < 1:
+        raise UserError(
+            f"--recordings_per_speaker is {args.recordings_per_speaker}; choose 1 or "
+            "more"
+        )
+    from espnet_prune.evaluation import mismatch
+
+    print(
+        mismatch.compare(
+            args.train_data,
+            args.set,
+            args.output_dir,
+            args.scores,
+            args.model,
+            args.recordings,
+            args.baseline,
+            args.recordings_per_speaker,
+            args.device,
+            args.model_file,
+        )
+    )
+    print(f"Written: {args.output_dir}")
