@@ -577,6 +577,16 @@ def test_run_sh_names_its_folders_by_what_is_evaluated(recipe, tmp_path):
     assert "data/libritts_dev-clean_my list_texts is missing" in ended.stderr
 
 
+def test_run_sh_knows_the_list_of_librispeech_pc(recipe, tmp_path):
+    known = ("--corpus_dir", "x", "--list", "librispeech_pc", "--stop_stage", "1")
+    ended = run_sh(recipe, *known, cwd=tmp_path)
+    assert "data/librispeech_test-clean_pc is missing" in ended.stderr
+    (call,) = calls(ended, status=2)
+    options = dict(zip(call[1::2], call[2::2], strict=True))
+    assert options["--corpus"] == "librispeech" and options["--part"] == "test-clean"
+    assert options["--list"] == "librispeech_pc"
+
+
 @pytest.mark.parametrize(
     "arguments, fault",
     [
