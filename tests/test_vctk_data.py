@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib
+import json
 import os
 import re
 import shutil
@@ -380,6 +381,81 @@ def test_librispeech_is_drawn_with_a_seed(prepare, tmp_path):
     )
 
 
+def test_the_list_of_librispeech_pc_is_cross_sentence():
+    path = RECIPE / "local" / "librispeech_pc.tsv"
+    wanted = path.with_name(f"{path.name}.sha256").read_text().split()[0]
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == wanted
+    lines = [line.split("\t") for line in path.read_text().splitlines()]
+    assert lines[0] == ["speaker", "reference", "target"]
+    rows = lines[1:]
+    assert len(rows) == len({target for _, _, target in rows}) == 1127
+    for speaker, reference, target in rows:
+        assert re.fullmatch(r"\d+-\d+-\d{4}", reference)
+        assert reference.split("-")[0] == target.split("-")[0] == speaker
+        assert reference != target
+
+
+@pytest.fixture
+def short_list(monkeypatch, tmp_path):
+    """The recipe with a list of librispeech_pc that fits the corpus of the tests."""
+    local = tmp_path / "local"
+    local.mkdir()
+    rows = [("1089", "1089-134686-0000", "1089-134686-0001")]
+    path = write_list(local / "librispeech_pc.tsv", rows, ROW_OF_IDS)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    path.with_name(f"{path.name}.sha256").write_text(f"{digest}  {path.name}\n")
+    monkeypatch.setattr(prepare_module, "HERE", local)
+    return path
+
+
+ROW_OF_IDS = ("speaker", "reference", "target")
+PC = ("--corpus", "librispeech", "--list", "librispeech_pc")
+
+
+def test_librispeech_pc_takes_its_texts_from_the_corpus(prepare, short_list, tmp_path):
+    write_librispeech(tmp_path, "test-clean")
+    shown = prepare(tmp_path, *PC)
+    assert "LibriSpeech test-clean, list librispeech_pc.tsv" in shown
+    found = read(tmp_path / "data")
+    (name,) = found["text"]
+    assert name == "1089-134686-0001"
+    transcripts = tmp_path / "test-clean" / "1089" / "134686"
+    spoken = (transcripts / "1089-134686.trans.txt").read_text().splitlines()[1]
+    assert found["text"][name] == spoken.split(maxsplit=1)[1].lower()
+    assert Path(found["wav.scp"][name]).stem == "1089-134686-0000"
+    assert Path(found["gt_wav.scp"][name]).stem == name
+    # with the manifest of LibriSpeech-PC beside it, with punctuation
+    entry = {"audio_filepath": f"test-clean/1089/134686/{name}.flac", "text": "Go, Al!"}
+    (tmp_path / "test-clean.json").write_text(json.dumps(entry) + "\n")
+    shown = prepare(tmp_path, *PC)
+    assert "with the texts of LibriSpeech-PC" in shown
+    assert read(tmp_path / "data")["text"] == {name: "Go, Al!"}
+
+
+def test_librispeech_pc_needs_its_corpus(prepare, short_list, vctk, tmp_path):
+    with pytest.raises(UserError, match="for --corpus librispeech and --part test-cl"):
+        prepare(vctk, "--list", "librispeech_pc")
+    write_librispeech(tmp_path, "test-clean")
+    with pytest.raises(UserError, match="for --corpus librispeech and --part test-cl"):
+        prepare(tmp_path, *PC, "--part", "test-other")
+    (tmp_path / "test-clean.json").write_text('{"audio": 1}\n')
+    with pytest.raises(UserError, match="line 1 of .*test-clean.json"):
+        prepare(tmp_path, *PC)
+    (tmp_path / "test-clean.json").unlink()
+    short_list.write_text(short_list.read_text() + "1\t1-1-1\t1-1-2\n")
+    with pytest.raises(UserError, match="is not the fixed list any more"):
+        prepare(tmp_path, *PC)
+
+
+def test_a_target_without_any_text_is_refused(prepare, tmp_path):
+    write_librispeech(tmp_path, "test-clean")
+    rows = [("1089", "1089-134686-0000", "1089-134686-0077")]
+    mine = write_list(tmp_path / "ids.tsv", rows, ROW_OF_IDS)
+    with pytest.raises(UserError, match="no text for 1089-134686-0077"):
+        options = ("--corpus", "librispeech", "--part", "test-clean", "--list", mine)
+        prepare(tmp_path, *options)
+
+
 def test_files_that_a_mac_leaves_change_no_draw(prepare, tmp_path):
     write_librispeech(tmp_path)
     options = ("--corpus", "librispeech", "--texts_per_speaker", 1)
@@ -499,6 +575,16 @@ def test_run_sh_names_its_folders_by_what_is_evaluated(recipe, tmp_path):
     )
     assert ended.returncode == 2  # for nothing was prepared
     assert "data/libritts_dev-clean_my list_texts is missing" in ended.stderr
+
+
+def test_run_sh_knows_the_list_of_librispeech_pc(recipe, tmp_path):
+    known = ("--corpus_dir", "x", "--list", "librispeech_pc", "--stop_stage", "1")
+    ended = run_sh(recipe, *known, cwd=tmp_path)
+    assert "data/librispeech_test-clean_pc is missing" in ended.stderr
+    (call,) = calls(ended, status=2)
+    options = dict(zip(call[1::2], call[2::2], strict=True))
+    assert options["--corpus"] == "librispeech" and options["--part"] == "test-clean"
+    assert options["--list"] == "librispeech_pc"
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,14 @@ from pathlib import Path
 
 from espnet_prune.cli.options import add_test_set, make_parser
 from espnet_prune.errors import UserError
+from espnet_prune.evaluation.backends import WavLM, WhisperCheckpoint
 from espnet_prune.evaluation.scorers import DEFAULT, MEASURED, METRICS
 from espnet_prune.files import lock_folder
+
+CHECKPOINTS = (
+    ("--whisper", WhisperCheckpoint.variable, "wer_whisper_large_v3"),
+    ("--wavlm_sv", WavLM.variable, "secs_wavlm_sv and secs_other_wavlm_sv"),
+)
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -49,6 +55,14 @@ def get_parser() -> argparse.ArgumentParser:
         metavar="TITLE=FILE",
         help="Make tables of these speakers too; FILE has one speaker per line",
     )
+    for option, variable, what in CHECKPOINTS:
+        add(
+            option,
+            metavar="FOLDER",
+            help=f"Local folder of weights for {what}, as save_pretrained of "
+            f"transformers writes it; default: {variable} of the environment, or from "
+            "the network",
+        )
     add(
         "--nj",
         type=int,
@@ -64,6 +78,16 @@ def main(cmd: Sequence[str] | None = None) -> None:
     if args.nj < 1:
         raise UserError(f"--nj is {args.nj}; choose 1 or more")
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # so that each process uses one core
+    for option, variable, _ in CHECKPOINTS:
+        folder = getattr(args, option.removeprefix("--"))
+        if folder is None:
+            continue
+        if not (Path(folder) / "config.json").is_file():
+            raise UserError(
+                f"{option} {folder} has no config.json; give a folder of weights that "
+                "transformers can load"
+            )
+        os.environ[variable] = os.path.abspath(folder)  # other processes inherit it
     from espnet_prune.evaluation import scores
 
     with lock_folder(args.output_dir, "score"):

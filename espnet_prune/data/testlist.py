@@ -1,7 +1,8 @@
 """Lists of speakers, texts and references, and the test sets that they make.
 
 A list is a table with tabs between its columns: speaker, reference and text, and
-optionally target (the recording of the text) and spare (another reference).
+optionally target (the recording of the text) and spare (another reference). Without a
+text, the corpus must know that of the target.
 """
 
 import random
@@ -17,7 +18,7 @@ from espnet_prune.errors import UserError
 from espnet_prune.speech.audio import AudioError, read_header
 
 COLUMNS = ("speaker", "reference", "spare", "target", "text")
-NEEDED = ("speaker", "reference", "text")
+NEEDED = ("speaker", "reference")
 LONGEST_REFERENCE = 15.0  # seconds; limit for references that are drawn
 CHARACTERS = (20, 200)  # limits for texts that are drawn; they are spoken in one piece
 AUDIO = (".wav", ".flac")  # a name with such an ending is a file, not an utterance
@@ -57,6 +58,7 @@ def read_list(path: Path) -> list[Line]:
     names = lines[0].split("\t") if lines else []
     faults = [
         *(f"lacks {name}" for name in NEEDED if name not in names),
+        *(["lacks text"] if not {"text", "target"} & set(names) else []),
         *(f"has the unknown {name}" for name in names if name not in COLUMNS),
         *(f"has {name} twice" for name in COLUMNS if names.count(name) > 1),
     ]
@@ -72,6 +74,8 @@ def read_list(path: Path) -> list[Line]:
         values = [value.strip() for value in line.split("\t")]
         found = dict(zip(names, values, strict=False))  # missing ones are found below
         empty = [name for name in NEEDED if not found.get(name)]
+        if not (found.get("text") or found.get("target")):
+            empty.append("text")
         if len(values) != len(names) or empty:
             raise UserError(
                 f"line {number} of {path} has {len(values)} of {len(names)} columns"
@@ -134,6 +138,25 @@ def _fits(corpus: ListedCorpus, name: str) -> bool:
     except AudioError:
         return False
     return SHORTEST_REFERENCE <= seconds <= LONGEST_REFERENCE
+
+
+def add_texts(corpus: Corpus, lines: Iterable[Line]) -> list[Line]:
+    """Return a list whose lines without a text have that of their target.
+
+    Raises:
+        UserError: The corpus does not know the text of a target.
+
+    """
+    filled = []
+    for line in lines:
+        text = line["text"] or corpus.text(line["target"])
+        if not text:
+            raise UserError(
+                f"the list has no text for {line['target']}, and the corpus has none "
+                "either: unpack the corpus again, or give a list with texts"
+            )
+        filled.append({**line, "text": text})
+    return filled
 
 
 def let_all_say(lines: list[Line], sentences: Sequence[str]) -> list[Line]:

@@ -7,8 +7,10 @@ and need no network; the others fetch theirs.
 
 import contextlib
 import functools
+import hashlib
 import importlib.metadata
 import io
+import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -69,6 +71,13 @@ class Backend:
     def model(self) -> Any:
         """Load the model; raises whatever its package raises."""
         raise NotImplementedError
+
+
+def file_digest(path: Path) -> str:
+    """Return a short hash of the content of a file."""
+    with open(path, "rb") as file:
+        content = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=4))
+    return content.hexdigest()
 
 
 def package_version(package: str) -> str:
@@ -171,6 +180,69 @@ class SpeechBrainRecogniser(Recogniser):
         return words[0]
 
 
+class Checkpoint(Backend):
+    """A model of transformers: a local folder of weights, or a tag of Hugging Face.
+
+    The folder is named by an environment variable, which processes inherit.
+
+    Attributes:
+        tag: What is fetched from the network if no folder is named.
+        variable: Environment variable with another folder or tag.
+
+    """
+
+    tag = ""
+    variable = ""
+    packages = ("transformers",)
+
+    @property
+    def source(self) -> str:
+        """Return the folder or the tag to load."""
+        return os.environ.get(self.variable) or self.tag
+
+    def version(self) -> str:
+        """Return the model, a hash of the weights of a folder, and the packages."""
+        folder = Path(self.source)
+        what = self.source
+        if folder.is_dir():
+            files = sorted((*folder.glob("*.safetensors"), *folder.glob("*.bin")))
+            hashes = [
+                file_digest(file) for file in (*folder.glob("config.json"), *files)
+            ]
+            what = f"{folder.resolve().name} ({' '.join(hashes)[:50]})"
+        return ", ".join((f"{self.title} {what}", *map(package_version, self.packages)))
+
+
+class WhisperCheckpoint(Checkpoint, Recogniser):
+    """Recogniser Whisper large-v3, or any folder of a Whisper model."""
+
+    title = "Whisper"
+    tag = "openai/whisper-large-v3"
+    variable = "PRUNE_WHISPER"
+
+    @functools.cached_property
+    def model(self):
+        """Load processor and weights."""
+        from transformers import pipeline
+
+        return pipeline("automatic-speech-recognition", self.source, device="cpu")
+
+    def transcribe(self, wave: np.ndarray) -> str:
+        """Return the text that is spoken in (T_wav,).
+
+        Beam search with 5 beams and temperature 0, as faster-whisper has it.
+        """
+        options: dict[str, Any] = {"num_beams": 5, "do_sample": False}
+        if getattr(self.model.model.generation_config, "is_multilingual", False):
+            options.update(language="en", task="transcribe")
+        heard = self.model(
+            {"raw": wave, "sampling_rate": RATE},
+            generate_kwargs=options,
+            return_timestamps=len(wave) > 30 * RATE,  # the window of Whisper
+        )
+        return heard["text"].strip()
+
+
 # --------------------------------------------------------------- speaker encoders
 
 
@@ -238,6 +310,32 @@ class Ecapa(SpeakerEncoder):
 
         embedding = self.model.encode_batch(torch.from_numpy(wave)[None])
         vector = embedding.detach().numpy().ravel()
+        return vector / np.linalg.norm(vector)
+
+
+class WavLM(Checkpoint, SpeakerEncoder):
+    """Speaker encoder WavLM with x-vectors, trained to verify speakers."""
+
+    title = "WavLM x-vector"
+    tag = "microsoft/wavlm-base-plus-sv"
+    variable = "PRUNE_WAVLM_SV"
+
+    @functools.cached_property
+    def model(self):
+        """Load the feature extractor and the weights."""
+        from transformers import AutoFeatureExtractor, WavLMForXVector
+
+        extractor = AutoFeatureExtractor.from_pretrained(self.source)
+        return extractor, WavLMForXVector.from_pretrained(self.source).eval()
+
+    def embed(self, wave: np.ndarray) -> np.ndarray | None:
+        """Return the voice of (T_wav,) as a vector of length 1 (D,)."""
+        import torch
+
+        extractor, encoder = self.model
+        inputs = extractor(wave, sampling_rate=RATE, return_tensors="pt")
+        with torch.no_grad():
+            vector = encoder(**inputs).embeddings[0].numpy()
         return vector / np.linalg.norm(vector)
 
 
@@ -333,6 +431,24 @@ class Versa(Predictor):
         from versa.utterance_metrics.pseudo_mos import pseudo_mos_metric
 
         return float(pseudo_mos_metric(wave, RATE, predictors, rates)["utmos"])
+
+
+# ------------------------------------------------- distance to recordings of the text
+
+
+class World(Backend):
+    """WORLD's analysis, and the alignment of two recordings, see ``acoustics``."""
+
+    title = "WORLD mel-cepstra of order 24, dynamic time warping"
+    packages = ("pyworld-prebuilt", "librosa")
+
+    @functools.cached_property
+    def model(self):
+        """Import the packages."""
+        import librosa.sequence
+        import pyworld
+
+        return pyworld, librosa.sequence
 
 
 # ------------------------------------------------------------- measured in synthesis

@@ -14,12 +14,18 @@ metric                      what it is                           model
 ``secs_other_ecapa``        the same to wrong speakers           ECAPA, VoxCeleb
 ``utmos``                   predicted MOS, 1 to 5                UTMOS22 strong
 ``utmos_versa``             predicted MOS, 1 to 5                UTMOS22 of VERSA
+``wer_whisper_large_v3``    word error rate                      Whisper large-v3
+``secs_wavlm_sv``           cosine to the reference              WavLM x-vector
+``secs_other_wavlm_sv``     the same to wrong speakers           WavLM x-vector
+``mcd``                     distance to a recording, dB          WORLD
+``f0_rmse``                 error of log F0 to a recording       WORLD
 ``rtf``                     real-time factor of synthesis        none
 ``kept_share``              attention connections kept           none
 ==========================  ===================================  ==================
 
 The first five are the default, and the last two if there are records of the synthesis.
-The others fetch their weights from the network.
+``mcd`` and ``f0_rmse`` need recordings of the texts. The others fetch their weights
+from the network.
 
 The name of a metric contains that of its model, because different models have different
 scales: never compare values of different models.
@@ -36,8 +42,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from espnet_prune.evaluation import backends
-from espnet_prune.evaluation.backends import Backend, is_silent, package_version
+from espnet_prune.evaluation import acoustics, backends
+from espnet_prune.evaluation.backends import (
+    RATE,
+    Backend,
+    is_silent,
+    load_wave,
+    package_version,
+)
 
 DEFAULT = (
     "cer_moonshine",
@@ -58,6 +70,7 @@ class Utterance(NamedTuple):
         text: The text to speak.
         reference: Recording of the voice.
         voices: The references of every speaker, for the comparison with wrong ones.
+        target: Recording of the text, if there is one.
 
     """
 
@@ -66,6 +79,7 @@ class Utterance(NamedTuple):
     text: str
     reference: Path
     voices: Mapping[str, Sequence[Path]]
+    target: Path | None = None
 
 
 class Metric:
@@ -77,8 +91,8 @@ class Metric:
 
     Attributes:
         measures: One line for a legend.
-        uses: What a value depends on, from ``wav``, ``text``, ``reference`` and
-            ``voices``; if one of these changes, the value is computed again.
+        uses: What a value depends on, from ``wav``, ``text``, ``reference``, ``voices``
+            and ``target``; if one of these changes, the value is computed again.
         percent: Whether the value is a share, which is shown as a percentage.
         digits: Number of decimals to show.
         compared: Whether systems are compared by it.
@@ -141,6 +155,11 @@ class CharacterErrorRate(Metric):
     measures = "share of characters that the recogniser gets wrong, lower is better"
     uses = ("wav", "text")
     percent = True
+    unit = "characters"
+
+    def units(self, text: str) -> Sequence[str]:
+        """Return what is counted in a normalised text."""
+        return text
 
     def version(self) -> str:
         """Return the recogniser and the packages that compare the texts."""
@@ -159,18 +178,29 @@ class CharacterErrorRate(Metric):
         from rapidfuzz.distance import Levenshtein
 
         heard = "" if is_silent(wave) else self.backend.transcribe(wave)
-        text = normalise(utterance.text)
-        edits = Levenshtein.distance(text, normalise(heard))
+        text = self.units(normalise(utterance.text))
+        edits = Levenshtein.distance(text, self.units(normalise(heard)))
         return {
             "value": edits / len(text) if text else None,
             "edits": edits,
-            "characters": len(text),
+            self.unit: len(text),
             "heard": heard,
         }
 
     def ratio(self, score: Mapping[str, Any]) -> tuple[float, float]:
-        """Return edits and characters."""
-        return score["edits"], score["characters"]
+        """Return edits and characters, or words."""
+        return score["edits"], score[self.unit]
+
+
+class WordErrorRate(CharacterErrorRate):
+    """The same with words."""
+
+    measures = "share of words that the recogniser gets wrong, lower is better"
+    unit = "words"
+
+    def units(self, text: str) -> Sequence[str]:
+        """Return the words of a normalised text."""
+        return text.split()
 
 
 def normalise(text: str) -> str:
@@ -239,6 +269,55 @@ class Naturalness(Metric):
         return {"value": None if is_silent(wave) else self.backend.predict(wave)}
 
 
+class RecordingDistance(Metric):
+    """Distance to the recording of the text, if there is one."""
+
+    uses = ("wav", "target")
+    when_missing = "which are silent, have no recording of the text, or no common voice"
+
+    def score(self, wave: np.ndarray, utterance: Utterance) -> dict[str, Any]:
+        """Compare with the recording; None for silence or without one."""
+        if utterance.target is None or is_silent(wave):
+            return {"value": None}
+        target = _analyse_file(utterance.target)
+        if target is None:
+            return {"value": None}
+        return {"value": self.distance(acoustics.analyse(wave, RATE), target)}
+
+    def distance(
+        self, said: acoustics.Analysis, target: acoustics.Analysis
+    ) -> float | None:
+        """Return the distance of two analyses."""
+        raise NotImplementedError
+
+
+@functools.lru_cache(maxsize=1000)
+def _analyse_file(path: Path) -> acoustics.Analysis | None:
+    wave = load_wave(path)
+    return None if is_silent(wave) else acoustics.analyse(wave, RATE)
+
+
+class CepstralDistortion(RecordingDistance):
+    """Mel-cepstral distortion."""
+
+    measures = "mel-cepstral distortion to the recording in dB, lower is better"
+
+    def distance(self, said, target):
+        """Return the distortion in dB."""
+        return acoustics.cepstral_distortion(said, target)
+
+
+class PitchError(RecordingDistance):
+    """Root mean square error of the logarithmic F0."""
+
+    measures = "RMSE of the natural log of F0 to the recording, lower is better"
+    digits = 3
+
+    def distance(self, said, target):
+        """Return the error; None without frames in which both are voiced."""
+        return acoustics.f0_error(said, target)
+
+
 class Measured(Metric):
     """A value that was measured in synthesis, and is read from its record."""
 
@@ -285,6 +364,7 @@ class KeptShare(Measured):
 
 
 _resemblyzer, _ecapa = backends.Resemblyzer(), backends.Ecapa()
+_wavlm, _world = backends.WavLM(), backends.World()
 METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
@@ -299,6 +379,11 @@ METRICS: dict[str, Metric] = {
         Naturalness("dnsmos", backends.DNSMOS()),
         Naturalness("utmos", backends.UTMOS()),
         Naturalness("utmos_versa", backends.Versa()),
+        WordErrorRate("wer_whisper_large_v3", backends.WhisperCheckpoint()),
+        Similarity("secs_wavlm_sv", _wavlm),
+        OtherSimilarity("secs_other_wavlm_sv", _wavlm),
+        CepstralDistortion("mcd", _world),
+        PitchError("f0_rmse", _world),
         RealTimeFactor("rtf", backends.Synthesis()),
         KeptShare("kept_share", backends.Synthesis()),
     )

@@ -66,12 +66,17 @@ class Job(NamedTuple):
 def read_data(data_dir: Path) -> dict[str, Utterance]:
     """Read a Kaldi folder: ``text``, ``utt2spk``, and references in ``wav.scp``.
 
+    ``gt_wav.scp`` has recordings of the texts, if there are any.
+
     Raises:
         UserError: A file, an entry or a recording is missing.
 
     """
     texts, speakers = (read_columns(data_dir / name) for name in ("text", "utt2spk"))
     references = read_wavs(data_dir / "wav.scp")
+    targets = {}
+    if (data_dir / "gt_wav.scp").exists():
+        targets = read_wavs(data_dir / "gt_wav.scp")
     voices: dict[str, list[Path]] = {}
     for name, text in texts.items():
         for table, file in ((speakers, "utt2spk"), (references, "wav.scp")):
@@ -85,7 +90,9 @@ def read_data(data_dir: Path) -> dict[str, Utterance]:
         if references[name] not in known:
             known.append(references[name])
     return {
-        name: Utterance(name, speakers[name], text, references[name], voices)
+        name: Utterance(
+            name, speakers[name], text, references[name], voices, targets.get(name)
+        )
         for name, text in texts.items()
     }
 
@@ -218,6 +225,7 @@ def _stamps(system: System, utterance: Utterance, versions: dict[str, str]):
         "wav": _digest(system.wavs[utterance.name]),
         "text": utterance.text,
         "reference": _digest(utterance.reference),
+        "target": utterance.target and _digest(utterance.target),
         "voices": {
             speaker: [_digest(path) for path in paths]
             for speaker, paths in utterance.voices.items()

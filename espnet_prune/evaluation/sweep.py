@@ -40,6 +40,8 @@ standard deviation.
 """
 _OF_LAYERS = (keys.THRESHOLD, keys.KEPT_SHARE, keys.KEPT_MASS)
 _PHASES = ("_phase1", "_phase2")
+# Files of conf/systems that sweep.sh --systems trains, as SYSTEM_sSEED.
+RIVALS = ("mix_style", "sc_cnn", "less_capacity", "more_dropout")
 
 
 class Setting(NamedTuple):
@@ -49,14 +51,18 @@ class Setting(NamedTuple):
         pruning: none, vanilla or differentiable.
         sparsity_ratio: R; None if no threshold is learned.
         phase1_epochs: length of phase 1; None for models with one phase.
+        system: the file of ``RIVALS`` that was merged over the settings, if any.
 
     """
 
     pruning: str
     sparsity_ratio: float | None
     phase1_epochs: int | None
+    system: str | None = None
 
     def __str__(self):
+        if self.system is not None:
+            return self.system
         if self.sparsity_ratio is None:
             return {"none": "dense"}.get(self.pruning, self.pruning)
         label = f"R = {self.sparsity_ratio:.2f}"
@@ -136,7 +142,9 @@ def read_sweep(folder: str | Path) -> list[Point]:
             )
             continue
         length = configs[0].get("max_epoch") if len(folders) == 2 else None
-        setting = Setting(last.pruning, last.sparsity_ratio, length)
+        stem = name.rpartition("_s")[0]
+        system = stem if stem in RIVALS else None
+        setting = Setting(last.pruning, last.sparsity_ratio, length, system)
         point = Point(name, setting, configs[0].get("seed", 0), experiments)
         # they differ in another setting, so that a mean over seeds is not possible
         for other in points:
@@ -155,7 +163,9 @@ def read_sweep(folder: str | Path) -> list[Point]:
 
     def order(point):
         ratio, length = point.setting.sparsity_ratio, point.setting.phase1_epochs
-        return point.setting.pruning != "none", -(ratio or 1), length or 0, point.seed
+        rival = point.setting.system or ""
+        pruned = point.setting.pruning != "none"
+        return pruned, rival, -(ratio or 1), length or 0, point.seed
 
     return sorted(points, key=order)
 
@@ -267,6 +277,7 @@ def lay_out(table: Sequence[Row], names: Sequence[str]) -> list[list[str]]:
         tables.Column("pruning", "pruning"),
         tables.Column("sparsity_ratio", "R", "{:.2f}".format),
         tables.Column("phase1_epochs", "phase 1 (epochs)"),
+        *(tables.named("system") if any(row["system"] for row in table) else ()),
         *tables.named("seeds", *names),
     ]
     lines = [dict(row) for row in table]
@@ -445,12 +456,12 @@ def plot_sweep_metrics(table: Sequence[Row], names: Sequence[str]) -> Figure:
                 )
             for row in table:
                 if row["sparsity_ratio"] is None and row[name] is not None:
-                    dense = row["pruning"] == "none"
+                    setting = Setting(*(row[field] for field in Setting._fields))
+                    colour = "0.3" if row["pruning"] == "none" else "0.6"
+                    if setting.system is not None:
+                        colour = plots.COLOURS[-1 - RIVALS.index(setting.system)]
                     ax.axhline(
-                        row[name],
-                        label="dense" if dense else row["pruning"],
-                        color="0.3" if dense else "0.6",
-                        linestyle="--",
+                        row[name], label=str(setting), color=colour, linestyle="--"
                     )
             ax.set(xlabel="R", xticks=ratios, title=name.replace("_", " "))
         handles, labels = panel[0].get_legend_handles_labels()

@@ -7,6 +7,8 @@
 # prune_tts.sh, if there is no run.sh) from stage 7 for every combination of:
 #   --sparsity_ratios "R ..."  of differentiable pruning; none and vanilla are
 #                              allowed too, without phase 1 (default: 0.50 0.45 0.40)
+#   --systems "NAME ..."       other systems, files of conf/systems: mix_style, sc_cnn,
+#                              less_capacity, more_dropout (default: none)
 #   --phase1_epochs "N ..."    lengths of phase 1 in epochs (default: the recipe's)
 #   --seeds "N ..."            seeds of training (default: 0)
 #
@@ -34,6 +36,8 @@ set -o pipefail
 . "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/options.sh"
 
 sparsity_ratios="0.50 0.45 0.40"
+systems=
+shared_overlays=
 phase1_epochs=
 seeds=0
 sweep_dir=exp/sweep
@@ -45,16 +49,20 @@ dry_run=false
 dumpdir=dump
 fs=
 
-takes="sparsity_ratios phase1_epochs seeds sweep_dir stop_stage train_args test_data score"
+takes="sparsity_ratios systems phase1_epochs seeds sweep_dir stop_stage train_args test_data score"
 shares="dumpdir fs"
 flags=dry_run
 option_stage() { fail "a sweep starts at stage 7: run stages 1 to 6 with run.sh"; }
 option_tag() { fail "a sweep names its experiments itself: leave --tag out"; }
 option_tts_exp() { fail "a sweep names its experiments itself: leave --tts_exp out"; }
+option_train_overlays() {  # of all points; the file of a system comes last
+    shared_overlays="$1 "
+    passed+=(--train_overlays "$1")
+}
 option_phase() { fail "a point of a sweep has all its phases: leave --phase out"; }
 parse_options "$@"
 end_with_children "$@"
-for name in sparsity_ratios phase1_epochs seeds; do
+for name in sparsity_ratios systems phase1_epochs seeds; do
     printf -v "${name}" '%s' "$(xargs <<< "${!name}")"  # one space between values
 done
 
@@ -75,6 +83,9 @@ require() {
 }
 require sparsity_ratios "${sparsity_ratios}" '0\.0*[1-9][0-9]*|none|vanilla' \
     "choose values between 0 and 1 such as 0.45, none or vanilla"
+[ -z "${systems}" ] || require systems "${systems}" \
+    'mix_style|sc_cnn|less_capacity|more_dropout' \
+    "choose from mix_style, sc_cnn, less_capacity and more_dropout"
 require seeds "${seeds}" '0|[1-9][0-9]*' "choose whole numbers"
 [ -z "${phase1_epochs}" ] || require phase1_epochs "${phase1_epochs}" '[1-9][0-9]*' \
     "choose whole numbers of epochs, from 1"
@@ -102,11 +113,14 @@ for seed in ${seeds}; do
             esac
         done
     done
+    for system in ${systems}; do points+=("${system}_s${seed}"); done
 done
+all_systems=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
+all_systems=$(readlink -f "${all_systems}/../../../conf/systems")
 
 options=()
 describe() {  # set options, the command line of run.sh for point $1
-    local name="$1" given="--seed ${1##*_s}" ratio length=
+    local name="$1" given="--seed ${1##*_s}" ratio length='' overlay=''
     case "${name}" in
         R*)
             ratio="${name#R}"
@@ -114,12 +128,16 @@ describe() {  # set options, the command line of run.sh for point $1
             given+=" --tts_conf pruning_conf.sparsity_ratio=${ratio%%_*}"
             [[ "${name}" != *_p* ]] || length="${name##*_p}"
             length="${length%%_*}" ;;
-        *)
+        none_s*|vanilla_s*)
             given+=" --tts_conf pruning=${name%_s*}" ;;
+        *)
+            overlay=conf/systems/${name%_s*}.yaml
+            [ -e "${overlay}" ] || overlay=${all_systems}/${name%_s*}.yaml ;;
     esac
     options=("${passed[@]}" --tts_exp "${sweep_dir}/${name}" \
         --train_args "${train_args:+${train_args} }${given}")
     [ -z "${length}" ] || options+=(--phase1_epochs "${length}")
+    [ -z "${overlay}" ] || options+=(--train_overlays "${shared_overlays}${overlay}")
 }
 final() {  # print the folder of the trained model of point $1, if it exists
     local folder

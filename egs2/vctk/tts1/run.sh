@@ -12,7 +12,9 @@
 #   --corpus_dir FOLDER   folder of the unpacked corpus
 #   --part NAME           another part of librispeech or libritts
 #   --list FILE           your own list of speakers, texts and references (default: the
-#                         fixed list of vctk, or a drawn one); see local/vctk_108.tsv
+#                         fixed list of vctk, or a drawn one); see local/vctk_108.tsv.
+#                         librispeech_pc: the 1,127 pairs of LibriSpeech test-clean that
+#                         others use
 #   --test_texts FILE     sentences that every speaker speaks, one per line; the table
 #                         then has no ground truth
 #   --num_speakers N      speakers to draw, 0 for all (default: 0; libritts: 100)
@@ -88,6 +90,11 @@ stem() {  # print the name of a file without folder and ending
     echo "${file%.*}"
 }
 
+if [ "${list##*/}" = librispeech_pc ] && [ ! -e "${list}" ]; then  # the known list
+    list=librispeech_pc
+    [ "${corpus}" != vctk ] || corpus=librispeech
+    part=${part:-test-clean}
+fi
 is_one_of corpus vctk librispeech libritts
 [ -z "${skip_faulty}" ] || is_one_of skip_faulty true false
 for name in stage stop_stage batch_size nj; do is_whole "${name}" 1; done
@@ -145,7 +152,7 @@ done
 
 if [ -z "${tag}" ]; then
     tag="${corpus}"
-    for word in "${part}" "${list:+$(stem "${list}")}" \
+    for word in "${part}" "${list:+$(stem "${list#librispeech_}")}" \
         "${test_texts:+$(stem "${test_texts}")}"; do
         [ -z "${word}" ] || tag+="_${word}"
     done

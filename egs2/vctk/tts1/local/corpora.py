@@ -3,7 +3,8 @@
 VCTK        release 0.92: ``wav48_silence_trimmed/p225/p225_001_mic1.flac``; before it:
             ``wav48/p225/p225_001.wav``; texts of both: ``txt/p225/p225_001.txt``
 LibriSpeech ``test-other/367/130732/367-130732-0000.flac`` and one
-            ``367-130732.trans.txt`` a chapter
+            ``367-130732.trans.txt`` a chapter; texts with punctuation, if the
+            manifest of LibriSpeech-PC, ``test-other.json``, lies beside ``test-other``
 LibriTTS    ``train-clean-100/103/1241/103_1241_000000_000001.wav`` and
             ``103_1241_000000_000001.normalized.txt``
 
@@ -11,6 +12,7 @@ The name of an utterance is that in the corpus, without the microphone.
 """
 
 import functools
+import json
 from pathlib import Path
 
 from espnet_prune.errors import UserError
@@ -121,15 +123,28 @@ class Libri:
 
 
 class LibriSpeech(Libri):
-    """LibriSpeech, whose texts are capitals without punctuation."""
+    """LibriSpeech, whose texts are capitals without punctuation.
+
+    If the manifest of LibriSpeech-PC (OpenSLR 145) lies beside the part, for instance
+    ``test-clean.json``, texts are its own, with punctuation and case.
+    """
 
     name, separator, suffix = "LibriSpeech", "-", ".flac"
 
+    def __init__(self, folder: Path, part: str):
+        super().__init__(folder, part)
+        manifest = self.root.with_name(f"{self.root.name}.json")
+        self.punctuated = _read_manifest(manifest) if manifest.is_file() else {}
+        if self.punctuated:
+            self.title += " with the texts of LibriSpeech-PC"
+
     def text(self, utterance: str) -> str | None:
-        """Return the text of a recording, in lower case.
+        """Return the text of a recording, without punctuation in lower case.
 
         A phonemizer may spell words in capitals as abbreviations.
         """
+        if utterance in self.punctuated:
+            return self.punctuated[utterance]
         chapter = self._chapter(utterance)
         path = chapter / f"{'-'.join(utterance.split('-')[:2])}.trans.txt"
         return _read_transcripts(path).get(utterance)
@@ -151,6 +166,28 @@ def _read(path: Path) -> str | None:
         return normalise("\n".join(_lines(path))) or None
     except TextError:
         return None
+
+
+def _read_manifest(path: Path) -> dict[str, str]:
+    """Read a manifest of LibriSpeech-PC: JSON lines of audio_filepath and text.
+
+    Raises:
+        UserError: A line is not such a line.
+
+    """
+    texts = {}
+    for number, line in enumerate(_lines(path), 1):
+        if not line.strip():
+            continue
+        try:
+            entry = json.loads(line)
+            texts[Path(entry["audio_filepath"]).stem] = normalise(entry["text"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(
+                f"line {number} of {path} has no audio_filepath and text ({error}): "
+                "unpack the manifests of LibriSpeech-PC again"
+            ) from None
+    return texts
 
 
 @functools.cache

@@ -20,6 +20,7 @@ from espnet_prune.data.kaldi import Finding, write_folder
 from espnet_prune.data.testlist import (
     LONGEST_REFERENCE,
     Line,
+    add_texts,
     draw_list,
     let_all_say,
     list_text,
@@ -37,6 +38,8 @@ from espnet_prune.files import lock_folder, write_text
 
 HERE = Path(__file__).resolve().parent
 PINNED = HERE / "vctk_108.tsv"
+# Lists that --list knows by name: corpus and part to which they belong.
+KNOWN = {"librispeech_pc": ("librispeech", "test-clean")}
 
 
 def check_pinned(path: Path) -> None:
@@ -86,9 +89,9 @@ def make_lines(
                 "--part"
             )
     else:
-        if path == pinned:
+        if path == pinned or path.parent == HERE:
             check_pinned(path)
-        lines, name = read_list(path), path.name
+        lines, name = add_texts(corpus, read_list(path)), path.name
         speakers = list(dict.fromkeys(line["speaker"] for line in lines))
         chosen = choose_speakers(speakers, number or 0, args.seed)
         lines = [line for line in lines if line["speaker"] in chosen]
@@ -108,6 +111,15 @@ def prepare(args: argparse.Namespace) -> None:
         raise UserError(
             f"--texts_per_speaker is {args.texts_per_speaker}: choose 1 or more"
         )
+    if args.list is not None and str(args.list) in KNOWN:
+        wanted = KNOWN[str(args.list)]
+        if (args.corpus, args.part or wanted[1]) != wanted:
+            raise UserError(
+                f"--list {args.list} is for --corpus {wanted[0]} and --part "
+                f"{wanted[1]}: give these"
+            )
+        args.part = wanted[1]
+        args.list = HERE / f"{args.list}.tsv"
     corpus = open_corpus(args.corpus, args.corpus_dir, args.part)
     lines, left_out, name = make_lines(corpus, args)
     base = Path() if args.list is None else args.list.absolute().parent
@@ -162,7 +174,11 @@ def get_parser() -> argparse.ArgumentParser:
     add("--corpus", choices=corpora, default="vctk", help="Name of the corpus")
     add("--corpus_dir", type=Path, required=True, help="Folder of the unpacked corpus")
     add("--part", help="Part of librispeech (test-other) or libritts (train-clean-100)")
-    add("--list", type=Path, help="Your own list of speakers, texts and references")
+    add(
+        "--list",
+        type=Path,
+        help="Your own list of speakers, texts and references, or librispeech_pc",
+    )
     add(
         "--test_texts",
         type=Path,
