@@ -19,7 +19,6 @@ from espnet_prune.errors import UserError
 from espnet_prune.text.espeak import use_bundled_espeak
 from espnet_prune.text.normalise import (
     TextError,
-    decode_lines,
     find_doubts,
     in_capitals,
     lower,
@@ -99,7 +98,7 @@ def test_all_readers_see_the_same_lines(tmp_path, monkeypatch):
     file.write_bytes(content)
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content), "latin-1"))
     wanted = ["a start yes go on", "b no"]
-    for lines in (read_lines(file), read_lines("-"), decode_lines(content, file)):
+    for lines in (read_lines(file), read_lines("-")):
         assert [text for text in map(normalise, lines) if text] == wanted
     assert read_sentences(file) == wanted
     columns = read_columns(file)

@@ -85,11 +85,6 @@ def decode(content: bytes, where: str | Path) -> str:
         ) from None
 
 
-def decode_lines(content: bytes, where: str | Path) -> list[str]:
-    """Split UTF-8 at line feeds, and at nothing else that Unicode calls a line end."""
-    return decode(content, where).split("\n")
-
-
 def read_lines(source: str | Path) -> list[str]:
     """Read a text file, or the standard input if ``source`` is ``-``.
 
@@ -109,7 +104,7 @@ def read_lines(source: str | Path) -> list[str]:
         raise UserError(
             f"cannot read {where} ({error}): give a text file in UTF-8"
         ) from error
-    return decode_lines(content, where)
+    return decode(content, where).split("\n")  # and at no other line end of Unicode
 
 
 # ---------------------------------------------------------------- texts to one form

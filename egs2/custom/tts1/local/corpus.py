@@ -13,7 +13,7 @@ from espnet_prune.data.checks import Utterance
 from espnet_prune.data.kaldi import Finding, read_columns
 from espnet_prune.errors import UserError
 from espnet_prune.files import can_name_a_file
-from espnet_prune.text.normalise import TextError, decode, decode_lines
+from espnet_prune.text.normalise import TextError, decode, read_lines
 
 AUDIO = (".wav", ".flac")
 METADATA = "metadata.csv"
@@ -184,8 +184,8 @@ def _read_metadata(folder: Path, root: Path):
     """
     table = root / METADATA
     try:
-        lines = decode_lines(table.read_bytes(), table)
-    except (TextError, OSError) as error:
+        lines = read_lines(table)
+    except UserError as error:
         return [], [Finding(METADATA, "text cannot be read", str(error))]
     speaker, *inside = root.relative_to(folder).parts or (folder.resolve().name,)
     found, faults = [], []
