@@ -37,6 +37,7 @@ from espnet_prune.config import (
     require_choice,
     require_numbers,
 )
+from espnet_prune.discriminator import MelDiscriminator
 from espnet_prune.errors import UserError
 from espnet_prune.layers import Dropout, Mish, convolve, mish, same_conv
 from espnet_prune.style import ConvFeedForward, FFTBlock, MelStyleEncoder
@@ -172,6 +173,9 @@ class StyleSpeech(AbsTTS):
         mel_weight, duration_weight, pitch_weight, energy_weight: weights of the losses.
         forwardsum_weight, binarization_weight: weights of the alignment losses, for
             learned durations only.
+        adversarial_weight: weight of the adversarial losses, see
+            ``espnet_prune.discriminator``; 0 for none.
+        adversarial_channels: of the discriminator's first convolutions.
         compile_model: train encoder, predictors and decoder compiled by torch.compile.
             The first steps then take minutes; synthesis is never compiled.
         plugin_version: version of espnet_prune that trained the model; training writes
@@ -227,6 +231,8 @@ class StyleSpeech(AbsTTS):
         energy_weight: float = 1.0,
         forwardsum_weight: float = 2.0,
         binarization_weight: float = 2.0,
+        adversarial_weight: float = 0.0,
+        adversarial_channels: int = 8,
         compile_model: bool = False,
         plugin_version: str | None = None,
         **unknown,
@@ -346,6 +352,10 @@ class StyleSpeech(AbsTTS):
         self.watch = Watch()
         self.check_durations = DurationCheck()
         self.aligner = DurationAligner(adim, odim) if durations == "learned" else None
+        self.adversarial_weight = adversarial_weight
+        self.discriminator = (
+            MelDiscriminator(adversarial_channels) if adversarial_weight > 0 else None
+        )
 
     @property
     def decoder_attentions(self) -> list[PruningMixin]:
@@ -434,6 +444,12 @@ class StyleSpeech(AbsTTS):
             squares = (prediction - wanted).square()
             losses[name] = _utterance_mean(squares, token_valid)
         loss = sum(self.loss_weights[name] * value for name, value in losses.items())
+        if self.discriminator is not None:
+            judged = self.discriminator.losses(mel, feats, frame_valid)
+            losses.update(judged._asdict())
+            scale = (losses["mel"] / judged.features).detach()
+            deceived = judged.adversarial + scale * judged.features
+            loss = loss + judged.discriminator + self.adversarial_weight * deceived
         stats = {f"{name}_loss": value.detach() for name, value in losses.items()}
 
         sparsity, pruning = pruning_terms({"encoder_": self.encoder, "": self.decoder})

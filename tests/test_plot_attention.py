@@ -1,6 +1,7 @@
 """The verb attention: maps of a synthesis by a model from its folder."""
 
 import argparse
+import csv
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from matplotlib.image import imread
 
 from espnet_prune import PruneTTSTask, UserError
 from espnet_prune.cli import attention
-from espnet_prune.evaluation import plots
+from espnet_prune.evaluation import maps, plots
 
 FRAMES_A_TOKEN = 5
 TEXT = "ABBA HEAD"
@@ -99,8 +100,8 @@ def test_maps_of_two_models_in_one_figure(tmp_path, data_dir, capsys, monkeypatc
     frames = FRAMES_A_TOKEN * (len(TEXT) + 1)  # and <eos>
     for panel in panels:
         assert len(panel.layers) == 3  # of the decoder, not of the encoder
-        for maps in panel.layers:
-            assert maps.dense.shape == maps.pruned.shape == (1, 2, frames, frames)
+        for layer in panel.layers:
+            assert layer.dense.shape == layer.pruned.shape == (1, 2, frames, frames)
     dense, pruned = panels
     assert dense.thresholds == [None] * 3
     assert pruned.thresholds == [1.25] * 3
@@ -116,6 +117,24 @@ def test_maps_of_two_models_in_one_figure(tmp_path, data_dir, capsys, monkeypatc
         "thresholds of the layers: 1.25 1.25 1.25" in screen
     )
     assert f"Written: {file}" in screen
+    # the maps are random and fine: every tile of 16 x 16 has a kept connection
+    rows = list(csv.DictReader(file.with_suffix(".csv").open()))
+    assert [row["layer"] for row in rows] == ["1", "2", "3"]  # of the pruned model
+    share = first.mask.float().mean().item()
+    assert float(rows[0]["kept_share"]) == pytest.approx(share)
+    assert file.with_suffix(".md").read_text() in screen
+
+
+def test_empty_tiles_are_counted():
+    mask = torch.zeros(1, 2, 40, 40, dtype=torch.bool)
+    mask[0, 0, 0, 0] = mask[0, 0, 39, 39] = mask[0, 1, 20, 10] = True
+    # tiles of 16: 3 x 3 in each of two heads, of which two and one are not empty
+    assert maps.empty_tiles(mask, 16) == pytest.approx(15 / 18)
+    # tiles of 32: 2 x 2
+    assert maps.empty_tiles(mask, 32) == pytest.approx(5 / 8)
+    assert maps.empty_tiles(mask, 64) == 0
+    assert maps.empty_tiles(~mask, 1) == pytest.approx(3 / 3200)
+    assert maps.empty_tiles(torch.zeros_like(mask), 64) == 1
 
 
 def test_what_is_missing_is_named(tmp_path, data_dir):

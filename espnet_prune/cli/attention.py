@@ -67,4 +67,7 @@ def main(cmd: Sequence[str] | None = None) -> None:
         )
     for panel in panels:
         print(maps.describe(panel))
+    rows = maps.count_tiles(panels)
+    if rows:
+        print(maps.tabulate_tiles(rows), end="")
     print(f"Written: {path}")

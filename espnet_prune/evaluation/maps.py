@@ -5,12 +5,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+import torch.nn.functional as F
+
 from espnet_prune.attention import record_attention
 from espnet_prune.data.kaldi import read_columns
 from espnet_prune.errors import UserError
 from espnet_prune.evaluation import plots, tables
 from espnet_prune.speech.reference import read_speaker
 from espnet_prune.speech.synthesis import Text2Speech
+
+# Block-sparse attention of GPUs computes whole tiles of these sizes.
+TILES = (16, 32, 64)
 
 
 def read_utterance(data_dir: Path, key: str | None = None) -> tuple[str, str, str]:
@@ -100,7 +106,8 @@ def draw(
         experiments: Folders of the models.
         inference_model: Weights in each folder.
         data_dir: Kaldi folder, see ``read_utterance``.
-        output_dir: Folder of ``attention_KEY.png``.
+        output_dir: Folder of ``attention_KEY.png``, and of the table of tiles,
+            ``attention_KEY.md`` and ``.csv``, if a model has hard masks.
         key: Utterance of the data (default: the first one).
         spembs: scp file of speaker embeddings, if models use them.
 
@@ -121,7 +128,53 @@ def draw(
     folder = tables.make_output_dir(output_dir)
     path = folder / f"attention_{key.replace('/', '_')}.png"
     plots.save(figure, path)
+    rows = count_tiles(panels)
+    if rows:
+        tables.write_csv(path.with_suffix(".csv"), rows)
+        tables.write_text(path.with_suffix(".md"), tabulate_tiles(rows))
     return path, panels
+
+
+def empty_tiles(mask: torch.Tensor, size: int) -> float:
+    """Return the share of tiles that have no kept connection.
+
+    Only these tiles can be skipped by block-sparse attention, so this share limits what
+    pruning can save in time.
+
+    Args:
+        mask: boolean (..., T, T), true for a kept connection.
+        size: Rows and columns of a tile; tiles at the edges may have fewer.
+
+    """
+    rest = -mask.size(-1) % size
+    tiles = F.pad(mask, (0, rest, 0, rest)).unfold(-2, size, size)
+    occupied = tiles.unfold(-2, size, size).flatten(-2).any(-1)
+    return float((~occupied).float().mean())
+
+
+def count_tiles(panels: Sequence[plots.AttentionPanel]) -> list[dict[str, Any]]:
+    """Return a row for each layer with a hard mask: its kept share and empty tiles."""
+    rows = []
+    for panel in panels:
+        for number, layer in enumerate(panel.layers, 1):
+            if layer.mask.dtype != torch.bool or layer.mask.all():
+                continue
+            row = {"model": panel.title, "frames": layer.mask.size(-1), "layer": number}
+            row["kept_share"] = float(layer.mask.float().mean())
+            for size in TILES:
+                row[f"empty_{size}"] = empty_tiles(layer.mask, size)
+            rows.append(row)
+    return rows
+
+
+def tabulate_tiles(rows: Sequence[dict[str, Any]]) -> str:
+    """Return the rows of ``count_tiles`` as a Markdown table."""
+    columns = [*tables.named("model", "frames", "layer")]
+    columns.append(tables.Column("kept_share", "kept share", tables.percent))
+    for size in TILES:
+        heading = f"empty tiles of {size} x {size}"
+        columns.append(tables.Column(f"empty_{size}", heading, tables.percent))
+    return tables.markdown(rows, columns)
 
 
 def describe(panel: plots.AttentionPanel) -> str:

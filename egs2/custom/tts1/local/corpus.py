@@ -1,7 +1,7 @@
 """Read a folder of speech: a Kaldi folder or a tree SPEAKER/NAME.wav.
 
-Texts of a tree are in SPEAKER/NAME.txt, in SPEAKER/NAME.normalized.txt (as in LibriTTS),
-or in SPEAKER/metadata.csv with lines NAME|TEXT|NORMALISED (as in LJSpeech). Unreadable
+Texts of a tree are in SPEAKER/NAME.txt, in SPEAKER/NAME.normalized.txt as in LibriTTS,
+or in SPEAKER/metadata.csv with lines NAME|TEXT|NORMALISED as in LJSpeech. Unreadable
 utterances are left out, with a finding that gives the reason.
 """
 

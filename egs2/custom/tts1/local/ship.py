@@ -1,0 +1,165 @@
+#!/usr/bin/env python3
+"""Make a small folder of a trained model, as the package ships models.
+
+local/ship.py EXP ../../../espnet_prune/models/NAME --voice alba=recording.wav
+
+The folder has config.yaml, without the settings of training; the weights in half
+precision, without those that only training needs; the statistics of the features; and
+a voice file for each --voice.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+import yaml
+
+from espnet_prune import Text2Speech
+from espnet_prune.errors import UserError, run
+from espnet_prune.experiment import read_config
+from espnet_prune.files import replace_when_written
+from espnet_prune.loading import load_weights
+from espnet_prune.speech.pretrained import DEFAULT_WEIGHTS, paths_made_absolute
+from espnet_prune.speech.voice import SUFFIX, identify_model, save_voice
+
+# Settings that synthesis needs.
+SETTINGS = (
+    *("tts", "tts_conf", "odim", "model_conf", "version"),
+    *("feats_extract", "feats_extract_conf", "normalize", "normalize_conf"),
+    *("pitch_extract", "pitch_extract_conf", "pitch_normalize", "pitch_normalize_conf"),
+    *("energy_extract", "energy_extract_conf"),
+    *("energy_normalize", "energy_normalize_conf"),
+    *("use_preprocessor", "token_type", "token_list", "bpemodel"),
+    *("non_linguistic_symbols", "cleaner", "g2p"),
+)
+STATISTICS = ("normalize_conf", "pitch_normalize_conf", "energy_normalize_conf")
+WEIGHTS = "model.safetensors"
+# Weights that only training needs.
+OF_TRAINING = ("tts.discriminator.", "tts.aligner.")
+# A text to compare the small model with the trained one.
+TEXT = "The quick brown fox jumps over the lazy dog."
+
+
+def keep_full_precision(name: str) -> bool:
+    """Return whether a weight is too important, or too large, for half precision."""
+    # a threshold decides about connections; a mel filter has sums of many samples
+    return name.endswith(".theta") or not name.startswith("tts.")
+
+
+def shrink(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return the weights of synthesis, in half precision where that is enough."""
+    small = {}
+    for name, weight in weights.items():
+        if name.startswith(OF_TRAINING):
+            continue
+        if weight.is_floating_point() and not keep_full_precision(name):
+            weight = weight.half()
+        small[name] = weight.contiguous()
+    return small
+
+
+def settings_of_synthesis(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the part of config.yaml that synthesis needs."""
+    settings = {name: config[name] for name in SETTINGS if name in config}
+    conf = dict(settings["tts_conf"], durations="given")  # needs no aligner
+    conf.pop("adversarial_weight", None)
+    return {**settings, "tts_conf": conf}
+
+
+def ship(
+    experiment: Path, weights: str, output: Path, voices: dict[str, Path]
+) -> Text2Speech:
+    """Write the folder of a model, and return the model that it contains.
+
+    Args:
+        experiment: Folder of the training.
+        weights: File of weights in it.
+        output: Folder to write; files of the same names are replaced.
+        voices: name -> recording, for the voice files.
+
+    Raises:
+        UserError: A file cannot be read.
+
+    """
+    settings = settings_of_synthesis(read_config(experiment))
+    output.mkdir(parents=True, exist_ok=True)
+    with paths_made_absolute(experiment / "config.yaml") as absolute:
+        paths = read_config(absolute)
+    for name in STATISTICS:
+        if not paths.get(name, {}).get("stats_file"):
+            continue
+        # a path with a slash is found next to config.yaml, from any working folder
+        file = Path(paths[name]["stats_file"])
+        np.savez(output / file.name, **np.load(file))
+        settings[name] = {**settings[name], "stats_file": f"./{file.name}"}
+    text = yaml.safe_dump(settings, sort_keys=True, allow_unicode=True)
+    (output / "config.yaml").write_text(text, encoding="utf-8")
+    small = output / WEIGHTS
+    content = safetensors.torch.save(shrink(load_weights(experiment / weights)))
+    with replace_when_written(small) as partial:
+        partial.write_bytes(content)
+    model = Text2Speech.from_pretrained(output, model_file=WEIGHTS)
+    identity = identify_model(small)
+    (output / "voices").mkdir(exist_ok=True)
+    for name, recording in voices.items():
+        file = output / "voices" / f"{name}{SUFFIX}"
+        save_voice(file, model.style_vector(recording), identity, recording.name)
+    return model
+
+
+def compare(small: Text2Speech, trained: Text2Speech, recording: Path) -> float:
+    """Return the mean difference of normalised mels for one text and one voice.
+
+    It is infinite if a token has another length.
+    """
+    said = [model(TEXT, speech=recording) for model in (small, trained)]
+    if not torch.equal(said[0]["duration"], said[1]["duration"]):
+        return float("inf")
+    return float((said[0]["feat_gen"] - said[1]["feat_gen"]).abs().mean())
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """Get argument parser."""
+    parser = argparse.ArgumentParser(
+        description="Make a small folder of a trained model, for synthesis only",
+    )
+    add = parser.add_argument
+    add("experiment", type=Path, metavar="EXP", help="folder of the training")
+    add("output", type=Path, help="folder to write")
+    add("--inference_model", default=DEFAULT_WEIGHTS, help="weights in EXP")
+    add(
+        "--voice",
+        action="append",
+        default=[],
+        metavar="NAME=WAV",
+        help="a voice of the model, and its recording; can be repeated",
+    )
+    return parser
+
+
+def main(cmd: Sequence[str] | None = None) -> None:
+    """Write the folder and print its size and its difference to the trained model."""
+    args = get_parser().parse_args(cmd)
+    voices = {}
+    for voice in args.voice:
+        name, equals, recording = voice.partition("=")
+        if not (name and equals and recording):
+            raise UserError(f"--voice {voice} is not NAME=WAV")
+        voices[name] = Path(recording)
+    small = ship(args.experiment, args.inference_model, args.output, voices)
+    trained = Text2Speech.from_pretrained(
+        args.experiment, model_file=args.inference_model
+    )
+    files = [file for file in args.output.rglob("*") if file.is_file()]
+    size = sum(file.stat().st_size for file in files)
+    print(f"{args.output}: {size / 2**20:.2f} MB in {len(files)} files")
+    for name, recording in voices.items():
+        print(f"{name}: mel differs by {compare(small, trained, recording):.5f}")
+
+
+if __name__ == "__main__":
+    run(main)
