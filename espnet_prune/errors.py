@@ -2,6 +2,7 @@
 
 import errno
 import os
+import select
 import signal
 import sys
 import threading
@@ -80,13 +81,13 @@ def run(main: Callable[[], None]) -> None:
 
 def _output_is_closed() -> bool:
     """Return whether the reader of the output, such as ``head``, has ended."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # otherwise Python would fail again when it ends
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return True
-    return False
+    output = select.poll()
+    output.register(sys.stdout.fileno(), 0)
+    if not any(event & select.POLLERR for _, event in output.poll(0)):
+        return False
+    # otherwise Python would fail again when it ends
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return True
 
 
 def _end(message: str) -> None:

@@ -301,6 +301,16 @@ def test_recordings_at_another_rate_than_the_features_are_refused(own):
         go_on(own, 1, "new", feats_extract_conf=other)
 
 
+def test_references_at_another_rate_than_the_model_are_refused(own, monkeypatch):
+    """ESPnet's decoding would hear another voice, because it does not resample."""
+    monkeypatch.setattr(PruneTTSTask, "_rate", 16000)
+    data = [(str(own / "corpus" / "wav.scp"), "speech", "sound")]
+    with pytest.raises(UserError, match="have 8000 Hz, but the features are for 16000"):
+        PruneTTSTask.build_streaming_iterator(
+            data, preprocess_fn=None, collate_fn=None, inference=True
+        )
+
+
 # ---- numbers of a training ----
 
 

@@ -186,7 +186,9 @@ def _split_model(
     conf.pop("encoder_pruning_conf.phase", None)
     if conf.get("pruning") != "differentiable":
         phase = 1
-    model: dict[str, Any] = {"tts": name}
+    # only its weight may change, because a discriminator has parameters
+    judged = bool(conf.get("adversarial_weight"))
+    model: dict[str, Any] = {"tts": name, "a discriminator": judged}
     free: dict[str, Any] = {}
     for key, value in conf.items():
         last = key.rpartition(".")[2]
