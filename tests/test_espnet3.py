@@ -1,7 +1,6 @@
 """Training by ESPnet 3: its trainer, both phases, and speech of the result."""
 
 import importlib.util
-import math
 import re
 from pathlib import Path
 
@@ -33,7 +32,7 @@ def documented():
     return yaml.safe_load(block)
 
 
-def test_two_steps_with_a_switch_of_the_phase(tmp_path):
+def test_three_steps_with_a_switch_of_the_phase(tmp_path):
     from espnet3.systems.base.training import train
 
     corpus = tmp_path / "corpus"
@@ -53,7 +52,7 @@ def test_two_steps_with_a_switch_of_the_phase(tmp_path):
         model[f"{name}_extract_conf"].update(FRAMES)
         model.update({f"{name}_normalize": None, f"{name}_normalize_conf": {}})
     model.update(normalize=None, normalize_conf={})
-    config["trainer"].update(max_epochs=2, limit_train_batches=1, accelerator="cpu")
+    config["trainer"].update(max_epochs=3, limit_train_batches=1, accelerator="cpu")
     config["trainer"]["callbacks"][0]["epoch"] = 1
     config["exp_dir"] = str(tmp_path / "exp")
     for part in ("train", "valid"):
@@ -62,19 +61,23 @@ def test_two_steps_with_a_switch_of_the_phase(tmp_path):
     train(OmegaConf.create(config))
 
     folder = tmp_path / "exp"
-    (best,) = folder.glob("epoch*_valid.loss.ckpt")
-    assert "epoch1_" in best.name or not list(folder.glob("epoch0_*.ave*"))
     (last,) = {path.resolve() for path in folder.glob("last*.ckpt")}
     states = torch.load(last, map_location="cpu", weights_only=False)
-    assert states["global_step"] == 2
+    assert states["global_step"] == 3
     thetas = {n: v for n, v in states["state_dict"].items() if n.endswith("theta")}
     assert len(thetas) == TINY["dlayers"]
     # one step of Adam in phase 1, and none in phase 2
-    rate = config["optimizer"]["lr"] / math.sqrt(config["scheduler"]["warmup_steps"])
-    assert all(0 < abs(float(value)) < 1.5 * rate for value in thetas.values())
+    step = config["optimizer"]["lr"] / config["scheduler"]["warmup_steps"]
+    assert all(0 < abs(float(value)) < 1.5 * step for value in thetas.values())
     assert all(torch.isfinite(v).all() for v in states["state_dict"].values())
 
-    (average,) = folder.glob("valid.loss.ave*.pth")
+    # No epoch of phase 1 is in the average. ESPnet 3 averages before it saves, so the
+    # last epoch is missing as well.
+    (average,) = folder.glob("valid.loss.ave_1best.pth")
+    (second,) = folder.glob("epoch1_*_valid.loss.ckpt")
+    wanted = torch.load(second, map_location="cpu", weights_only=False)["state_dict"]
+    found = torch.load(average, map_location="cpu", weights_only=True)
+    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
     text2speech = Text2Speech(folder / "config.yaml", average)
     speech, _ = soundfile.read(corpus / "d.wav")
     assert len(text2speech("BAD", speech=speech)["feat_gen"])
