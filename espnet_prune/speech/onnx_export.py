@@ -247,7 +247,6 @@ def _graphs(text2speech: Text2Speech) -> dict[str, _Graph]:
                 "HiFi-GAN can"
             )
     seconds = torch.zeros(2 * features.fs)
-    style = text2speech.tts.encode_style(torch.zeros(1, 2, features.n_mels))[0]
     graphs = {
         onnx_runtime.STYLE_ENCODER: _Graph(
             StyleEncoderGraph(features, normalize, tts),
@@ -259,7 +258,7 @@ def _graphs(text2speech: Text2Speech) -> dict[str, _Graph]:
             AcousticGraph(tts, normalize),
             {
                 "tokens": torch.full((9,), min(3, tts.idim - 1)),
-                "style_vector": style,
+                "style_vector": torch.zeros(text2speech._style_shape),
                 "speed": torch.tensor(1.0),
             },
             ("tokens",),
