@@ -54,7 +54,7 @@ def test_three_steps_with_a_switch_of_the_phase(tmp_path):
     model.update(normalize=None, normalize_conf={})
     config["trainer"].update(max_epochs=3, limit_train_batches=1, accelerator="cpu")
     config["trainer"]["callbacks"][0]["epoch"] = 1
-    config["exp_dir"] = str(tmp_path / "exp")
+    config["exp_dir"] = config["trainer"]["default_root_dir"] = str(tmp_path / "exp")
     for part in ("train", "valid"):
         config["dataloader"][part].update(batch_size=2, num_workers=0)
 
