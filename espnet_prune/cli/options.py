@@ -4,6 +4,15 @@ import argparse
 from pathlib import Path
 
 
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Show the defaults of options, except those that say nothing."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.default in (None, False, ""):
+            return action.help
+        return super()._get_help_string(action)
+
+
 def add_test_set(parser: argparse.ArgumentParser) -> None:
     """Add ``--system`` and ``--data_dir``: the systems, and their texts."""
     parser.add_argument(

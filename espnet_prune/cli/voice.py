@@ -8,6 +8,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+from espnet_prune.cli.options import HelpFormatter
 from espnet_prune.errors import UserError
 
 
@@ -16,7 +17,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description="Compute the style vector of a voice and save it in a file. Only "
         "the model that computed it can use it.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     parser.add_argument(
         "reference",
@@ -28,7 +29,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--model",
         help="A model of the package, an experiment folder, a packed model or a tag "
-        "(default: the first model of the package)",
+        "(default: english_small of the package)",
     )
     parser.add_argument(
         "--model_file",

@@ -16,7 +16,6 @@ from espnet_prune.errors import UserError
 from espnet_prune.files import replace_when_written
 from espnet_prune.loading import first_line
 
-SUFFIX = ".voice"
 TENSOR = "style_vector"
 # A style vector has a few hundred values.
 MAX_BYTES = 2**20
