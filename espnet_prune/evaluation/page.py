@@ -88,7 +88,11 @@ def sound_address(path: str | Path) -> str:
         UserError: See ``read_sound``.
 
     """
-    sound = read_sound(path)
+    return to_address(read_sound(path))
+
+
+def to_address(sound: Sound) -> str:
+    """Return a data address that contains sound, in a format that browsers play."""
     kind = "MP3" if sound.fs in MP3_RATES else "FLAC"
     return data_address(MEDIA_TYPES[kind], encode_sound(sound, kind))
 

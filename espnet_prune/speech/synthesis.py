@@ -46,6 +46,9 @@ MAX_CHARACTERS = 200
 # tokens is split again, because attention needs memory proportional to the square of
 # its length.
 MAX_TOKENS = 2 * MAX_CHARACTERS
+# Sentences that are together shorter than this are spoken together.
+SHORT_SENTENCE = 40
+SENTENCE_END = r"(?<=[.!?])\s+|(?<=[。！？])\s*"
 # Silence between the parts of a longer text.
 PAUSE_SECONDS = 0.2
 
@@ -223,7 +226,10 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
         return cls(**options)
 
     def tokenize(
-        self, text: str, max_characters: int | None = MAX_CHARACTERS
+        self,
+        text: str,
+        max_characters: int | None = MAX_CHARACTERS,
+        by_sentence: bool = False,
     ) -> list[torch.Tensor]:
         """Return the token ids of a text, one tensor for each part to speak separately.
 
@@ -234,8 +240,9 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
         Args:
             text: Text to speak. If it is longer than ``max_characters``, it is split at
                 the ends of sentences, otherwise of clauses, otherwise between words,
-                otherwise anywhere.
-            max_characters: None does not split texts.
+                otherwise anywhere. None does not split texts.
+            by_sentence: Whether a text that is too long becomes single sentences.
+                Otherwise sentences stay together while they fit.
 
         Returns:
             Token ids without <eos>, int64, one or more of (T_text,).
@@ -256,7 +263,12 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
             text = fit_characters(text, self.preprocess_fn.token_id_converter.token2id)
         parts: list[torch.Tensor] = []
         unknown: dict[str, None] = {}
-        waiting = split_text(text, max_characters)
+        waiting = [text]
+        if by_sentence and max_characters is not None and len(text) > max_characters:
+            waiting = _split_at(SENTENCE_END, text, SHORT_SENTENCE)
+        waiting = [
+            part for long in waiting for part in split_text(long, max_characters)
+        ]
         while waiting:
             part = waiting.pop(0)
             ids, new = self._to_ids(part)
@@ -917,7 +929,7 @@ def split_text(text: str, max_characters: int | None = MAX_CHARACTERS) -> list[s
         return [text]
     parts = [text]
     for end in (
-        r"(?<=[.!?])\s+|(?<=[。！？])\s*",
+        SENTENCE_END,
         r"(?<=[,;:])\s+|(?<=[，；：、])\s*",
         r"\s+",
     ):
