@@ -246,8 +246,9 @@ def _news(text: str, notes: Iterable[str] = ()) -> str:
 
 def _error(error: UserError) -> str:
     text = str(error)
-    text = html.escape(text[:1].upper() + text[1:])
-    return f'<div class="error" role="alert"><p>{text}.</p></div>'
+    if text.partition(" ")[0].isalpha():  # not the name of a file
+        text = text[0].upper() + text[1:]
+    return f'<div class="error" role="alert"><p>{html.escape(text)}.</p></div>'
 
 
 class Voice(NamedTuple):
@@ -485,9 +486,13 @@ def _lay_out(speaker: Speaker, vocoder: str, title: str) -> gr.Blocks:
                     label="Recording of the voice: 2 s or more, without noise",
                     type="filepath",
                     visible=sources[0] == RECORDED,
+                    elem_id="recording",
                 )
                 saved = gr.File(
-                    label="Saved voice (.voice)", file_types=[".voice"], visible=False
+                    label="Saved voice (.voice)",
+                    file_types=[".voice"],
+                    visible=False,
+                    elem_id="saved",
                 )
                 with gr.Accordion("Save this voice", open=False):
                     note = gr.Textbox(
@@ -605,7 +610,13 @@ def _picture(description: str, **options: Any) -> gr.Image:
 
 
 def _numbers(number: int, label: str) -> gr.Radio:
-    return gr.Radio(list(range(1, number + 1)), value=1, label=label, min_width=120)
+    return gr.Radio(
+        list(range(1, number + 1)),
+        value=1,
+        label=label,
+        min_width=120,
+        elem_id=label.lower(),
+    )
 
 
 def serve(
