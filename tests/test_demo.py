@@ -241,6 +241,16 @@ def wait_for(browser, text):
     assert text in browser.text("#message")
 
 
+def faults(browser):
+    """Return what went wrong on the page, without requests that it ended itself."""
+    ended = ("blob:", "/queue/data")  # of the waveform, and of a message that came
+    return [
+        fault
+        for fault in browser.faults
+        if not any(part in getattr(fault, "url", "") for part in ended)
+    ]
+
+
 def test_a_visitor_speaks(browser):
     browser.page.get_by_label("Text", exact=True).fill(LONG)
     browser.click("#speak")
@@ -255,7 +265,7 @@ def test_a_visitor_speaks(browser):
     browser.click("#stop")
     wait_for(browser, "Stopped.")
     assert browser.evaluate("document.querySelector('#player audio').paused")
-    assert browser.faults == []
+    assert faults(browser) == []
 
 
 def test_a_visitor_saves_a_voice_and_comes_back_with_it(browser, folder, model):
@@ -279,7 +289,7 @@ def test_a_visitor_saves_a_voice_and_comes_back_with_it(browser, folder, model):
     browser.page.get_by_label("Text", exact=True).fill("hello again")
     browser.click("#speak")
     wait_for(browser, "made in")
-    assert browser.faults == []
+    assert faults(browser) == []
 
 
 def test_a_visitor_gives_a_bad_file_on_a_phone(browser, folder):
