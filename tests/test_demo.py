@@ -124,7 +124,7 @@ def test_attention_with_and_without_the_mask(actions):
     assert not np.array_equal(dense, before)
     assert panel.thresholds == [None, None]
     (shown,) = actions.draw_attention(panel, 1, 1)
-    assert shown["before"].width > 300 and not shown["after"].visible
+    assert shown["before"]["visible"] and not shown["after"]["visible"]
     # the mask is there again
     changes, again = speak(actions)
     assert np.array_equal(again, before)
@@ -133,8 +133,8 @@ def test_attention_with_and_without_the_mask(actions):
     pictures = {}
     for layer, head in ((1, 1), (1, 2), (2, 1)):
         (shown,) = actions.draw_attention(panel, layer, head)
-        assert shown["after"].visible
-        pictures[layer, head] = shown["before"].tobytes()
+        assert shown["after"]["visible"]
+        pictures[layer, head] = shown["before"]["value"].tobytes()
     assert len(set(pictures.values())) == 3
     assert list(actions.draw_attention(None, 1, 1)) == []
 

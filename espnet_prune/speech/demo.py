@@ -195,6 +195,11 @@ def _collect_warnings() -> Iterator[list[str]]:
         logging.getLogger().removeHandler(collector)
 
 
+def _show(image: PIL.Image.Image | None) -> dict[str, Any]:
+    """Show a picture of the page, or hide it if there is none."""
+    return gr.update(value=image, visible=image is not None)
+
+
 def _to_image(figure: Figure) -> PIL.Image.Image:
     return PIL.Image.open(io.BytesIO(plots.to_png(figure, PICTURE_DPI)))
 
@@ -226,8 +231,10 @@ watch("value", () => {
 });
 """
 STYLE = """
-.gradio-container { max-width: 1200px !important; margin: 0 auto !important; }
-#message { padding: 0; }
+.gradio-container {
+    width: 100%; max-width: 1200px !important; margin: 0 auto !important;
+}
+#message, #message > div { padding: 0 !important; }
 .news, .error { padding: 0.6em 0.9em; border-radius: 8px; overflow-wrap: anywhere; }
 .news { border: 1px solid var(--border-color-primary); }
 .error { background: #fdecea; border: 1px solid #e7b3ad; }
@@ -375,9 +382,10 @@ class Actions:
                 "mel": self.draw_mel(said),
             }
 
-    def draw_mel(self, said: Said) -> PIL.Image.Image:
+    def draw_mel(self, said: Said) -> dict[str, Any]:
         """Draw the mel spectrogram of a sentence or a text."""
-        return _to_image(plots.plot_mel(said.mel, self.speaker.frames_per_second))
+        figure = plots.plot_mel(said.mel, self.speaker.frames_per_second)
+        return _show(_to_image(figure))
 
     def draw_attention(
         self, panel: plots.AttentionPanel | None, layer: int, head: int
@@ -389,7 +397,7 @@ class Actions:
         after = None
         if panel.thresholds[0] is not None:
             after = _to_image(plots.plot_head(panel, layer, head, masked=True))
-        yield {"before": before, "after": gr.Image(after, visible=after is not None)}
+        yield {"before": _show(before), "after": _show(after)}
 
     def stop(self) -> Iterator[dict[str, Any]]:
         """Stop speaking and playing."""
@@ -483,8 +491,9 @@ def _lay_out(speaker: Speaker, vocoder: str, title: str) -> gr.Blocks:
                     visible=sources[0] == SHIPPED,
                 )
                 recording = gr.Audio(
-                    label="Recording of the voice: 2 s or more, without noise",
+                    label="Recording of 2 s or more",
                     type="filepath",
+                    buttons=[],
                     visible=sources[0] == RECORDED,
                     elem_id="recording",
                 )
@@ -531,11 +540,7 @@ def _lay_out(speaker: Speaker, vocoder: str, title: str) -> gr.Blocks:
                         head = _numbers(speaker.heads, "Head")
                     with gr.Row():
                         before = _picture("Attention before the mask", elem_id="before")
-                        after = _picture(
-                            "Attention after the mask",
-                            elem_id="after",
-                            visible=speaker.prunes,
-                        )
+                        after = _picture("Attention after the mask", elem_id="after")
         player = gr.HTML(html_template="", js_on_load=PLAYER, elem_id="player")
         panel = gr.State(time_to_live=3600)
         parts = {
@@ -598,12 +603,13 @@ def _lay_out(speaker: Speaker, vocoder: str, title: str) -> gr.Blocks:
 
 
 def _picture(description: str, **options: Any) -> gr.Image:
-    """Make a place for a picture, without anything that would cover it."""
+    """Make a place for a picture, hidden at first, and with nothing that covers it."""
     return gr.Image(
         alt_text=description,
         show_label=False,
         interactive=False,
         buttons=[],
+        visible=False,
         min_width=240,
         **options,
     )
