@@ -26,6 +26,8 @@ espnet3 = ["lightning>=2.5"]
 notebook = ["nbclient>=0.10", "ipykernel>=6"]
 # Scorers that load weights of Hugging Face.
 checkpoints = ["transformers>=5"]
+# The page of espnet-prune demo.
+demo = ["gradio>=6,<7"]
 # What tests/lint.sh calls. Other versions of the formatter may break lines differently.
 lint = [
     "ruff>=0.17,<0.18",
@@ -39,7 +41,7 @@ lint = [
 # Playwright drives the Chromium of the system; Markdown reads the documents.
 test = [
     *["pytest>=9", "build", "playwright>=1.50", "Markdown"],
-    *[*checkpoints, *labels, *onnx, *espnet3, *notebook, *lint],
+    *[*checkpoints, *demo, *labels, *onnx, *espnet3, *notebook, *lint],
 ]
 
 setup(
@@ -106,6 +108,7 @@ setup(
     extras_require={
         "hifigan": hifigan,
         "align": align,
+        "demo": demo,
         # What ESPnet's tts.sh needs in addition to ESPnet: resampling to --fs and
         # training curves.
         "recipe": hifigan + align + ["resampy", "tensorboard"],

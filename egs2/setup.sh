@@ -4,12 +4,14 @@
 # tools/env.sh, which path.sh sources. See the help below.
 set -euo pipefail
 
-help="Usage: $0 [--test]
+help="Usage: $0 [--synthesis | --test]
 
 Makes the Python environment of this checkout and unpacks ESPnet's recipes into tools/.
 You can run it again: finished parts are kept, unfinished ones are repeated.
 
-  --test   also install the packages of the tests
+  --synthesis  install only what speaking needs, without ESPnet's recipes. A later call
+               without this option adds the rest
+  --test       also install the packages of the tests
 
 Environment variables:
   PRUNE_PYTHON    the Python 3.12 or 3.13 to use
@@ -40,9 +42,11 @@ stopped() {
     die "interrupted: run it again to continue; unfinished parts are made again"
 }
 
+# Extras of setup.py: hifigan is part of recipe.
 extras=recipe
 for arg in "$@"; do
     case ${arg} in
+        --synthesis) extras=hifigan ;;
         --test) extras=recipe,test ;;
         -h | --help)
             echo "${help}"
@@ -51,6 +55,9 @@ for arg in "$@"; do
         *) die "unknown option '${arg}'; see $0 --help" ;;
     esac
 done
+
+for_recipes=true
+if [ "${extras}" = hifigan ]; then for_recipes=false; fi
 
 # ---------------------------------------------------------------- the interpreter
 
@@ -125,7 +132,10 @@ venv_is_ready() {
     local python had
     python=$(venv_fact python)
     had=$(venv_fact extras)
-    if [ "${had}" = recipe,test ]; then extras=${had}; fi
+    # What has been installed is kept.
+    case ${had}+${extras} in
+        recipe+hifigan | recipe,test+*) extras=${had} ;;
+    esac
     [ -n "${python}" ] || return 1
     [ "${named:-${python}}" = "${python}" ] || return 1
     [ "$(cat "${venv}/.done")" = "$(describe_venv "${extras}" "${python}")" ] ||
@@ -145,7 +155,7 @@ espnet_version() {
 describe_tree() { echo "espnet $(espnet_version), layout ${tree_layout}, in ${root}"; }
 
 tree_is_ready() {
-    [ -n "${ESPNET_ROOT:-}" ] ||
+    ! ${for_recipes} || [ -n "${ESPNET_ROOT:-}" ] ||
         [ "$(cat "${tree}/.done" 2> /dev/null)" = "$(describe_tree)" ]
 }
 
@@ -189,6 +199,8 @@ die_of_pip() { # <what it could not do>
 
 make_venv() {
     local python misfit torch=${torch_versions}
+    local modules="espnet2.tasks.tts, phonemizer, pyworld, torchaudio"
+    if [ "${extras}" != hifigan ]; then modules+=", resampy"; fi
     mkdir -p "${tools}/tmp"
     python=$(venv_fact python)
     if [ -n "${python}" ] && [ "${named:-${python}}" = "${python}" ] &&
@@ -217,8 +229,7 @@ make_venv() {
     misfit=$("${venv}/bin/python3" -m pip check 2>&1 |
         grep -v -e '^No broken' -e '^resemblyzer ' -e '^xls-r-sqa ' -e '^distillmos ' || true)
     [ -z "${misfit}" ] || die "packages do not fit together: ${misfit}"
-    quietly "${venv}/bin/python3" -c \
-        "import espnet2.tasks.tts, phonemizer, pyworld, resampy, torchaudio" ||
+    quietly "${venv}/bin/python3" -c "import ${modules}" ||
         die "installed, but cannot be imported: $(tail -n 1 "${log}"); see ${log}"
     describe_venv "${extras}" "${python}" > "${venv}/.done"
 }
@@ -294,22 +305,28 @@ unset PYTHONHOME PYTHONPATH
 export PIP_USER=0
 
 named=$(named_python)
-if [ -n "${ESPNET_ROOT:-}" ] &&
+if ${for_recipes} && [ -n "${ESPNET_ROOT:-}" ] &&
     [ ! -e "${ESPNET_ROOT}/egs2/TEMPLATE/tts1/tts.sh" ]; then
     die "ESPNET_ROOT=${ESPNET_ROOT} has no egs2/TEMPLATE/tts1/tts.sh;" \
         "name an ESPnet clone, or unset it to have one unpacked"
 fi
+made=${venv}
+if ${for_recipes}; then made+=", ESPnet's recipes in ${ESPNET_ROOT:-${tree}}"; fi
 if all_is_ready; then
-    say "nothing to do: ${venv}, ESPnet's recipes in ${ESPNET_ROOT:-${tree}}"
+    say "nothing to do: ${made}"
     exit 0
 fi
 
-case ${root} in
-    *[[:space:]]*) die "ESPnet's scripts cannot work in '${root}': it has a space" ;;
-esac
-for program in perl tar; do
-    type "${program}" > /dev/null 2>&1 || die "'${program}' is missing; install it"
-done
+if ${for_recipes}; then
+    case ${root} in
+        *[[:space:]]*)
+            die "ESPnet's scripts cannot work in '${root}': it has a space"
+            ;;
+    esac
+    for program in perl tar; do
+        type "${program}" > /dev/null 2>&1 || die "'${program}' is missing; install it"
+    done
+fi
 mkdir -p "${tools}"
 trap stopped INT TERM HUP
 if type flock > /dev/null 2>&1; then
@@ -334,5 +351,5 @@ esac
 export ESPNET_ROOT=\${ESPNET_ROOT:-${tree}}
 EOF
 mv "${tools}/env.sh.new" "${tools}/env.sh"
-say "ready in ${SECONDS} s: ${venv}, ESPnet's recipes in ${ESPNET_ROOT:-${tree}}"
+say "ready in ${SECONDS} s: ${made}"
 say "to use it by hand: . ${tools}/env.sh"

@@ -430,6 +430,20 @@ def synthesising(module: torch.nn.Module) -> Iterator[None]:
             attention.synthesising, attention.watched = False, before
 
 
+@contextlib.contextmanager
+def without_masks(module: torch.nn.Module) -> Iterator[None]:
+    """Let no mask be applied within the context: attention is dense."""
+    attentions = pruned_attentions(module)
+    pruning = [attention.pruning for attention in attentions]
+    for attention in attentions:
+        attention.pruning = "none"
+    try:
+        yield
+    finally:
+        for attention, before in zip(attentions, pruning, strict=True):
+            attention.pruning = before
+
+
 class Watch:
     """Count the statistics of a model's attentions in every tenth step of a training.
 

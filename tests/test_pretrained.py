@@ -21,7 +21,12 @@ from tiny_experiment import STATS, pack_experiment, voice, write_recipe
 
 from espnet_prune.cli import say
 from espnet_prune.errors import UserError
-from espnet_prune.speech.pretrained import find_model, paths_made_absolute, unpack_model
+from espnet_prune.speech.pretrained import (
+    default_vocoder,
+    find_model,
+    paths_made_absolute,
+    unpack_model,
+)
 from espnet_prune.speech.synthesis import Text2Speech
 
 
@@ -164,15 +169,16 @@ def shipped(tmp_path, monkeypatch):
     """A package folder of its own, in which models can be put."""
     folder = tmp_path / "package"
     (folder / "models").mkdir(parents=True)
-    found = importlib.resources.files
-    monkeypatch.setattr(
-        "importlib.resources.files",
-        lambda name: folder if name == "espnet_prune" else found(name),
-    )
+    files = importlib.resources.files
+
+    def of_this_package(name):
+        return folder if name == "espnet_prune" else files(name)
+
+    monkeypatch.setattr("importlib.resources.files", of_this_package)
     return folder / "models"
 
 
-def put_model(models, recipe, name):
+def put_model(models, recipe, name="english_small", **changes):
     """Ship a tiny model with two voices, as the recipe `custom` does it."""
     recipes = Path(__file__).parents[1] / "egs2"
     script = recipes / "custom" / "tts1" / "local" / "ship.py"
@@ -180,12 +186,13 @@ def put_model(models, recipe, name):
     ship = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(ship)
     settings = {"durations": "learned", "adversarial_weight": 0.5}
-    experiment = write_recipe(recipe, tts_conf=settings)
-    recordings = {}
+    experiment = write_recipe(recipe, tts_conf=settings, **changes)
+    recordings, notes = {}, {}
     for speaker, pitch in (("zoe", 220.0), ("ann", 240.0)):
         recordings[speaker] = recipe / f"{speaker}.wav"
         soundfile.write(recordings[speaker], voice(pitch=pitch), 16000)
-    ship.ship(experiment, "train.loss.ave.pth", models / name, recordings)
+        notes[speaker] = f"a buzz of {pitch:.0f} Hz"
+    ship.ship(experiment, "train.loss.ave.pth", models / name, recordings, notes)
     trained = experiment / "train.loss.ave.pth"
     assert (models / name / "model.safetensors").stat().st_size < (
         trained.stat().st_size * 0.7
@@ -195,11 +202,13 @@ def put_model(models, recipe, name):
 
 def test_a_model_that_ships_with_the_package(shipped, recipe, tmp_path, monkeypatch):
     monkeypatch.setattr(socket, "socket", None)  # no network
-    trained = put_model(shipped, recipe, "english_tiny")
+    trained = put_model(shipped, recipe)
+    put_model(shipped, recipe, "another")  # not the first of the package speaks
     shutil.rmtree(recipe)
     monkeypatch.chdir(tmp_path)
-    for name in ("english_tiny", None):
+    for name in ("english_small", None):
         model = Text2Speech.from_pretrained(name)
+        assert model.model_file.parent.name == "english_small"
         assert list(model.voices) == ["ann", "zoe"]
         said = model("hello there")
         wanted = trained("hello there", speech=voice(pitch=240.0))
@@ -207,28 +216,63 @@ def test_a_model_that_ships_with_the_package(shipped, recipe, tmp_path, monkeypa
         if torch.equal(said["duration"], wanted["duration"]):
             difference = said["feat_gen"] - wanted["feat_gen"]
             assert difference.abs().max() < 0.05
-    out = tmp_path / "out.wav"
-    say.main(["hello there", "-o", str(out)])
-    first = out.read_bytes()
-    say.main(["hello there", "-o", str(out), "--voice", "zoe"])
-    assert out.read_bytes() != first
-    with pytest.raises(UserError, match=r"there is no voice tim: .*\(ann, zoe\)"):
-        say.main(["hello there", "-o", str(out), "--voice", "tim"])
-    assert "name one of the package (english_tiny), an exper" in refused(
+    assert "name one of the package (another, english_small), an exper" in refused(
         "english_large"
     )
-    for file in (shipped / "english_tiny").glob("*.safetensors"):
+    for file in (shipped / "english_small").glob("*.safetensors"):
         file.unlink()
-    assert "the model english_tiny has no weights" in refused("english_tiny")
+    assert "the model english_small has no weights" in refused("english_small")
 
 
-def test_no_model_ships(shipped, tmp_path):
-    message = refused(None)
-    assert "this installation contains no model: name an experiment" in message
-    with pytest.raises(UserError, match="contains no model"):
+def test_a_text_is_enough_to_speak(shipped, recipe, tmp_path, monkeypatch, capsys):
+    put_model(shipped, recipe)
+    monkeypatch.chdir(tmp_path)
+    say.main(["hello there"])
+    say.main(["hello there", "--voice", "ann"])
+    say.main(["hello there", "--voice", "zoe"])
+    printed = [line.split(":")[0] for line in capsys.readouterr().out.splitlines()]
+    assert printed == ["speech_1.wav", "speech_2.wav", "speech_3.wav"]
+    first, same, other = (Path(name).read_bytes() for name in printed)
+    assert first == same != other
+    with pytest.raises(UserError, match=r"there is no voice tim: .*\(ann, zoe\)"):
+        say.main(["hello there", "--voice", "tim"])
+    (tmp_path / "texts").write_text("hello\n")
+    with pytest.raises(UserError, match="add -o FOLDER"):
+        say.main(["--text_file", "texts"])
+    assert len(list(tmp_path.glob("*.wav"))) == 3
+
+
+def test_the_voices_of_a_model_are_listed(shipped, recipe, capsys):
+    put_model(shipped, recipe)
+    say.main(["--list_voices"])
+    say.main(["--list_voices", "--model", "english_small"])
+    listed = "ann  a buzz of 240 Hz\nzoe  a buzz of 220 Hz\n"
+    assert capsys.readouterr().out == 2 * listed
+    with pytest.raises(UserError, match="has no voices of its own: name a recording"):
+        say.main(["--list_voices", "--model", str(recipe / "exp" / "tts_tiny")])
+
+
+def test_a_shipped_model_speaks_through_the_best_vocoder(shipped, recipe, monkeypatch):
+    fits = {"fs": 22050, "fmin": 0, "fmax": 8000}
+    put_model(shipped, recipe, feats_extract_conf=fits)
+    put_model(shipped, recipe, "narrow")
+    assert default_vocoder(None) == default_vocoder("english_small") == "hifigan"
+    assert default_vocoder("narrow") == "griffin_lim"
+    assert default_vocoder(recipe / "exp" / "tts_tiny") == "griffin_lim"
+    # as if the package of HiFi-GAN were not installed
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert default_vocoder(None) == "griffin_lim"
+
+
+def test_the_model_of_the_package_is_missing(shipped, tmp_path):
+    message = "the model english_small is missing from this installation"
+    for name in (None, "english_small"):
+        assert message in refused(name)
+    with pytest.raises(UserError, match=message):
         say.main(["hello", "-o", str(tmp_path / "out.wav")])
-    with pytest.raises(UserError, match="contains no model"):
+    with pytest.raises(UserError, match=message):
         Text2Speech.from_pretrained()
+    assert not list(tmp_path.glob("*.wav"))
 
 
 def test_an_address_of_an_archive_is_fetched(recipe, tmp_path, monkeypatch):

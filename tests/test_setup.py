@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-SETUP = Path(__file__).resolve().parents[1] / "egs2" / "setup.sh"
+EGS2 = Path(__file__).resolve().parents[1] / "egs2"
 
 # Answers as Python 3.12 does to what setup.sh asks; "pip" writes down its arguments,
 # and fails or hangs where a file of the test says so.
@@ -24,6 +24,10 @@ case "$*" in
         echo "$*" >> "{calls}"
         if [ -e "{folder}/pip_fails" ]; then echo "ERROR: no network"; exit 1; fi
         if [ -e "{folder}/pip_hangs" ]; then exec sleep 60; fi
+        ;;
+    "-m espnet_prune "*)
+        shift 2
+        printf '<%s>' "$@"
         ;;
 esac
 """
@@ -40,7 +44,8 @@ class Checkout:
         self.bin = folder / "bin"
         for made in (self.root / "egs2", self.root / "espnet_prune", self.bin):
             made.mkdir(parents=True)
-        shutil.copy(SETUP, self.root / "egs2")
+        for script in ("setup.sh", "say.sh"):
+            shutil.copy(EGS2 / script, self.root / "egs2")
         (self.root / "setup.py").write_text("setup()\n")
         (self.root / "espnet_prune" / "__init__.py").write_text('__version__ = "1"\n')
         espnet = folder / "espnet" / "egs2" / "TEMPLATE" / "tts1"
@@ -60,7 +65,7 @@ class Checkout:
         script = PYTHON.format(path=path, calls=self.calls, folder=self.folder)
         return self.program(name, script)
 
-    def start(self, *args, **variables) -> subprocess.Popen:
+    def start(self, *args, script="setup.sh", **variables) -> subprocess.Popen:
         environment = {
             "HOME": str(self.folder),
             # Everything but the interpreters and pyenv of the machine.
@@ -69,7 +74,7 @@ class Checkout:
         }
         environment.update(variables)
         return subprocess.Popen(
-            ["bash", str(self.root / "egs2" / "setup.sh"), *args],
+            ["bash", str(self.root / "egs2" / script), *args],
             cwd=self.folder,
             env=environment,
             stdout=subprocess.PIPE,
@@ -320,6 +325,61 @@ def test_what_the_tests_need_is_added_once_and_then_kept(checkout):
     assert any("[recipe,test]" in call for call in checkout.pip_calls())
     assert "nothing to do" in checkout.run("--test")[1]
     assert "nothing to do" in checkout.run()[1]
+
+
+def test_synthesis_needs_no_recipes(checkout):
+    checkout.python()
+    for name in ("perl", "tar"):
+        (checkout.system_programs() / name).unlink()
+    without_tree = {"ESPNET_ROOT": ""}
+    code, out, err = checkout.run("--synthesis", **without_tree)
+    assert (code, err) == (0, "")
+    assert "recipes" not in out
+    assert any(call.endswith("[hifigan]") for call in checkout.pip_calls())
+    assert not [call for call in checkout.pip_calls() if " download " in call]
+    assert "nothing to do" in checkout.run("--synthesis", **without_tree)[1]
+    refuses(checkout.run(**without_tree), "'perl' is missing")
+
+
+def test_the_full_set_up_completes_that_of_synthesis_and_then_serves_it(checkout):
+    checkout.python()
+    checkout.run("--synthesis")
+    kept = checkout.tools / "venv" / "kept"
+    kept.touch()
+    code, out, _ = checkout.run()
+    assert code == 0
+    assert "up to date" in out and kept.exists()
+    assert any("[recipe]" in call for call in checkout.pip_calls())
+    for arguments in ((), ("--synthesis",)):
+        assert "nothing to do" in checkout.run(*arguments)[1]
+    # the set-up of synthesis leaves out nothing that was there
+    (checkout.root / "setup.py").write_text("setup(install_requires=['more'])\n")
+    assert checkout.run("--synthesis")[0] == 0
+    *_, install, _ = checkout.pip_calls()  # the last one checks
+    assert "[recipe]" in install
+
+
+def test_say_sets_up_and_speaks(checkout):
+    checkout.python()
+    spoken = ("What is 2 * 3?", "--reference", "my voice.wav")
+    code, out, err = checkout.run(*spoken, script="say.sh", ESPNET_ROOT="")
+    assert code == 0
+    assert out == "<say><What is 2 * 3?><--reference><my voice.wav>"
+    assert "making" in err and "ready in" in err
+    assert checkout.run(*spoken, script="say.sh")[1:] == (out, "")
+
+
+def test_say_without_a_network_or_a_text(checkout):
+    code, out, err = checkout.run(script="say.sh")
+    assert (code, out) == (2, "")
+    assert err.startswith("say.sh: error: no text is given") and err.count("\n") == 1
+    assert "Usage" in checkout.run("--help", script="say.sh")[1]
+    assert not checkout.tools.exists()
+    checkout.python()
+    (checkout.folder / "pip_fails").touch()
+    code, out, err = checkout.run("hello", script="say.sh")
+    assert (code, out) == (2, "")
+    assert err.splitlines()[-1].startswith("setup.sh: error: could not install pip")
 
 
 def test_a_moved_checkout_gets_a_new_environment(checkout):

@@ -2,6 +2,7 @@
 
 VERBS = {
     "say": "speak texts in the voice of a recording",
+    "demo": "serve a web page that speaks",
     "score": "score speech: error rate, similarity, predicted MOS, with intervals",
     "listen": "make a listening test, or collect its ratings",
     "report": "thresholds, losses, scores and speech of experiments on one page",

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+from espnet_prune.cli.options import make_parser
 from espnet_prune.speech.vocoder import WEIGHTS
 
 NONE = "none"
@@ -24,11 +25,7 @@ HEADS = (
 
 def get_parser() -> argparse.ArgumentParser:
     """Return the parser of this command."""
-    parser = argparse.ArgumentParser(
-        description="Write the style encoder, the acoustic model and the vocoder of a "
-        "model in the ONNX format. espnet_prune.speech.onnx_runtime speaks with it.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = make_parser(__doc__)
     parser.add_argument(
         "model",
         nargs="?",

@@ -1,6 +1,7 @@
 """Speak texts in the voice of a recording.
 
-espnet-prune say "text" -o out.wav
+espnet-prune say "text"
+espnet-prune say "text" --reference ref.wav -o out.wav
 espnet-prune say --model EXP --reference ref.wav "text" -o out.wav
 espnet-prune say --model EXP --voice me.voice --text_file texts.txt -o out_folder
 espnet-prune say --model EXP --data_dir DATA -o out_folder
@@ -13,15 +14,17 @@ continue.
 
 import argparse
 import logging
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import soundfile
 from tqdm import tqdm
 
+from espnet_prune.cli.options import make_parser
 from espnet_prune.errors import UserError
 from espnet_prune.files import can_name_a_file, lock_folder, replace_when_written
-from espnet_prune.speech.vocoder import CHOICES, GRIFFIN_LIM
+from espnet_prune.speech.vocoder import CHOICES
 from espnet_prune.text.normalise import normalise, read_lines
 
 FORMATS = {".wav": "WAV", ".flac": "FLAC"}
@@ -77,6 +80,12 @@ def _read_named(lines: list[str], where: str) -> dict[str, str]:
     return texts
 
 
+def new_file() -> Path:
+    """Return a name for the speech of one text that the current folder lacks."""
+    names = (Path(f"speech_{number}.wav") for number in count(1))
+    return next(name for name in names if not name.exists())
+
+
 def output_files(texts: dict[str, str], output: Path, one: bool) -> list[Path]:
     """Return the file of each text; refuse files that cannot be written.
 
@@ -105,11 +114,7 @@ def output_files(texts: dict[str, str], output: Path, one: bool) -> list[Path]:
 
 def get_parser() -> argparse.ArgumentParser:
     """Return the parser of this command."""
-    parser = argparse.ArgumentParser(
-        description="Speak texts in the voice of a recording, with a model that was "
-        "trained with espnet_prune.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = make_parser(__doc__)
     parser.add_argument("text", nargs="?", help="Text to speak, of any length")
     parser.add_argument(
         "--text_file",
@@ -131,7 +136,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--model",
         help="A model of the package, an experiment folder, a packed model, or a tag "
-        "of the model zoo (default: the first model of the package)",
+        "of the model zoo (default: english_small of the package)",
     )
     parser.add_argument(
         "--model_file",
@@ -153,6 +158,11 @@ def get_parser() -> argparse.ArgumentParser:
         "voice)",
     )
     parser.add_argument(
+        "--list_voices",
+        action="store_true",
+        help="Print the names of the voices of the model, and their notes",
+    )
+    parser.add_argument(
         "--trim_reference",
         action="store_true",
         help="Remove silence at both ends of the recordings",
@@ -161,13 +171,13 @@ def get_parser() -> argparse.ArgumentParser:
         "-o",
         "--output",
         type=Path,
-        required=True,
-        help="Audio file (.wav or .flac) for one text, folder for a text file",
+        help="Audio file (.wav or .flac) for one text (default: a new file "
+        "speech_N.wav), folder for a text file",
     )
     parser.add_argument(
         "--vocoder",
-        default=GRIFFIN_LIM,
-        help=CHOICES,
+        help=f"{CHOICES} (default: hifigan for a model of the package, if it is "
+        "installed; otherwise griffin_lim)",
     )
     parser.add_argument(
         "--speed", type=float, default=1.0, help="2 speaks twice as fast"
@@ -186,6 +196,9 @@ def main(cmd=None) -> None:
     """Check everything, then speak."""
     args = get_parser().parse_args(cmd)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    if args.list_voices:
+        list_voices(args.model, args.model_file)
+        return
     given = [args.text, args.text_file, args.data_dir]
     if sum(value is not None for value in given) != 1:
         raise UserError(
@@ -197,6 +210,10 @@ def main(cmd=None) -> None:
             raise UserError(
                 f"--{name} is {getattr(args, name)}: choose a value above 0"
             )
+    if args.text is not None and args.output is None:
+        args.output = new_file()
+    if args.output is None:
+        raise UserError("many texts need a folder for their speech: add -o FOLDER")
     if args.data_dir is not None:
         for name in ("reference", "voice", "kaldi", "trim_reference"):
             if getattr(args, name):
@@ -216,11 +233,9 @@ def main(cmd=None) -> None:
     # after the quick checks: it takes seconds to import
     from espnet_prune.speech.synthesis import Text2Speech
 
+    options = {} if args.vocoder is None else {"vocoder": args.vocoder}
     text2speech = Text2Speech.from_pretrained(
-        args.model,
-        model_file=args.model_file,
-        vocoder=args.vocoder,
-        device=args.device,
+        args.model, model_file=args.model_file, device=args.device, **options
     )
     tokens = [text2speech.tokenize(text) for text in texts.values()]
     styles = None  # the first voice of the model
@@ -249,6 +264,25 @@ def main(cmd=None) -> None:
     print(f"{args.output}: {seconds:.1f} s of speech from {len(files)} text(s)")
 
 
+def list_voices(model: str | None, model_file: str | None) -> None:
+    """Print the voices of a model, one on each line, and the note of each.
+
+    Raises:
+        UserError: There is no such model, it has no voices, or one is broken.
+    """
+    from espnet_prune.speech.pretrained import find_model, find_voices
+    from espnet_prune.speech.voice import load_voice
+
+    voices = find_voices(find_model(model, model_file)["train_config"])
+    if not voices:
+        raise UserError(
+            "this model has no voices of its own: name a recording with --reference"
+        )
+    width = max(map(len, voices))
+    for name, file in voices.items():
+        print(f"{name:{width}}  {' '.join(load_voice(file).note.split())}".rstrip())
+
+
 def say_data(args: argparse.Namespace) -> None:
     """Speak a test set, each utterance in the voice of its own reference.
 
@@ -257,13 +291,14 @@ def say_data(args: argparse.Namespace) -> None:
     """
     from espnet_prune.evaluation import speaking
     from espnet_prune.evaluation.scoring import read_data
-    from espnet_prune.speech.pretrained import find_model
+    from espnet_prune.speech.pretrained import default_vocoder, find_model
     from espnet_prune.speech.synthesis import Text2Speech
 
+    vocoder = args.vocoder or default_vocoder(args.model)
     data = read_data(args.data_dir)
     files: dict[str, Any] = find_model(args.model, args.model_file)
     made_from: list[object] = [speaking.digest(Path(file)) for file in files.values()]
-    made_from += [speaking.identify_vocoder(args.vocoder), args.speed]
+    made_from += [speaking.identify_vocoder(vocoder), args.speed]
     stamps = {
         name: speaking.stamp(said.text, speaking.digest(said.reference), *made_from)
         for name, said in data.items()
@@ -272,14 +307,14 @@ def say_data(args: argparse.Namespace) -> None:
     folder = args.output
     todo = speaking.lacking(folder, stamps) if folder.exists() else list(stamps)
     if todo:
-        text2speech = Text2Speech(**files, vocoder=args.vocoder, device=args.device)
+        text2speech = Text2Speech(**files, vocoder=vocoder, device=args.device)
         with lock_folder(folder, "say"):
             speaking.speak(
                 text2speech,
                 [data[name] for name in todo],
                 stamps,
                 folder,
-                {"model": args.model, "vocoder": args.vocoder},
+                {"model": args.model, "vocoder": vocoder},
                 args.batch_size,
                 args.speed,
             )

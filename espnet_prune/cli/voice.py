@@ -25,7 +25,7 @@ def get_parser() -> argparse.ArgumentParser:
     add(
         "--model",
         help="A model of the package, an experiment folder, a packed model or a tag "
-        "(default: the first model of the package)",
+        "(default: english_small of the package)",
     )
     add(
         "--model_file",

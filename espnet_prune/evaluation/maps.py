@@ -8,7 +8,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from espnet_prune.attention import record_attention
+from espnet_prune.attention import AttentionMaps, record_attention
 from espnet_prune.data.kaldi import read_columns
 from espnet_prune.errors import UserError
 from espnet_prune.evaluation import plots, tables
@@ -50,19 +50,31 @@ def record_panel(
     tokens = text2speech.tokenize(text, max_characters=None)  # one map, not parts
     with record_attention(text2speech.tts.decoder) as layers:
         text2speech(tokens, **voice)
+    return make_panel(experiment.name, text2speech, layers)
+
+
+def make_panel(
+    name: str, text2speech: Text2Speech, layers: Sequence[AttentionMaps]
+) -> plots.AttentionPanel:
+    """Name the pruning of a model, for the attention that was recorded from it.
+
+    Args:
+        name: Name of the model, for the title.
+        text2speech: The model.
+        layers: Maps of its decoder, from ``record_attention``.
+
+    """
     attentions = text2speech.tts.decoder_attentions
     first = attentions[0]
     if first.pruning == "none":
-        return plots.AttentionPanel(
-            f"{experiment.name}: dense", layers, [None] * len(layers)
-        )
+        return plots.AttentionPanel(f"{name}: dense", layers, [None] * len(layers))
     if first.pruning == "vanilla":
         what = "vanilla pruning"
     else:
         what = f"phase {first.pruning_conf.phase}"
     kind = first.pruning_conf.synthesis_mask(first.pruning)
     return plots.AttentionPanel(
-        f"{experiment.name}: {what}, {kind} mask",
+        f"{name}: {what}, {kind} mask",
         layers,
         [attention.threshold.item() for attention in attentions],
     )

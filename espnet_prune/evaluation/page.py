@@ -73,7 +73,11 @@ def data_address(media_type: str, content: bytes) -> str:
 
 def sound_address(path: str | Path) -> str:
     """Return a data address with a recording, in a format that browsers play."""
-    sound = read_sound(path)
+    return to_address(read_sound(path))
+
+
+def to_address(sound: Sound) -> str:
+    """Return a data address that contains sound, in a format that browsers play."""
     kind = "MP3" if sound.fs in MP3_RATES else "FLAC"
     return data_address(MEDIA_TYPES[kind], encode_sound(sound, kind))
 

@@ -171,6 +171,64 @@ def plot_attention(panels: Sequence[AttentionPanel], title: str) -> Figure:
     return figure
 
 
+def plot_head(panel: AttentionPanel, layer: int, head: int, masked: bool) -> Figure:
+    """Draw the attention map of one head, before or after the mask.
+
+    Args:
+        panel: The attention of a model.
+        layer: Number of the decoder layer, from 1.
+        head: Number of the head, from 1.
+        masked: Whether to draw the map after the mask.
+
+    """
+    maps, threshold = panel.layers[layer - 1], panel.thresholds[layer - 1]
+    before = _per_head(maps.dense, maps)[head - 1]
+    mask = _per_head(maps.mask, maps)[head - 1]
+    hard = not maps.mask.dtype.is_floating_point
+    weights = LogNorm(0.1, max(10.0, float(before.max()) * len(before)))
+    title = f"before the mask\nlayer {layer}, head {head}"
+    if masked:
+        mean = float(mask.mean())
+        title = f"{tables.percent(mean)} kept" if hard else f"mean mask {mean:.2g}"
+        title = f"after the mask\n{title}"
+        if threshold is not None:
+            title += f", threshold {tables.number(threshold)}"
+    with styled_figure(3.6, 3.2) as figure:
+        ax = figure.subplots()
+        image = _draw_map(
+            ax,
+            before * mask if masked else before,
+            "pruned" if masked and hard else "dense",
+            weights,
+        )
+        ax.set(title=title, xlabel="key frame", ylabel="query frame")
+        figure.colorbar(image, ax=ax).set_label("weight x N", fontsize=8)
+    return figure
+
+
+def plot_mel(mel: np.ndarray, frames_per_second: float) -> Figure:
+    """Draw a mel spectrogram.
+
+    Args:
+        mel: log10 of the mel amplitude (T, n_mels).
+        frames_per_second: Number of frames in a second.
+
+    """
+    with styled_figure(5.4, 2.4) as figure:
+        ax = figure.subplots()
+        image = ax.imshow(
+            mel.T,
+            origin="lower",
+            aspect="auto",
+            cmap="magma",
+            extent=(0, len(mel) / frames_per_second, 0, mel.shape[1]),
+        )
+        ax.grid(False)
+        ax.set(xlabel="seconds", ylabel="mel band", title="mel spectrogram")
+        figure.colorbar(image, ax=ax).set_label("log10 amplitude", fontsize=8)
+    return figure
+
+
 def save(figure: Figure, path: str | Path) -> None:
     """Write a figure as PNG with at most ``MAX_PIXELS`` on either side."""
     dpi = min(DPI, *(MAX_PIXELS / inches for inches in figure.get_size_inches()))

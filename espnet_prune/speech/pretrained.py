@@ -17,12 +17,19 @@ from espnet_prune.errors import UserError, first_line
 from espnet_prune.experiment import read_config
 from espnet_prune.files import replace_when_written
 from espnet_prune.loading import check_archive, load_yaml
+from espnet_prune.speech.vocoder import GRIFFIN_LIM, list_vocoders, read_features
 from espnet_prune.training.identity import require_same_statistics
+
+# The model of the package that speaks where none is named.
+DEFAULT_MODEL = "english_small"
 
 DEFAULT_WEIGHTS = "train.loss.ave.pth"
 ARCHIVES = (".zip", ".tar", ".tgz", ".tbz2", ".txz", ".gz", ".bz2", ".xz")
 ADDRESSES = ("http://", "https://")
 WEIGHTS = (".pth", ".safetensors")
+VOICE_SUFFIX = ".voice"
+# Vocoders for a model of the package, the best one first.
+BEST_VOCODERS = ("hifigan", GRIFFIN_LIM)
 
 
 def shipped_models() -> dict[str, Path]:
@@ -45,7 +52,7 @@ def find_model(
     Args:
         model: The name of a model of the package, an experiment folder, an archive of
             ESPnet's packing stage, its address, or a tag of the model zoo or Hugging
-            Face. None is the first model of the package.
+            Face. None is ``english_small`` of the package.
         model_file: Weights, a file of the experiment folder or any other; by default
             ``train.loss.ave.pth``. Archives, tags and models of the package have only
             one.
@@ -57,22 +64,22 @@ def find_model(
         UserError: There is no such model.
     """
     shipped = shipped_models()
-    for name, value in (("model", model), ("model_file", model_file)):
+    for what, value in (("model", model), ("model_file", model_file)):
         if value is not None and not isinstance(value, (str, os.PathLike)):
             raise UserError(
-                f"a {name} is a name or a path, found {type(value).__name__}: give a "
+                f"a {what} is a name or a path, found {type(value).__name__}: give a "
                 "name, an experiment folder, a packed model or a tag"
             )
-    if model is None:
-        if not shipped:
-            raise UserError(
-                "this installation contains no model: name an experiment folder, a "
-                "packed model or a tag (--model, or the argument of from_pretrained)"
-            )
-        model = next(iter(shipped))
-    if str(model) in shipped:
-        return _find_shipped(shipped[str(model)], model_file)
-    path = Path(model).expanduser()
+    name = DEFAULT_MODEL if model is None else str(model)
+    if name in shipped:
+        return _find_shipped(shipped[name], model_file)
+    path = Path(name).expanduser()
+    if model is None or (name == DEFAULT_MODEL and not os.path.exists(path)):
+        raise UserError(
+            f"the model {DEFAULT_MODEL} is missing from this installation of "
+            "espnet_prune: install it again, or name an experiment folder, a packed "
+            "model or a tag (--model, or the argument of from_pretrained)"
+        )
     # not path.is_file(), which raises for a name that is too long
     if os.path.isdir(path):
         return _find_in_folder(path, model_file)
@@ -97,6 +104,33 @@ def find_model(
     if model_file is not None:
         files["model_file"] = str(model_file)
     return {key: str(files[key]) for key in ("train_config", "model_file")}
+
+
+def find_voices(train_config: str | Path) -> dict[str, Path]:
+    """Return name and file of each voice that belongs to a model.
+
+    Args:
+        train_config: Its configuration, as :func:`find_model` returns it. Voices are in
+            the folder ``voices`` next to it.
+    """
+    files = sorted((Path(train_config).parent / "voices").glob(f"*{VOICE_SUFFIX}"))
+    return {file.stem: file for file in files}
+
+
+def default_vocoder(model: str | Path | None) -> str:
+    """Return the vocoder of a model, if the user names none.
+
+    For a model of the package it is HiFi-GAN, if that is installed and fits. For all
+    others it is Griffin-Lim.
+
+    Args:
+        model: As for :func:`find_model`.
+    """
+    folder = shipped_models().get(DEFAULT_MODEL if model is None else str(model))
+    if folder is None:
+        return GRIFFIN_LIM
+    fitting = list_vocoders(read_features(read_config(folder / "config.yaml")))
+    return next(name for name in BEST_VOCODERS if name in fitting)
 
 
 def _fetch(model: str, address: bool) -> dict[str, Any]:

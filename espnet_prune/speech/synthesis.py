@@ -26,13 +26,16 @@ from espnet_prune.errors import UserError, explain, first_line
 from espnet_prune.loading import load_weights
 from espnet_prune.speech.generators import on_every_core
 from espnet_prune.speech.pretrained import (
+    VOICE_SUFFIX,
+    default_vocoder,
     find_model,
+    find_voices,
     paths_made_absolute,
     require_device,
 )
 from espnet_prune.speech.reference import Source, load_reference
 from espnet_prune.speech.vocoder import GRIFFIN_LIM, describe_features, open_vocoder
-from espnet_prune.speech.voice import SUFFIX, identify_model, load_voice, save_voice
+from espnet_prune.speech.voice import identify_model, load_voice, save_voice
 from espnet_prune.text.espeak import use_bundled_espeak
 from espnet_prune.text.front_end import (
     MAX_CHARACTERS,
@@ -121,8 +124,7 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
                 "reference: use Text2Speech of ESPnet"
             )
         self.model_file = Path(model_file)
-        files = sorted((Path(train_config).parent / "voices").glob(f"*{SUFFIX}"))
-        self.voices = {file.stem: file for file in files}
+        self.voices = find_voices(train_config)
         self.voice_from_reference = self.tts.use_gst and not (
             self.use_sids or self.use_lids or self.use_spembs
         )
@@ -209,11 +211,13 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
         Args:
             model_tag: The name of a model of the package, an experiment folder, an
                 archive of ESPnet's packing stage, or a tag of the model zoo or Hugging
-                Face. If neither this nor ``model_file`` is given, the first model of
+                Face. If neither this nor ``model_file`` is given, ``english_small`` of
                 the package.
             vocoder_tag: ESPnet's name for a ``vocoder`` to fetch.
             options: Arguments of the constructor. ``model_file`` may name weights in
-                the experiment folder other than ``train.loss.ave.pth``.
+                the experiment folder other than ``train.loss.ave.pth``. ``vocoder`` is
+                by default that of
+                :func:`espnet_prune.speech.pretrained.default_vocoder`.
 
         Raises:
             UserError: There is no such model, or the constructor raises it.
@@ -221,12 +225,16 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
         files = options.get("train_config"), options.get("model_file")
         if model_tag is not None or files == (None, None):
             options.update(find_model(model_tag, options.pop("model_file", None)))
+            options.setdefault("vocoder", default_vocoder(model_tag))
         if vocoder_tag is not None:
             options.update(vocoder=vocoder_tag)
         return cls(**options)
 
     def tokenize(
-        self, text: str, max_characters: int | None = MAX_CHARACTERS
+        self,
+        text: str,
+        max_characters: int | None = MAX_CHARACTERS,
+        by_sentence: bool = False,
     ) -> list[torch.Tensor]:
         """Return the token ids of a text, one tensor for each part to speak separately.
 
@@ -237,8 +245,9 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
         Args:
             text: Text to speak. If it is longer than ``max_characters``, it is split at
                 the ends of sentences, otherwise of clauses, otherwise between words,
-                otherwise anywhere.
-            max_characters: None does not split texts.
+                otherwise anywhere. None does not split texts.
+            by_sentence: Whether a text that is too long becomes single sentences.
+                Otherwise sentences stay together while they fit.
 
         Returns:
             Token ids without <eos>, int64, one or more of (T_text,).
@@ -255,7 +264,7 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
                 "instead of text"
             )
         front_end = _FrontEnd(self.preprocess_fn, self.train_args)
-        parts = tokenize(text, front_end, max_characters)
+        parts = tokenize(text, front_end, max_characters, by_sentence)
         return [torch.from_numpy(ids) for ids in parts]
 
     @torch.no_grad()
@@ -342,7 +351,7 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
                 "result of style_vector() as style_vector"
             )
         path = self.voices.get(str(voice), Path(voice))
-        if not os.path.isfile(path) and self.voices and path.suffix != SUFFIX:
+        if not os.path.isfile(path) and self.voices and path.suffix != VOICE_SUFFIX:
             raise UserError(
                 f"there is no voice {voice}: name a file, or a voice of this model "
                 f"({', '.join(self.voices)})"

@@ -129,6 +129,23 @@ def require_vocoder(name: str | Path, features: dict[str, Any]) -> None:
         _find_hifigan_package()
 
 
+def list_vocoders(features: dict[str, Any]) -> list[str]:
+    """Return the named vocoders that are installed and fit the features.
+
+    Args:
+        features: As for :func:`require_vocoder`.
+    """
+
+    def fits(name: str) -> bool:
+        try:
+            require_vocoder(name, features)
+        except UserError:
+            return False
+        return True
+
+    return [name for name in NAMES if fits(name)]
+
+
 def _is_parallel_wavegan(name: str | Path) -> bool:
     tag = str(name).startswith(TAG_PREFIX) and not os.path.exists(name)
     return tag or str(name).endswith(".pkl")

@@ -15,7 +15,6 @@ from espnet_prune import __version__
 from espnet_prune.errors import UserError, first_line
 from espnet_prune.files import replace_when_written
 
-SUFFIX = ".voice"
 TENSOR = "style_vector"
 # A style vector has a few hundred values.
 MAX_BYTES = 2**20

@@ -32,6 +32,9 @@ MAX_CHARACTERS = 200
 # tokens is split again, because attention needs memory proportional to the square of
 # its length.
 MAX_TOKENS = 2 * MAX_CHARACTERS
+# Sentences that are together shorter than this are spoken together.
+SHORT_SENTENCE = 40
+SENTENCE_END = r"(?<=[.!?])\s+|(?<=[。！？])\s*"
 UNKNOWN, SPACE = "<unk>", "<space>"
 ESPEAK = "espeak_ng_"
 
@@ -61,7 +64,10 @@ class Tokenizer(Protocol):
 
 
 def tokenize(
-    text: object, front_end: Tokenizer, max_characters: int | None = MAX_CHARACTERS
+    text: object,
+    front_end: Tokenizer,
+    max_characters: int | None = MAX_CHARACTERS,
+    by_sentence: bool = False,
 ) -> list[np.ndarray]:
     """Return the token ids of a text, one array for each part to speak separately.
 
@@ -69,6 +75,7 @@ def tokenize(
         text: Text to speak, see ``normalise``.
         front_end: Makes the tokens.
         max_characters: Longest part, see ``split_text``. None does not split.
+        by_sentence: Whether a text that is too long becomes single sentences.
 
     Returns:
         Token ids without <eos>, int64, one or more of (T_text,).
@@ -86,7 +93,10 @@ def tokenize(
     unknown_id = front_end.known[UNKNOWN]
     parts: list[np.ndarray] = []
     unknown: dict[str, None] = {}
-    waiting = split_text(text, max_characters)
+    waiting = [text]
+    if by_sentence and max_characters is not None and len(text) > max_characters:
+        waiting = _split_at(SENTENCE_END, text, SHORT_SENTENCE)
+    waiting = [part for long in waiting for part in split_text(long, max_characters)]
     while waiting:
         part = waiting.pop(0)
         ids, new = front_end.to_ids(part)
@@ -167,7 +177,7 @@ def split_text(text: str, max_characters: int | None = MAX_CHARACTERS) -> list[s
         return [text]
     parts = [text]
     for end in (
-        r"(?<=[.!?])\s+|(?<=[。！？])\s*",
+        SENTENCE_END,
         r"(?<=[,;:])\s+|(?<=[，；：、])\s*",
         r"\s+",
     ):

@@ -20,7 +20,8 @@ fi
 for _name in utils steps scripts pyscripts; do
     _target=${ESPNET_ROOT}/egs2/TEMPLATE/asr1/${_name}
     if [ ! -d "${_target}" ]; then
-        echo "path.sh: error: no ${_target}; point ESPNET_ROOT to an ESPnet clone" >&2
+        echo "path.sh: error: no ${_target}; run egs2/setup.sh, or point ESPNET_ROOT" \
+            "to an ESPnet clone" >&2
         return 2
     fi
     if [ ! -e "${_name}" ] || [ -L "${_name}" ]; then

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Make a small folder of a trained model, as the package ships models.
 
-local/ship.py EXP ../../../espnet_prune/models/NAME --voice alba=recording.wav
+local/ship.py EXP ../../../espnet_prune/models/NAME --voice "alba=alba.wav=calm, low"
 
 The folder has config.yaml, without the settings of training; the weights in half
 precision, without those that only training needs; the statistics of the features; and
@@ -23,8 +23,12 @@ from espnet_prune.errors import UserError, run
 from espnet_prune.experiment import read_config
 from espnet_prune.files import replace_when_written
 from espnet_prune.loading import load_weights
-from espnet_prune.speech.pretrained import DEFAULT_WEIGHTS, paths_made_absolute
-from espnet_prune.speech.voice import SUFFIX, identify_model, save_voice
+from espnet_prune.speech.pretrained import (
+    DEFAULT_WEIGHTS,
+    VOICE_SUFFIX,
+    paths_made_absolute,
+)
+from espnet_prune.speech.voice import identify_model, save_voice
 
 # Settings that synthesis needs.
 SETTINGS = (
@@ -71,7 +75,11 @@ def settings_of_synthesis(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def ship(
-    experiment: Path, weights: str, output: Path, voices: dict[str, Path]
+    experiment: Path,
+    weights: str,
+    output: Path,
+    voices: dict[str, Path],
+    notes: dict[str, str],
 ) -> Text2Speech:
     """Write the folder of a model, and return the model that it contains.
 
@@ -80,6 +88,7 @@ def ship(
         weights: File of weights in it.
         output: Folder to write; files of the same names are replaced.
         voices: name -> recording, for the voice files.
+        notes: name -> note in the voice file.
 
     Raises:
         UserError: A file cannot be read.
@@ -106,8 +115,8 @@ def ship(
     identity = identify_model(small)
     (output / "voices").mkdir(exist_ok=True)
     for name, recording in voices.items():
-        file = output / "voices" / f"{name}{SUFFIX}"
-        save_voice(file, model.style_vector(recording), identity, recording.name)
+        file = output / "voices" / f"{name}{VOICE_SUFFIX}"
+        save_voice(file, model.style_vector(recording), identity, notes.get(name, ""))
     return model
 
 
@@ -135,8 +144,8 @@ def get_parser() -> argparse.ArgumentParser:
         "--voice",
         action="append",
         default=[],
-        metavar="NAME=WAV",
-        help="a voice of the model, and its recording; can be repeated",
+        metavar="NAME=WAV=NOTE",
+        help="a voice of the model, its recording, and a note; can be repeated",
     )
     return parser
 
@@ -144,13 +153,13 @@ def get_parser() -> argparse.ArgumentParser:
 def main(cmd: Sequence[str] | None = None) -> None:
     """Write the folder and print its size and its difference to the trained model."""
     args = get_parser().parse_args(cmd)
-    voices = {}
+    voices, notes = {}, {}
     for voice in args.voice:
-        name, equals, recording = voice.partition("=")
-        if not (name and equals and recording):
-            raise UserError(f"--voice {voice} is not NAME=WAV")
-        voices[name] = Path(recording)
-    small = ship(args.experiment, args.inference_model, args.output, voices)
+        name, *rest = voice.split("=", 2)
+        if not name or len(rest) != 2:
+            raise UserError(f"--voice {voice} is not NAME=WAV=NOTE")
+        voices[name], notes[name] = Path(rest[0]), rest[1]
+    small = ship(args.experiment, args.inference_model, args.output, voices, notes)
     trained = Text2Speech.from_pretrained(
         args.experiment, model_file=args.inference_model
     )

@@ -1,0 +1,66 @@
+"""Serve a web page that speaks with a model.
+
+espnet-prune demo
+espnet-prune demo --model EXP --port 8000
+"""
+
+import argparse
+import importlib.util
+import logging
+from collections.abc import Sequence
+
+from espnet_prune.cli.options import make_parser
+from espnet_prune.errors import UserError
+from espnet_prune.speech.vocoder import CHOICES
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """Return the parser of this command."""
+    parser = make_parser(__doc__)
+    parser.add_argument(
+        "--model",
+        help="A model of the package, an experiment folder, a packed model or a tag "
+        "(default: english_small of the package)",
+    )
+    parser.add_argument(
+        "--model_file",
+        metavar="FILE",
+        help="Weights in the experiment folder (default: train.loss.ave.pth)",
+    )
+    parser.add_argument(
+        "--vocoder",
+        help=f"The vocoder that is chosen at first: {CHOICES} (default: hifigan for a "
+        "model of the package, if it is installed; otherwise griffin_lim)",
+    )
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
+    parser.add_argument(
+        "--host",
+        help="Address to serve at; 0.0.0.0 lets other machines in (default: this "
+        "machine alone)",
+    )
+    parser.add_argument(
+        "--port", type=int, help="Port to serve at (default: a free one from 7860 on)"
+    )
+    parser.add_argument(
+        "--open", action="store_true", help="Open the page in a browser"
+    )
+    return parser
+
+
+def main(cmd: Sequence[str] | None = None) -> None:
+    """Serve the page until Ctrl-C."""
+    args = get_parser().parse_args(cmd)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    if importlib.util.find_spec("gradio") is None:
+        raise UserError('the page needs Gradio: pip install "gradio>=6,<7"')
+    from espnet_prune.speech.demo import serve
+
+    serve(
+        args.model,
+        args.model_file,
+        args.vocoder,
+        args.device,
+        server_name=args.host,
+        server_port=args.port,
+        inbrowser=args.open,
+    )
