@@ -11,8 +11,8 @@ import yaml
 
 from espnet_prune import StyleSpeech
 from espnet_prune.cli.merge import merge as merge_settings
-from espnet_prune.cli.merge import read_settings
 from espnet_prune.cli.plan import plan
+from espnet_prune.loading import load_yaml
 
 ROOT = Path(__file__).parents[1]
 LIBRITTS = ROOT / "egs2" / "libritts" / "tts1" / "conf"
@@ -132,9 +132,9 @@ def test_every_system_has_a_file():
 @pytest.mark.parametrize("preset", ["train", "train_small"])
 @pytest.mark.parametrize("rival", RIVALS)
 def test_rivals_are_dense_models_that_differ_in_one_thing(rival, preset):
-    base = read_settings(ROOT / "conf" / f"{preset}.yaml")
+    base = load_yaml(ROOT / "conf" / f"{preset}.yaml")
     overlays = ROOT / "conf" / "systems"
-    systems = [read_settings(overlays / f"{name}.yaml") for name in (rival, "baseline")]
+    systems = [load_yaml(overlays / f"{name}.yaml") for name in (rival, "baseline")]
     ours, dense = (merge_settings(base, system)["tts_conf"] for system in systems)
     assert ours["pruning"] == "none"
     changed = {name: ours[name] for name in ours if ours[name] != dense.get(name)}
