@@ -29,7 +29,7 @@ import torch
 from matplotlib.figure import Figure
 
 from espnet_prune.attention import AttentionMaps, record_attention, without_masks
-from espnet_prune.errors import UserError
+from espnet_prune.errors import UserError, first_line
 from espnet_prune.evaluation import maps, page, plots
 from espnet_prune.speech.pretrained import (
     DEFAULT_MODEL,
@@ -640,7 +640,7 @@ def serve(
             and ``server_port``.
 
     Raises:
-        UserError: As ``build_demo`` does, or the port is used.
+        UserError: As ``build_demo`` does, or the page cannot be served.
 
     """
     demo = build_demo(model, model_file, vocoder, device)
@@ -656,7 +656,9 @@ def serve(
             footer_links=["api", "gradio"],
             **options,
         )
-    except OSError as error:  # Gradio's message names the port
+    except (OSError, ValueError) as error:
+        # the port is used, or Gradio cannot reach its own page through a proxy
         raise UserError(
-            f"the page cannot be served ({error}): choose another --port"
+            f"the page cannot be served ({first_line(error)}): choose another --port, "
+            "or correct the settings of the proxy"
         ) from error
