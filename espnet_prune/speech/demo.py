@@ -648,17 +648,23 @@ def serve(
     theme = gr.themes.Default(
         font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
     )
-    try:
-        return demo.launch(
-            theme=theme,
-            css=STYLE,
-            max_file_size=MAX_UPLOAD,
-            footer_links=["api", "gradio"],
-            **options,
-        )
-    except (OSError, ValueError) as error:
-        # the port is used, or Gradio cannot reach its own page through a proxy
-        raise UserError(
-            f"the page cannot be served ({first_line(error)}): choose another --port, "
-            "or correct the settings of the proxy"
-        ) from error
+    options = {
+        "theme": theme,
+        "css": STYLE,
+        "max_file_size": MAX_UPLOAD,
+        "footer_links": ["api", "gradio"],
+        **options,
+    }
+    for tries_left in (1, 0):
+        try:
+            return demo.launch(**options)
+        except (OSError, ValueError) as error:
+            demo.close()
+            # Gradio waits 3 s for its own page, which is slow at first
+            if tries_left and isinstance(error, ValueError):
+                continue
+            raise UserError(
+                f"the page cannot be served ({first_line(error)}): choose another "
+                "--port, or correct the settings of the proxy"
+            ) from error
+    return None
