@@ -29,7 +29,7 @@ import torch
 from matplotlib.figure import Figure
 
 from espnet_prune.attention import AttentionMaps, record_attention, without_masks
-from espnet_prune.errors import UserError
+from espnet_prune.errors import UserError, first_line
 from espnet_prune.evaluation import maps, page, plots
 from espnet_prune.speech.pretrained import (
     DEFAULT_MODEL,
@@ -640,7 +640,7 @@ def serve(
             and ``server_port``.
 
     Raises:
-        UserError: As ``build_demo`` does, or the port is used.
+        UserError: As ``build_demo`` does, or the page cannot be served.
 
     """
     demo = build_demo(model, model_file, vocoder, device)
@@ -648,15 +648,23 @@ def serve(
     theme = gr.themes.Default(
         font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
     )
-    try:
-        return demo.launch(
-            theme=theme,
-            css=STYLE,
-            max_file_size=MAX_UPLOAD,
-            footer_links=["api", "gradio"],
-            **options,
-        )
-    except OSError as error:  # Gradio's message names the port
-        raise UserError(
-            f"the page cannot be served ({error}): choose another --port"
-        ) from error
+    options = {
+        "theme": theme,
+        "css": STYLE,
+        "max_file_size": MAX_UPLOAD,
+        "footer_links": ["api", "gradio"],
+        **options,
+    }
+    for tries_left in (1, 0):
+        try:
+            return demo.launch(**options)
+        except (OSError, ValueError) as error:
+            demo.close()
+            # Gradio waits 3 s for its own page, which is slow at first
+            if tries_left and isinstance(error, ValueError):
+                continue
+            raise UserError(
+                f"the page cannot be served ({first_line(error)}): choose another "
+                "--port, or correct the settings of the proxy"
+            ) from error
+    return None
