@@ -519,7 +519,7 @@ def test_attention_and_packing_find_the_voice(tmp_path, monkeypatch, capsys, voi
     packed = pack_experiment(tmp_path, experiment)
     options = ["--data_dir", ".", "--said", ".", "--spembs", "embed.scp"]
     check_packed.main([str(packed), *options])
-    assert "says a bit for bit" in capsys.readouterr().out
+    assert "produces a bit for bit" in capsys.readouterr().out
 
     (tmp_path / "utt2sid").unlink()
     if voices is not GST:

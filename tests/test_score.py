@@ -446,7 +446,7 @@ def test_the_command_ends_in_one_line(data):
     )
     assert done.returncode == 2
     (line,) = [x for x in done.stderr.splitlines() if "espnet_prune: error" in x]
-    assert "cannot make the folder" in line and "Traceback" not in done.stderr
+    assert "cannot write to the folder" in line and "Traceback" not in done.stderr
 
 
 @pytest.mark.slow  # every process imports ESPnet

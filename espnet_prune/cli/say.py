@@ -57,7 +57,7 @@ def read_texts(source: str, kaldi: bool = False) -> dict[str, str]:
     else:
         texts = _read_named(lines, where)
     if not texts:
-        raise UserError(f"{where} holds no text: write one text a line")
+        raise UserError(f"{where} contains no text: write one text per line")
     return texts
 
 

@@ -148,7 +148,7 @@ def _damage(character: str) -> tuple[str, str, str] | None:
         case "Cs":
             return (
                 "text that is not UTF-8",
-                "has bytes that are no UTF-8",
+                "has bytes that are not UTF-8",
                 "set the terminal or the file to UTF-8",
             )
         case "Cc" if not character.isspace():

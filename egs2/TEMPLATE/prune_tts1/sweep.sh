@@ -8,7 +8,7 @@
 #   --sparsity_ratios "R ..."  of differentiable pruning; none and vanilla are
 #                              allowed too, without phase 1 (default: 0.50 0.45 0.40)
 #   --systems "NAME ..."       other systems, files of conf/systems: mix_style, sc_cnn,
-#                              less_capacity, more_dropout (default: none)
+#                              less_capacity, more_dropout; none if not given
 #   --phase1_epochs "N ..."    lengths of phase 1 in epochs (default: the recipe's)
 #   --seeds "N ..."            seeds of training (default: 0)
 #
