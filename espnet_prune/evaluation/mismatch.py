@@ -172,7 +172,7 @@ def summarise(
             gains.append(gain)
         counts = tables.named("set", "distance", "speakers", "utterances")
         systems = [
-            tables.Column(s, f"{s} ({len(axis.seeds(s))} seeds)") for s in axis.systems
+            tables.Column(s, f"{s} (seeds: {len(axis.seeds(s))})") for s in axis.systems
         ]
         blocks.append({"table": tables.grid(lines, [*counts, *systems])})
         if not rivals or baseline not in axis.systems:
@@ -445,7 +445,8 @@ def compare(
     unknown = next((name for name in scored if name not in placed), None)
     if unknown is not None or not placed:
         raise UserError(
-            f"there is no set {unknown or ''}: give --set NAME=DATA for each test set"
+            f"there is no set{f' {unknown}' if unknown else ''}: give --set NAME=DATA "
+            "for each test set"
         )
     texts: dict[str, dict[str, str]] = {name: {} for name in placed}
     for name, folders in placed.items():

@@ -58,7 +58,7 @@ SOURCES = {
     SAVED: "A saved voice",
 }
 ASKED = {
-    SHIPPED: "choose one of the model",
+    SHIPPED: "choose a voice of the model",
     RECORDED: "upload a recording, or record yourself with the microphone",
     SAVED: "choose a .voice file",
 }

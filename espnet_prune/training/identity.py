@@ -23,9 +23,8 @@ from espnet_prune.experiment import CHECKPOINT, CONFIG, read_config
 from espnet_prune.files import write_text
 
 RECORD = "identity.json"
-# So many recordings, spread over a set, are compared sample by sample.
-COMPARED_RECORDING = 50
-EXTRACTORS = ("feats_extract", "pitch_extract", "energy_extract")
+# At least this many recordings of a set, or all, are compared by their samples.
+COMPARED_RECORDINGS = 50
 NORMALIZERS = ("normalize", "pitch_normalize", "energy_normalize")
 # These settings of a model may change while it is trained.
 FREE = (
@@ -261,7 +260,7 @@ def describe_data(
         said.update(f"{name} {texts[name]}\n".encode("utf-8", "surrogateescape"))
     heard = hashlib.sha256()
     names = sorted(recordings)
-    step = max(1, len(names) // COMPARED_RECORDING)
+    step = max(1, len(names) // COMPARED_RECORDINGS)
     for number, name in enumerate(names):
         heard.update(f"{name}\n".encode("utf-8", "surrogateescape"))
         if sizes and os.path.isfile(recordings[name]):
@@ -466,8 +465,8 @@ def require_known_tokens(
                 tokens,
                 now,
                 f"--init_param {path}",
-                "use the token list of that training, or learn the embeddings of "
-                f"tokens anew with --init_param {path}:::{EMBEDDING}",
+                "use the token list of that training, or leave its token embeddings "
+                f"out with --init_param {path}:::{EMBEDDING}",
             )
 
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Make a small folder of a trained model, as the package ships models.
 
-local/ship.py EXP ../../../espnet_prune/models/NAME --voice "alba=alba.wav=calm, low"
+local/ship.py EXP ../../../espnet_prune/models/NAME --voice "emma=emma.wav=British"
 
 The folder has config.yaml, without the settings of training; the weights in half
 precision, without those that only training needs; the statistics of the features; and
@@ -70,7 +70,8 @@ def settings_of_synthesis(config: dict[str, Any]) -> dict[str, Any]:
     """Return the part of config.yaml that synthesis needs."""
     settings = {name: config[name] for name in SETTINGS if name in config}
     conf = dict(settings["tts_conf"], durations="given")  # needs no aligner
-    conf.pop("adversarial_weight", None)
+    for name in ("adversarial_weight", "adversarial_channels"):
+        conf.pop(name, None)
     return {**settings, "tts_conf": conf}
 
 
