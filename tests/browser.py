@@ -54,7 +54,7 @@ class Browser:
         self.page.set_default_timeout(1000 * PATIENCE)
         # Playwright cannot take the methods of lists
         self.page.on("pageerror", lambda error: self.faults.append(error))  # noqa: PLW0108
-        self.page.on("requestfailed", lambda request: self.faults.append(request))  # noqa: PLW0108
+        self.page.on("requestfailed", self._note_request)
         self.page.on("download", lambda download: self._pending.append(download))  # noqa: PLW0108
         self.page.on("console", self._note)
 
@@ -68,6 +68,11 @@ class Browser:
     def _note(self, message):
         if message.type in ("error", "assert"):
             self.faults.append(message.text)
+
+    def _note_request(self, request):
+        # the page ended the request itself, or it became a download
+        if request.failure != "net::ERR_ABORTED":
+            self.faults.append(request)
 
     def evaluate(self, expression):
         """Return the value of a JavaScript expression."""
