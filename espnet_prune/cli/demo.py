@@ -9,7 +9,7 @@ import importlib.util
 import logging
 from collections.abc import Sequence
 
-from espnet_prune.cli.options import make_parser
+from espnet_prune.cli.options import add_model, make_parser
 from espnet_prune.errors import UserError
 from espnet_prune.speech.vocoder import CHOICES
 
@@ -17,16 +17,7 @@ from espnet_prune.speech.vocoder import CHOICES
 def get_parser() -> argparse.ArgumentParser:
     """Return the parser of this command."""
     parser = make_parser(__doc__)
-    parser.add_argument(
-        "--model",
-        help="A model of the package, an experiment folder, a packed model or a tag "
-        "(default: english_small of the package)",
-    )
-    parser.add_argument(
-        "--model_file",
-        metavar="FILE",
-        help="Weights in the experiment folder (default: train.loss.ave.pth)",
-    )
+    add_model(parser)
     parser.add_argument(
         "--vocoder",
         help=f"The vocoder that is chosen at first: {CHOICES} (default: hifigan for a "

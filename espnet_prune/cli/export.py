@@ -9,7 +9,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from espnet_prune.cli.options import make_parser
+from espnet_prune.cli.options import add_model, make_parser
 from espnet_prune.speech.vocoder import WEIGHTS
 
 NONE = "none"
@@ -26,17 +26,7 @@ HEADS = (
 def get_parser() -> argparse.ArgumentParser:
     """Return the parser of this command."""
     parser = make_parser(__doc__)
-    parser.add_argument(
-        "model",
-        nargs="?",
-        help="A model of the package, an experiment folder, a packed model or a tag "
-        "(default: the first model of the package)",
-    )
-    parser.add_argument(
-        "--model_file",
-        metavar="FILE",
-        help="Weights in the experiment folder (default: train.loss.ave.pth)",
-    )
+    add_model(parser, "model")
     parser.add_argument(
         "--vocoder",
         default="hifigan",

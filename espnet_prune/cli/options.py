@@ -2,6 +2,7 @@
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 
 class _Formatter(
@@ -19,6 +20,22 @@ class _Formatter(
 def make_parser(description: str | None) -> argparse.ArgumentParser:
     """Return a parser; the description of a verb is the docstring of its module."""
     return argparse.ArgumentParser(description=description, formatter_class=_Formatter)
+
+
+def add_model(parser: argparse.ArgumentParser, name: str = "--model") -> None:
+    """Add the model, which may be an argument without dashes, and ``--model_file``."""
+    may_be_left_out: dict[str, Any] = {} if name.startswith("-") else {"nargs": "?"}
+    parser.add_argument(
+        name,
+        **may_be_left_out,
+        help="A model of the package, an experiment folder, a packed model or a tag "
+        "of the model zoo (default: english_small of the package)",
+    )
+    parser.add_argument(
+        "--model_file",
+        metavar="FILE",
+        help="Weights in the experiment folder (default: train.loss.ave.pth)",
+    )
 
 
 def add_spembs(parser: argparse.ArgumentParser) -> None:

@@ -21,7 +21,7 @@ from typing import Any
 import soundfile
 from tqdm import tqdm
 
-from espnet_prune.cli.options import make_parser
+from espnet_prune.cli.options import add_model, make_parser
 from espnet_prune.errors import UserError
 from espnet_prune.files import can_name_a_file, lock_folder, replace_when_written
 from espnet_prune.speech.vocoder import CHOICES
@@ -133,16 +133,7 @@ def get_parser() -> argparse.ArgumentParser:
         help="Kaldi folder with text, wav.scp (references) and utt2spk, in place of "
         "text and reference",
     )
-    parser.add_argument(
-        "--model",
-        help="A model of the package, an experiment folder, a packed model, or a tag "
-        "of the model zoo (default: english_small of the package)",
-    )
-    parser.add_argument(
-        "--model_file",
-        metavar="FILE",
-        help="Weights in the experiment folder (default: train.loss.ave.pth)",
-    )
+    add_model(parser)
     parser.add_argument(
         "--reference",
         action="append",

@@ -7,7 +7,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from espnet_prune.cli.options import make_parser
+from espnet_prune.cli.options import add_model, make_parser
 from espnet_prune.errors import UserError
 
 
@@ -22,16 +22,7 @@ def get_parser() -> argparse.ArgumentParser:
         help="Recordings of the voice, with any sampling rate. The style vectors of "
         "several are averaged",
     )
-    add(
-        "--model",
-        help="A model of the package, an experiment folder, a packed model or a tag "
-        "(default: english_small of the package)",
-    )
-    add(
-        "--model_file",
-        metavar="FILE",
-        help="Weights in the experiment folder (default: train.loss.ave.pth)",
-    )
+    add_model(parser)
     add(
         "--trim_reference",
         action="store_true",
