@@ -169,3 +169,16 @@ def test_odd_rates_take_little_memory(rate):
 
 def test_nothing_stays_nothing():
     assert len(audio.resample(np.zeros(0, np.float32), 16000, 22050)) == 0
+
+
+@pytest.mark.parametrize("kind", ["WAV", "FLAC"])
+def test_synthetic_speech_is_marked_and_otherwise_the_same(tmp_path, kind):
+    plain, marked = tmp_path / "plain", tmp_path / "marked"
+    write(plain, format=kind, subtype="PCM_16")
+    audio.write_speech(marked, noise(), RATE, kind)
+    with soundfile.SoundFile(marked) as file:
+        assert file.comment.startswith("Synthetic speech")
+        assert (file.format, file.subtype, file.samplerate) == (kind, "PCM_16", RATE)
+    expected, _ = soundfile.read(plain)
+    assert np.array_equal(soundfile.read(marked)[0], expected)
+    assert len(audio.read_mono(marked, RATE)) == len(expected)  # it is no cut file

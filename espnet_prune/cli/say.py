@@ -24,6 +24,7 @@ from tqdm import tqdm
 from espnet_prune.cli.options import add_model, make_parser
 from espnet_prune.errors import UserError
 from espnet_prune.files import can_name_a_file, lock_folder, replace_when_written
+from espnet_prune.speech.audio import write_speech
 from espnet_prune.speech.vocoder import CHOICES
 from espnet_prune.text.normalise import normalise, read_lines
 
@@ -317,9 +318,7 @@ def write_wave(file: Path, wave, fs: int) -> None:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with replace_when_written(file) as partial:
-            soundfile.write(
-                partial, wave, fs, "PCM_16", format=FORMATS[file.suffix.lower()]
-            )
+            write_speech(partial, wave, fs, FORMATS[file.suffix.lower()])
     except (OSError, soundfile.LibsndfileError) as error:
         raise UserError(
             f"{file} cannot be written ({error}): free the disk or name another place"

@@ -19,11 +19,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import soundfile
-
 from espnet_prune.evaluation.scorers import Utterance
 from espnet_prune.files import read_json_lines, replace_when_written
 from espnet_prune.processes import name_processor
+from espnet_prune.speech.audio import write_speech
 
 if TYPE_CHECKING:  # these imports load torch and ESPnet, which the records do not need
     import torch
@@ -96,7 +95,7 @@ def lacking(folder: Path, stamps: dict[str, str]) -> list[str]:
 def keep(folder: Path, wave: torch.Tensor, fs: int, record: Record) -> None:
     """Write a recording (T_wav,), then its record, so that it is not made again."""
     with replace_when_written(folder / f"{record['utterance']}.wav") as partial:
-        soundfile.write(partial, wave.cpu().numpy(), fs, "PCM_16", format="WAV")
+        write_speech(partial, wave.cpu().numpy(), fs)
     with open(folder / RECORDS, "a", encoding="utf-8") as file:
         file.write(_line(record))
 

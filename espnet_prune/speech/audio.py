@@ -245,6 +245,18 @@ def write_mono(path: Path, samples: np.ndarray, rate: int) -> None:
         soundfile.write(partial, samples, rate, format="FLAC", subtype="PCM_16")
 
 
+def write_speech(
+    path: str | Path, samples: np.ndarray, rate: int, kind: str = "WAV"
+) -> None:
+    """Write synthetic speech (T,) as 16 bits; the file says that it is synthetic.
+
+    The comment is a mark for honest users: whoever wants to deceive can remove it.
+    """
+    with soundfile.SoundFile(path, "w", rate, 1, "PCM_16", format=kind) as file:
+        file.comment = "Synthetic speech, made by espnet_prune"
+        file.write(samples)
+
+
 def resample(
     samples: np.ndarray,
     rate: int,

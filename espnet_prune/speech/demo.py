@@ -24,13 +24,13 @@ from typing import Any, NamedTuple
 import gradio as gr
 import numpy as np
 import PIL.Image
-import soundfile
 import torch
 from matplotlib.figure import Figure
 
 from espnet_prune.attention import AttentionMaps, record_attention, without_masks
 from espnet_prune.errors import UserError, first_line
 from espnet_prune.evaluation import maps, page, plots
+from espnet_prune.speech.audio import write_speech
 from espnet_prune.speech.pretrained import (
     DEFAULT_MODEL,
     VOICE_SUFFIX,
@@ -372,7 +372,7 @@ class Actions:
         took = time.monotonic() - started
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "speech.wav"
-            soundfile.write(file, said.wave, model.fs, "PCM_16")
+            write_speech(file, said.wave, model.fs)
             # the page takes a copy of the file before this goes on
             yield {
                 "speech": str(file),

@@ -24,6 +24,8 @@ from espnet_prune.training.identity import require_same_statistics
 DEFAULT_MODEL = "english_small"
 
 DEFAULT_WEIGHTS = "train.loss.ave.pth"
+# The weights of a model that the recipe's local/ship.py made for synthesis.
+SHIPPED_WEIGHTS = "model.safetensors"
 ARCHIVES = (".zip", ".tar", ".tgz", ".tbz2", ".txz", ".gz", ".bz2", ".xz")
 ADDRESSES = ("http://", "https://")
 WEIGHTS = (".pth", ".safetensors")
@@ -72,7 +74,7 @@ def find_model(
             )
     name = DEFAULT_MODEL if model is None else str(model)
     if name in shipped:
-        return _find_shipped(shipped[name], model_file)
+        return _find_in_folder(shipped[name], model_file)
     path = Path(name).expanduser()
     if model is None or (name == DEFAULT_MODEL and not os.path.exists(path)):
         raise UserError(
@@ -159,18 +161,6 @@ def _fetch(model: str, address: bool) -> dict[str, Any]:
         ) from error
 
 
-def _find_shipped(folder: Path, model_file: str | Path | None) -> dict[str, str]:
-    weights = [file for file in sorted(folder.iterdir()) if file.suffix in WEIGHTS]
-    if model_file is not None:
-        weights = [Path(model_file)]
-    if not weights:
-        raise UserError(
-            f"the model {folder.name} has no weights in {folder}: install espnet_prune "
-            "again"
-        )
-    return {"train_config": str(folder / "config.yaml"), "model_file": str(weights[0])}
-
-
 def _find_in_folder(folder: Path, model_file: str | Path | None) -> dict[str, str]:
     config = folder / "config.yaml"
     if not os.path.isfile(config):
@@ -178,7 +168,10 @@ def _find_in_folder(folder: Path, model_file: str | Path | None) -> dict[str, st
             f"{folder} has no config.yaml: name an experiment folder "
             "(exp/tts_...) or a packed model"
         )
-    weights = folder / (DEFAULT_WEIGHTS if model_file is None else model_file)
+    name = DEFAULT_WEIGHTS if model_file is None else model_file
+    if model_file is None and (folder / SHIPPED_WEIGHTS).is_file():
+        name = SHIPPED_WEIGHTS
+    weights = folder / name
     if not os.path.isfile(weights) and model_file is not None:
         weights = Path(model_file)
     if not os.path.isfile(weights):

@@ -25,6 +25,7 @@ from espnet_prune.files import replace_when_written
 from espnet_prune.loading import load_weights
 from espnet_prune.speech.pretrained import (
     DEFAULT_WEIGHTS,
+    SHIPPED_WEIGHTS,
     VOICE_SUFFIX,
     paths_made_absolute,
 )
@@ -41,7 +42,6 @@ SETTINGS = (
     *("non_linguistic_symbols", "cleaner", "g2p"),
 )
 STATISTICS = ("normalize_conf", "pitch_normalize_conf", "energy_normalize_conf")
-WEIGHTS = "model.safetensors"
 # Weights that only training needs.
 OF_TRAINING = ("tts.discriminator.", "tts.aligner.")
 # A text to compare the small model with the trained one.
@@ -108,11 +108,11 @@ def ship(
         settings[name] = {**settings[name], "stats_file": f"./{file.name}"}
     text = yaml.safe_dump(settings, sort_keys=True, allow_unicode=True)
     (output / "config.yaml").write_text(text, encoding="utf-8")
-    small = output / WEIGHTS
+    small = output / SHIPPED_WEIGHTS
     content = safetensors.torch.save(shrink(load_weights(experiment / weights)))
     with replace_when_written(small) as partial:
         partial.write_bytes(content)
-    model = Text2Speech.from_pretrained(output, model_file=WEIGHTS)
+    model = Text2Speech.from_pretrained(output)
     identity = identify_model(small)
     (output / "voices").mkdir(exist_ok=True)
     for name, recording in voices.items():
