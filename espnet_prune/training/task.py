@@ -20,11 +20,10 @@ from espnet2.train.distributed_utils import get_node_rank, get_rank
 from espnet2.train.reporter import Reporter
 from espnet2.train.trainer import Trainer
 from espnet2.utils.types import str_or_none
-from torch.multiprocessing.spawn import ProcessRaisedException
 
 import espnet_prune
 from espnet_prune.config import VARIANCES, check_variances, choose_durations
-from espnet_prune.errors import UserError, explain
+from espnet_prune.errors import UserError, explain, sent_message
 from espnet_prune.experiment import CHECKPOINT
 from espnet_prune.files import lock_folder, replace_when_written
 from espnet_prune.loading import load_weights, load_yaml
@@ -34,6 +33,7 @@ from espnet_prune.training.host import (
     MODELS,
     allow_cleaner,
     is_ours,
+    name_recordings,
     whole_checkpoints,
 )
 from espnet_prune.training.identity import (
@@ -216,13 +216,12 @@ class PruneTTSTask(TTSTask):
         with _training_folder(args):
             try:
                 super().main(args=args)
-            except (ProcessRaisedException, UserError) as error:
-                # a process per GPU, or one that loads data, sends a traceback as text
-                text = str(error).strip()
-                mark = f"{UserError.__name__}: "
-                if "Traceback (most recent call last)" not in text or mark not in text:
+            except Exception as error:
+                # of a process per GPU, or of one that loads data
+                message = sent_message(error)
+                if message is None:
                     raise
-                raise UserError(text.rpartition(mark)[2]) from error
+                raise UserError(message) from error
 
     @classmethod
     def main_worker(cls, args) -> None:
@@ -232,6 +231,7 @@ class PruneTTSTask(TTSTask):
             UserError: also for a full disk or another fault of the machine.
 
         """
+        name_recordings()
         try:
             super().main_worker(args)
         except OSError as error:
@@ -278,6 +278,7 @@ class PruneTTSTask(TTSTask):
             UserError: references have another sampling rate than the model.
 
         """
+        name_recordings()
         if kwargs.get("inference"):
             require_rate(data_path_and_name_and_type, cls._rate)
         return super().build_streaming_iterator(
