@@ -33,9 +33,13 @@ def replace_when_written(path: str | Path) -> Iterator[Path]:
     writer. The content is on the disk before the name changes.
 
     Raises:
-        UserError: The disk is full, or the folder is not writable.
+        UserError: The disk is full, the folder is not writable, or ``path`` is
+            something else than a file.
     """
     path = Path(path)
+    if os.path.exists(path) and not os.path.isfile(path):
+        # a device such as /dev/null would be replaced
+        raise UserError(f"{path} is not a file: name another one to write to")
     _remove_abandoned(path.parent)
     start = os.fsencode(path.name)[:LONGEST_NAME].decode("utf-8", "ignore")
     partial = path.with_name(f".{start}.{secrets.token_hex(4)}.partial")
