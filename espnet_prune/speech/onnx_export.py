@@ -8,7 +8,6 @@ Letters: T_text tokens without <eos>, T_feats mel frames, S width of the style v
 
 import contextlib
 import importlib.util
-import json
 import logging
 import shutil
 import tempfile
@@ -199,8 +198,7 @@ def export(text2speech: Text2Speech, folder: str | Path) -> Path:
                 n: text2speech.read_voice(n).numpy() for n in text2speech.voices
             }
             np.savez(partial / onnx_runtime.VOICES, **styles)
-        text = json.dumps(settings, ensure_ascii=False, indent=1)
-        (partial / onnx_runtime.SETTINGS).write_text(f"{text}\n", encoding="utf-8")
+        onnx_runtime.write_settings(partial, settings)
         partial.chmod(0o755)
         partial.replace(folder)
     except OSError as error:

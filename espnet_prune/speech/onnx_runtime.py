@@ -9,7 +9,10 @@ sampling rate soxr.
     soundfile.write("out.wav", said["wav"], speech.fs)
 """
 
+import contextlib
+import hashlib
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,8 +20,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from espnet_prune.errors import UserError, first_line
+from espnet_prune.files import write_text
 from espnet_prune.speech.reference import Source, read_reference
 from espnet_prune.text.front_end import FrontEnd, tokenize
+from espnet_prune.training.identity import digest
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -29,6 +34,7 @@ ACOUSTIC = "acoustic.onnx"
 VOCODER = "vocoder.onnx"
 VOICES = "voices.npz"
 FORMAT = 1  # of the folder
+CHECKSUMS, CHECKSUM = "files", "sha256"  # of the other files, and of the settings
 # Silence between the parts of a longer text.
 PAUSE_SECONDS = 0.2
 INSTALL = "pip install onnxruntime"
@@ -53,12 +59,16 @@ class OnnxSpeech:
     """
 
     def __init__(self, folder: str | Path, threads: int | None = None):
+        if not isinstance(folder, (str, os.PathLike)):
+            raise UserError(f"the folder of a model is {folder!r}: give a path")
+        if threads is not None and (type(threads) is not int or threads < 1):
+            raise UserError(f"threads is {threads!r}: give a whole number above 0")
         self.folder, self.threads = Path(folder), threads
-        self.settings = _read_settings(self.folder / SETTINGS)
+        self.settings = _read_settings(self.folder)
         self.fs: int = self.settings["features"]["fs"]
         self.front_end = FrontEnd(self.settings["text"])
         self.voices: dict[str, np.ndarray] = {}
-        if (self.folder / VOICES).exists():
+        if VOICES in self.settings[CHECKSUMS]:
             with np.load(self.folder / VOICES) as voices:
                 self.voices = dict(voices)
         self.acoustic = self._open(ACOUSTIC)
@@ -179,20 +189,22 @@ class OnnxSpeech:
                     "no voice was given: give reference, a recording of the voice, or "
                     "a style_vector"
                 )
-            name = next(iter(self.voices)) if voice is None else voice
+            name = next(iter(self.voices)) if voice is None else str(voice)
             if name not in self.voices:
                 raise UserError(
                     f"there is no voice {name}: choose one of {', '.join(self.voices)}"
                 )
             style_vector = self.voices[name]
-        style = np.asarray(style_vector, np.float32)
-        wanted = (self.settings["style_dim"],)
-        if style.shape != wanted or not np.isfinite(style).all():
-            raise UserError(
-                f"a style vector of this model has finite values of the shape {wanted}"
-                f", found {style.shape}: compute it with style_vector() of this model"
-            )
-        return style
+        wanted, found = (self.settings["style_dim"],), type(style_vector).__name__
+        with contextlib.suppress(TypeError, ValueError):
+            style = np.asarray(style_vector, np.float32)
+            if style.shape == wanted and np.isfinite(style).all():
+                return style
+            found = str(style.shape)
+        raise UserError(
+            f"a style vector of this model has finite values of the shape {wanted}, "
+            f"found {found}: compute it with style_vector() of this model"
+        )
 
     def _check_ids(self, ids: Any) -> np.ndarray:
         ids, number = np.asarray(ids), len(self.front_end.known)
@@ -205,7 +217,8 @@ class OnnxSpeech:
         return ids.astype(np.int64)
 
     def _say(self, ids: np.ndarray, style: np.ndarray, speed: Any) -> dict:
-        if not isinstance(speed, (int, float)) or not 0 < speed < float("inf"):
+        number = isinstance(speed, (int, float, np.integer, np.floating))
+        if not number or isinstance(speed, bool) or not 0 < speed < float("inf"):
             raise UserError(
                 f"speed is {speed}: choose a number above 0 (1 is the speed of the "
                 "training data)"
@@ -231,11 +244,28 @@ class OnnxSpeech:
         return said
 
 
-def _read_settings(path: Path) -> dict[str, Any]:
+def write_settings(folder: Path, settings: dict[str, Any]) -> None:
+    """Write the settings of a model, with the checksums of the files in its folder."""
+    files = {file.name: digest(file) for file in sorted(folder.iterdir())}
+    settings = {**settings, CHECKSUMS: files}
+    settings[CHECKSUM] = _digest_settings(settings)
+    text = json.dumps(settings, ensure_ascii=False, indent=1)
+    write_text(folder / SETTINGS, f"{text}\n")
+
+
+def _digest_settings(settings: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+
+def _read_settings(folder: str | Path) -> dict[str, Any]:
+    """Read the settings, and check that no file was changed."""
+    path = Path(folder) / SETTINGS
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
         form = settings["format"]
-    except (OSError, ValueError, TypeError, KeyError) as error:
+        if form == FORMAT and settings.pop(CHECKSUM) != _digest_settings(settings):
+            raise ValueError("it was changed or damaged")
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(
             f"{path} is not readable ({first_line(error)}): give a folder that "
             "espnet-prune export wrote"
@@ -245,4 +275,9 @@ def _read_settings(path: Path) -> dict[str, Any]:
             f"{path} has the format {form}, and this version of espnet_prune reads "
             f"{FORMAT}: export the model again"
         )
+    for name, known in settings[CHECKSUMS].items():
+        if digest(path.with_name(name)) != known:
+            raise UserError(
+                f"{path.with_name(name)} is missing or damaged: export the model again"
+            )
     return settings

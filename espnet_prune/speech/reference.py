@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from espnet_prune.data.kaldi import read_columns
-from espnet_prune.errors import UserError
+from espnet_prune.errors import UserError, first_line
 from espnet_prune.speech import audio
 from espnet_prune.speech.audio import (
     CLIPPED_ERROR,
@@ -237,11 +237,18 @@ def _is_tensor(source: object) -> bool:
 def _as_float(name: str, source: "np.ndarray | torch.Tensor") -> np.ndarray:
     """Convert samples of any layout and type to float32 (T, channels)."""
     if not isinstance(source, np.ndarray):
-        source = source.detach().cpu()
-        source = (source.float() if source.is_floating_point() else source).numpy()
+        try:
+            source = source.detach().cpu()
+            source = (source.float() if source.is_floating_point() else source).numpy()
+        except (NotImplementedError, RuntimeError, TypeError) as error:
+            raise UserError(
+                f"reference {name} cannot be read ({first_line(error)}): give a dense "
+                "tensor of samples"
+            ) from error
+    source = np.asarray(source)  # also of a masked array or another kind
     if source.ndim == 1:
         source = source[:, None]
-    if source.ndim != 2:
+    if source.ndim != 2 or (source.size == 0 and max(source.shape) > 1):
         raise UserError(
             f"reference {name} should have the shape (T,), (T, channels) or "
             "(channels, T): give the samples of one recording"

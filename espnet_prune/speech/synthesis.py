@@ -109,10 +109,10 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
                 raise UserError(
                     f"Text2Speech has no option {name}{hint}: correct its name"
                 )
-        if train_config is None and model_file is not None:
+        model_file = _require_file(model_file, "weights")
+        if train_config is None:
             train_config = Path(model_file).parent / "config.yaml"
         train_config = _require_file(train_config, "configuration")
-        model_file = _require_file(model_file, "weights")
         vocoder = options.pop("vocoder_file", None) or vocoder
         weights = load_weights(model_file)
         use_bundled_espeak()
@@ -628,8 +628,9 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
             whole = not (ids.is_floating_point() or ids.is_complex())
             if ids.dim() != 1 or not whole or ids.dtype == torch.bool or not len(ids):
                 fault = f"found {ids.dtype} of shape {tuple(ids.shape)}"
-            elif ids.min() < 0 or ids.max() >= number:
-                fault = f"found {int(ids.min())} to {int(ids.max())}"
+            elif ids.is_meta or ids.min() < 0 or ids.max() >= number:
+                ends = "no values" if ids.is_meta else f"{ids.min()} to {ids.max()}"
+                fault = f"found {ends}"
         if fault is not None:
             raise UserError(
                 f"token ids should be whole numbers from 0 to {number - 1} of the "
@@ -728,13 +729,20 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
         """
         alpha = self.decode_conf["alpha"] if speed is None else alpha_of(speed)
         require_batch_size(batch_size)
+        for what, given in (("texts", tokens), ("style vectors", style_vectors)):
+            if isinstance(given, str) or not hasattr(given, "__len__"):
+                raise UserError(
+                    f"generate() takes a list of {what}, found {type(given).__name__}: "
+                    "put one in [ ]"
+                )
         if len(tokens) != len(style_vectors):
             raise UserError(
                 f"there are {len(tokens)} texts and {len(style_vectors)} style vectors:"
                 " give one for each text"
             )
+        ids = [self._check_ids(each) for each in tokens]
         styles = [self._check_style(style) for style in style_vectors]
-        return self._generate(tokens, styles, alpha, batch_size)
+        return self._generate(ids, styles, alpha, batch_size)
 
     @torch.no_grad()
     def _generate(self, tokens, style_vectors, alpha, batch_size) -> list[Output]:
@@ -879,7 +887,7 @@ def _require_whole(name: str, number: Any) -> None:
 
 def _require_file(file: Path | str | None, what: str) -> Path | str:
     """Refuse a file of a model that is missing."""
-    if file is None or not os.path.isfile(file):
+    if not isinstance(file, (str, os.PathLike)) or not os.path.isfile(file):
         raise UserError(
             f"the model's {what} is missing ({file}): give the experiment folder, a "
             "packed model or a tag to from_pretrained"
