@@ -6,6 +6,7 @@ training speaker; that of a test set is the mean over its speakers.
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -133,7 +134,15 @@ def measure_distances(
     named += [(name, folder) for name, folders in sets.items() for folder in folders]
     voices = [read_voices(folder, most) for _, folder in named]
     store = output_dir / "voices.jsonl"
-    found = embed(voices, Resemblyzer(), store)
+    encoder = Resemblyzer()
+    try:
+        encoder.version()
+    except PackageNotFoundError as error:
+        raise UserError(
+            f"distances need the package {error.name}, which is not installed: see "
+            "docs/scores.md"
+        ) from error
+    found = embed(voices, encoder, store)
     trained: dict[str, np.ndarray] = {}
     tested: dict[str, dict[str, np.ndarray]] = {name: {} for name in sets}
     heard = {

@@ -217,6 +217,39 @@ def _split_at(end: str, part: str, max_characters: int) -> list[str]:
     return [part[begin:stop] for begin, stop in spans]
 
 
+# ---------------------------------------------------- tokens of ESPnet
+
+
+def build_espnet(
+    token_type: str, g2p: str | None, cleaner: str
+) -> tuple[Callable[[str], str], Any]:
+    """Build ESPnet's cleaner and its tokenizer.
+
+    Args:
+        token_type: As in ESPnet.
+        g2p: Its name; ``none`` for texts that are tokens.
+        cleaner: Its name, or ``none``.
+
+    Raises:
+        UserError: One of them is unknown, or its package is missing.
+
+    """
+    from espnet2.text.build_tokenizer import build_tokenizer
+    from espnet2.text.cleaner import TextCleaner
+
+    try:
+        clean = TextCleaner(None if cleaner == "none" else cleaner)
+        clean("a")  # a cleaner loads its packages when it is called
+        return clean, build_tokenizer(
+            token_type, g2p_type=None if g2p == "none" else g2p
+        )
+    except Exception as error:  # g2ps and cleaners raise many kinds of error
+        raise UserError(
+            f"no tokens can be made with token_type {token_type}, g2p {g2p}, cleaner "
+            f"{cleaner} ({first_line(error)}); install what is missing or choose others"
+        ) from error
+
+
 # ---------------------------------------------------- tokens without ESPnet
 
 
