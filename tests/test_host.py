@@ -173,3 +173,21 @@ def test_a_read_only_installation_gets_a_cache_for_numba(monkeypatch, tmp_path):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: librosa)
     host._let_numba_cache(numba)
     assert os.access(numba.config.CACHE_DIR, os.W_OK)
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("flash_attn") is not None, reason="FlashAttention is here"
+)
+def test_espnets_attention_is_imported_in_silence():
+    """A first line "Failed to import Flash Attention" looks like a fault to users."""
+    program = (
+        "import sys, espnet_prune\n"
+        "from espnet2.legacy.nets.pytorch_backend.transformer import attention\n"
+        "print(attention.MultiHeadedAttention.__name__)\n"
+        "print('a real complaint', file=sys.stderr)\n"
+    )
+    child = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True
+    )
+    assert child.stdout == "MultiHeadedAttention\n", child.stderr
+    assert child.stderr == "a real complaint\n"

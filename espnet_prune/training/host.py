@@ -17,6 +17,9 @@ In every process that imports ``espnet_prune``, as soon as ESPnet's module is im
     phonemizer                      the espeak-ng of a package
     numba                           a temporary folder for its cache, if neither its
                                     users' folders nor that of the user are writable
+    espnet2.legacy.nets.pytorch_backend.transformer.attention
+                                    not changed, but imported without its line on
+                                    standard error if FlashAttention is not installed
 
 Only on request:
 
@@ -44,6 +47,7 @@ import functools
 import importlib
 import importlib.abc
 import importlib.util
+import io
 import logging
 import os
 import sys
@@ -61,6 +65,8 @@ MODELS = {
     "pruned_fastspeech2": ("espnet_prune.fastspeech2", "PrunedFastSpeech2"),
 }
 _registered: set[str] = set()
+# Says "Failed to import Flash Attention" in every process; our models never use it.
+_ATTENTION = "espnet2.legacy.nets.pytorch_backend.transformer.attention"
 # The first release of ESPnet that this version of the plugin was not tested with.
 UNTESTED = "202612"
 
@@ -75,6 +81,7 @@ def install() -> None:
     after_import("espnet2.text.cleaner", _register_lower_case)
     after_import("phonemizer", _use_bundled_espeak)
     after_import("numba", _let_numba_cache)
+    after_import(_ATTENTION, lambda module: None)
 
 
 def register(name: str, model: type) -> None:
@@ -234,11 +241,19 @@ class _Loader(importlib.abc.Loader):
 
     def exec_module(self, module) -> None:
         module.__spec__.loader = module.__loader__ = self.loader
-        self.loader.exec_module(module)
+        with _without_needless_line(module.__name__):
+            self.loader.exec_module(module)
         self.action(module)
 
 
 _hook = _ImportHook()
+
+
+def _without_needless_line(name: str) -> contextlib.AbstractContextManager[Any]:
+    """Hide what a module says while it is imported, if FlashAttention is missing."""
+    if name == _ATTENTION and importlib.util.find_spec("flash_attn") is None:
+        return contextlib.redirect_stderr(io.StringIO())
+    return contextlib.nullcontext()
 
 
 def _register_models(tasks) -> None:
