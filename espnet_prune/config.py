@@ -44,7 +44,6 @@ class PruningConf:
 
     Raises:
         UserError: a value outside its range.
-
     """
 
     sparsity_ratio: float = 0.45
@@ -131,7 +130,6 @@ def parse_pruning(
 
     Raises:
         UserError: an unknown name or setting, or a value outside its range.
-
     """
     # YAML reads `no` as False and an empty value as None
     if pruning is False or pruning is None:
@@ -169,7 +167,6 @@ def parse_encoder_pruning(
     Raises:
         UserError: see ``parse_pruning``; also if the encoder would need phases that the
             decoder does not have, because both are trained in the same phases.
-
     """
     conf = parse_pruning(pruning, pruning_conf)
     parse_pruning(encoder_pruning, encoder_pruning_conf, option="encoder_pruning")
@@ -198,7 +195,6 @@ def choose_durations(tts: str, conf: Mapping[str, Any], data_has_them: bool) -> 
         tts: name of one of the plugin's models.
         conf: its settings; ``durations`` in them is kept.
         data_has_them: whether the data has ``durations``, which is the default.
-
     """
     if tts != "stylespeech":  # the other models have no aligner
         return "given"
@@ -217,7 +213,6 @@ def check_variances(
 
     Raises:
         UserError: one line that names the setting and the remedy.
-
     """
     tts = settings["tts"]
     require_choice("tts_conf.durations", durations, ("given", "learned"))
@@ -251,7 +246,6 @@ def require_numbers(model: Callable[..., Any], settings: dict[str, Any]) -> None
 
     Raises:
         UserError: a size, rate or weight is not a number, or outside its range.
-
     """
     for name, parameter in inspect.signature(model).parameters.items():
         value = settings[name]

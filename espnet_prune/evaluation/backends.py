@@ -23,15 +23,7 @@ RATE = 16000  # Hz, of all models here
 
 
 def load_wave(path: str | Path, rate: int = RATE) -> np.ndarray:
-    """Read a recording as mono.
-
-    Returns:
-        Samples within [-1, 1] at ``rate`` Hz, float32 (T_wav,).
-
-    Raises:
-        UserError: It is not audio, or its samples are NaN or infinite.
-
-    """
+    """Read a recording as mono at ``rate`` Hz, float32 within [-1, 1] (T_wav,)."""
     samples, header = audio.read(path)
     wave = audio.resample(samples.mean(axis=1), header.rate, rate, "soxr")
     return np.clip(wave, -1, 1)
@@ -47,13 +39,7 @@ def is_silent(wave: np.ndarray) -> bool:
 
 
 class Backend:
-    """A pretrained model.
-
-    Attributes:
-        title: Its name in a legend.
-        packages: Distributions that its answers depend on.
-
-    """
+    """A pretrained model."""
 
     title = ""
     packages: tuple[str, ...] = ()
@@ -63,7 +49,6 @@ class Backend:
 
         Raises:
             importlib.metadata.PackageNotFoundError: One is not installed.
-
         """
         return ", ".join((self.title, *map(package_version, self.packages)))
 
@@ -183,12 +168,8 @@ class SpeechBrainRecogniser(Recogniser):
 class Checkpoint(Backend):
     """A model of transformers: a local folder of weights, or a tag of Hugging Face.
 
-    The folder is named by an environment variable, which processes inherit.
-
-    Attributes:
-        tag: What is fetched from the network if no folder is named.
-        variable: Environment variable with another folder or tag.
-
+    ``variable`` is an environment variable with the folder or another tag, which
+    processes inherit. Otherwise ``tag`` is fetched from the network.
     """
 
     tag = ""

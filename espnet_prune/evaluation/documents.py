@@ -69,11 +69,7 @@ def write(
 
 
 def read(folders: Iterable[Path]) -> list[Document]:
-    """Read the pages that scoring or a listening test left in folders.
-
-    Raises:
-        UserError: A folder has no such page, or one of another version.
-    """
+    """Read the pages that scoring or a listening test left in folders."""
     found: list[Document] = []
     for folder in folders:
         files = [folder / f"{name}.json" for name in (SCORES, LISTENING)]

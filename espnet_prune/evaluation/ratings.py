@@ -62,11 +62,7 @@ def read_key(path: Path) -> dict[str, Any]:
 
 
 def find_files(paths: Iterable[Path]) -> list[Path]:
-    """Return the CSV files among files and folders.
-
-    Raises:
-        UserError: A path is missing, or there is no CSV file.
-    """
+    """Return the CSV files among files and folders."""
     files: list[Path] = []
     for path in paths:
         if path.is_dir():
@@ -90,10 +86,6 @@ def read_ratings(
 
     Returns:
         The ratings, and how many each unfinished listener left blank.
-
-    Raises:
-        UserError: A file belongs to another test, is damaged or unfinished, or two
-            files are of one listener.
     """
     ratings: list[Rating] = []
     unfinished: dict[str, int] = {}
@@ -228,11 +220,8 @@ def crossed_interval(values: Mapping[tuple[str, str], float]) -> Interval:
 
     where the inner sum is over one cluster, the outer one over all C clusters. It is at
     least as large as each of the first two. Student's t has one degree of freedom less
-    than there are listeners, or utterances if there are fewer.
-
-    Returns:
-        The mean of values by listener and utterance, and its ends, which are None for a
-        single listener or utterance.
+    than there are listeners, or utterances if there are fewer. The ends of the interval
+    are None for a single listener or utterance.
     """
     from scipy.stats import t
 

@@ -62,24 +62,15 @@ MEASURED = ("rtf", "kept_share")
 
 
 class Utterance(NamedTuple):
-    """The text and the voice that a system was given.
+    """The text and the voice that a system was given."""
 
-    Attributes:
-        name: Its ID.
-        speaker: The speaker to imitate.
-        text: The text to speak.
-        reference: Recording of the voice.
-        voices: The references of every speaker, for the comparison with wrong ones.
-        target: Recording of the text, if there is one.
-
-    """
-
-    name: str
-    speaker: str
-    text: str
-    reference: Path
+    name: str  # its ID
+    speaker: str  # the speaker to imitate
+    text: str  # the text to speak
+    reference: Path  # recording of the voice
+    # The references of every speaker, for the comparison with wrong ones.
     voices: Mapping[str, Sequence[Path]]
-    target: Path | None = None
+    target: Path | None = None  # recording of the text, if there is one
 
 
 class Metric:
@@ -88,26 +79,18 @@ class Metric:
     Args:
         name: Name of the column, which contains that of the model.
         backend: The model.
-
-    Attributes:
-        measures: One line for a legend.
-        uses: What a value depends on, from ``wav``, ``text``, ``reference``, ``voices``
-            and ``target``; if one of these changes, the value is computed again.
-        percent: Whether the value is a share, which is shown as a percentage.
-        digits: Number of decimals to show.
-        compared: Whether systems are compared by it.
-        of_speakers: Whether it depends on the speaker, so that an interval over
-            speakers makes sense.
-        when_missing: Why an utterance may have no value.
-
     """
 
-    measures = ""
+    measures = ""  # one line for a legend
+    # What a value depends on, from ``wav``, ``text``, ``reference``, ``voices`` and
+    # ``target``; if one of these changes, the value is computed again.
     uses: tuple[str, ...] = ("wav",)
-    percent = False
-    digits = 2
-    compared = True
+    percent = False  # whether the value is a share, which is shown as a percentage
+    digits = 2  # number of decimals to show
+    compared = True  # whether systems are compared by it
+    # Whether it depends on the speaker, so that an interval over speakers makes sense.
     of_speakers = True
+    # Why an utterance may have no value.
     when_missing = "which are silent or have nothing to compare"
 
     def __init__(self, name: str, backend: Backend):
@@ -119,7 +102,6 @@ class Metric:
 
         Raises:
             importlib.metadata.PackageNotFoundError: A package is not installed.
-
         """
         return self.backend.version()
 
@@ -128,15 +110,10 @@ class Metric:
         _ = self.backend.model
 
     def score(self, wave: np.ndarray, utterance: Utterance) -> dict[str, Any]:
-        """Score one utterance.
-
-        Args:
-            wave: Speech of the system, at 16 kHz (T_wav,).
-            utterance: Text and voice that it was given.
+        """Score the speech of a system for an utterance, at 16 kHz (T_wav,).
 
         Returns:
             ``value``, which is None if there is nothing to measure, and its parts.
-
         """
         raise NotImplementedError
 

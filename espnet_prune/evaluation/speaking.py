@@ -132,9 +132,6 @@ def speak(
         facts: Entries that every record gets.
         batch_size: Number of utterances that are computed together.
         speed: 2 speaks twice as fast.
-
-    Raises:
-        UserError: A text or a reference cannot be used.
     """
     import torch
     from tqdm import tqdm
@@ -243,14 +240,9 @@ def count_kept(
 ) -> list[Kept | None]:
     """Return the share of the decoder's connections that one pass kept.
 
-    Args:
-        layers: Attention maps of every layer, for a batch.
-        made: Outputs of the pass; the length of an utterance is the sum of its
-            durations, and the rest of its row is padding.
-
-    Returns:
-        For each utterance the mean over layers and heads, 1 for a dense decoder. None
-        with soft masks, or if nothing was recorded.
+    It is the mean over layers and heads, 1 for a dense decoder, and None with soft
+    masks, or if nothing was recorded. The length of an utterance is the sum of its
+    durations; the rest of its row is padding.
     """
     import torch
 

@@ -49,7 +49,6 @@ class OnnxSpeech:
     Raises:
         UserError: A file is missing or broken, another version of the plugin wrote it,
             or onnxruntime is not installed.
-
     """
 
     def __init__(self, folder: str | Path, threads: int | None = None):
@@ -92,20 +91,13 @@ class OnnxSpeech:
         reference_fs: int | None = None,
         trim: bool = False,
     ) -> np.ndarray:
-        """Compute the style vector of a voice.
+        """Compute the style vector of a voice, float32 (style_dim,).
 
         Args:
             reference: A file, samples, or a list of those: the style vectors of several
                 recordings are averaged. See ``reference.load_reference``.
             reference_fs: Sampling rate of samples in Hz, by default the model's.
             trim: Remove silence at both ends; this needs librosa.
-
-        Returns:
-            float32 (style_dim,).
-
-        Raises:
-            UserError: A reference cannot be used.
-
         """
         if self._style_encoder is None:
             self._style_encoder = self._open(STYLE_ENCODER)
@@ -153,7 +145,6 @@ class OnnxSpeech:
 
         Raises:
             UserError: Text, voice or speed cannot be used.
-
         """
         style = self._choose_style(reference, style_vector, voice)
         ids = self.tokenize(text) if isinstance(text, str) else [self._check_ids(text)]

@@ -98,10 +98,7 @@ def read_reference(
 ) -> np.ndarray:
     """Do the same as ``load_reference`` with numpy.
 
-    Args:
-        source, fs, reference_fs, min_seconds, max_seconds, trim: As for
-            ``load_reference``.
-        resampler: As ``filter`` of ``audio.resample``; "soxr" does not need torch.
+    ``resampler`` is the ``filter`` of ``audio.resample``; "soxr" does not need torch.
     """
     name, samples, rate = _read(source, fs, _whole(reference_fs), max_seconds)
     if not np.isfinite(samples).all():
@@ -154,9 +151,6 @@ def read_speaker(
 
     Returns:
         The inputs that the model uses, from ``sids``, ``lids`` and ``spembs``.
-
-    Raises:
-        UserError: The model needs an input that is missing.
     """
     found = {}
     for key, file in (("sids", "utt2sid"), ("lids", "utt2lid")):

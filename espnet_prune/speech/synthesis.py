@@ -285,9 +285,6 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
 
         Returns:
             Style vector on the CPU (style_dim,).
-
-        Raises:
-            UserError: A reference cannot be used, or the model does not use one.
         """
         self._require_reference_model()
         sources = reference if isinstance(reference, (list, tuple)) else [reference]
@@ -326,24 +323,15 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
     ) -> None:
         """Save the voice of a reference in a file, for this model.
 
-        Args:
-            path: File to write, usually NAME.voice.
-            reference, options: As for :meth:`style_vector`.
-            note: Note in the file, for instance the name of the speaker.
-
-        Raises:
-            UserError: A reference cannot be used, or the file cannot be written.
+        The file is usually NAME.voice. Its note may be the name of the speaker. Further
+        arguments are those of :meth:`style_vector`.
         """
         save_voice(path, self.style_vector(reference, **options), self.model_id, note)
 
     def read_voice(self, voice: Path | str) -> torch.Tensor:
         """Read the style vector (style_dim,) of a saved voice.
 
-        Args:
-            voice: A name from ``voices``, or a file of :meth:`save_voice`.
-
-        Raises:
-            UserError: There is no such voice, or it belongs to another model.
+        ``voice`` is a name from ``voices``, or a file of :meth:`save_voice`.
         """
         if not isinstance(voice, (str, Path)):
             raise UserError(
@@ -773,11 +761,8 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
 
         On a CPU, each core makes its own wave, which is faster than sharing each wave.
 
-        Args:
-            outputs: Results of :meth:`generate`.
-
         Yields:
-            Number of the output, and its wave (T_wav,).
+            Number of the output of :meth:`generate`, and its wave (T_wav,).
         """
         if self.vocoder is None:
             return
@@ -803,9 +788,8 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
     ) -> Iterator[tuple[int, Output]]:
         """Yield texts with their waves, each as soon as all of its parts are ready.
 
-        Args:
-            outputs: Results of :meth:`generate` for the parts of several texts.
-            owners: Number of the text of each part, in order.
+        ``outputs`` are those of :meth:`generate` for the parts of several texts, and
+        ``owners`` the number of the text of each part.
 
         Yields:
             Number of a text, and the same as ``__call__`` for it.
@@ -888,11 +872,7 @@ def _require_file(file: Path | str | None, what: str) -> Path | str:
 
 
 def alpha_of(speed: float) -> float:
-    """Return ESPnet's factor for durations for a speed.
-
-    Raises:
-        UserError: The speed is not a number above 0.
-    """
+    """Return ESPnet's factor for durations for a speed."""
     if not _is_positive(speed):
         raise UserError(
             f"speed is {speed}: choose a number above 0 (1 is the speed "

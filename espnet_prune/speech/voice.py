@@ -21,19 +21,12 @@ MAX_BYTES = 2**20
 
 
 class Voice(NamedTuple):
-    """The content of a voice file.
+    """The content of a voice file."""
 
-    Attributes:
-        style_vector: float32 (style_dim,).
-        model: :func:`identify_model` of the model that computed it.
-        note: free text of its maker.
-        plugin_version: version of espnet_prune that wrote it.
-    """
-
-    style_vector: torch.Tensor
-    model: str
-    note: str
-    plugin_version: str
+    style_vector: torch.Tensor  # float32 (style_dim,)
+    model: str  # :func:`identify_model` of the model that computed it
+    note: str  # free text of its maker
+    plugin_version: str  # version of espnet_prune that wrote it
 
 
 def identify_model(model_file: str | Path) -> str:
@@ -51,11 +44,7 @@ def save_voice(
         path: File to write, usually NAME.voice.
         style_vector: (style_dim,).
         model: :func:`identify_model` of the weights that computed it.
-        note: Note in the file, for instance the name of the speaker, and whose consent
-            there is.
-
-    Raises:
-        UserError: The file cannot be written, or the style vector is not valid.
+        note: For instance the name of the speaker, and whose consent there is.
     """
     import safetensors.torch
 
@@ -87,14 +76,8 @@ def save_voice(
 def load_voice(path: str | Path, model: str | None = None) -> Voice:
     """Read a voice file.
 
-    Args:
-        path: File that :func:`save_voice` wrote.
-        model: :func:`identify_model` of the weights that will speak; None does not
-            compare them.
-
-    Raises:
-        UserError: There is no such file, it is not a voice file, or it belongs to
-            another model.
+    If ``model``, :func:`identify_model` of the weights that will speak, is given, a
+    voice of another model is refused.
     """
     import safetensors
 

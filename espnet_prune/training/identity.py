@@ -47,19 +47,12 @@ _logger = logging.getLogger(__name__)
 
 
 def identify(settings: Mapping[str, Any]) -> _Identity:
-    """Describe a training.
-
-    Args:
-        settings: Parsed options of training, or the content of config.yaml.
+    """Describe a training by its options, or by the content of config.yaml.
 
     Returns:
         ``features``, ``text``, ``model``, ``free`` (settings of the model that may
         change) and ``optimiser``: values by the name of their option; ``tokens``, a
         list; ``phase``; ``data``, see :func:`describe_data`.
-
-    Raises:
-        UserError: Statistics have values that are not finite.
-
     """
     model, free, phase = _split_model(settings)
     return {
@@ -246,14 +239,10 @@ def _columns(path: str | Path) -> Iterator[tuple[str, str]]:
 def describe_data(
     texts: Mapping[str, str], recordings: Mapping[str, str | Path], sizes: bool = False
 ) -> dict[str, Any]:
-    """Describe a set by its content, in a second or two.
+    """Describe texts and recordings by their content, in a second or two.
 
-    Args:
-        texts: Text by utterance.
-        recordings: File by utterance. Some of them are compared by their samples.
-        sizes: Compare also the sizes of all files. Files that are made again may have
-            another size and the same samples.
-
+    Some of the recordings are compared by their samples. ``sizes`` compares also the
+    sizes of all files, which differ if files with the same samples are made again.
     """
     said = hashlib.sha256()
     for name in sorted(texts):
@@ -304,12 +293,7 @@ def digest_statistics(path: str | Path) -> str | None:
 
 
 def require_finite_statistics(path: str | Path) -> None:
-    """Refuse statistics of features that are NaN or infinite.
-
-    Raises:
-        UserError: The file has such numbers.
-
-    """
+    """Refuse statistics of features that are NaN or infinite."""
     import numpy as np
 
     if not os.path.isfile(path):
@@ -332,7 +316,7 @@ def require_finite_statistics(path: str | Path) -> None:
 def require_same_training(
     folder: str | Path, now: _Identity, new_folder: bool = False
 ) -> _Identity:
-    """Refuse to continue a training with settings of another one.
+    """Refuse to continue the training in a folder with settings of another one.
 
     Settings that may change, or that a checkpoint replaces, are warnings.
 
@@ -343,10 +327,6 @@ def require_same_training(
 
     Returns:
         The record of the continued training, whose optimiser is that of the first one.
-
-    Raises:
-        UserError: It would be another training.
-
     """
     before = _known_identity(Path(folder))
     if before is None:
@@ -406,18 +386,7 @@ def require_same_tokens(
     source: str,
     remedy: str,
 ) -> None:
-    """Refuse weights whose token embeddings would mean other tokens.
-
-    Args:
-        before: Tokens of the weights.
-        now: Tokens of this training.
-        source: Where the weights come from.
-        remedy: What to do.
-
-    Raises:
-        UserError: The message names the first token that differs.
-
-    """
+    """Refuse weights from ``source`` whose token embeddings would mean other tokens."""
     if before is None or now is None or list(before) == list(now):
         return
     pairs = zip(before, now, strict=False)
@@ -437,16 +406,12 @@ def require_same_tokens(
 def require_known_tokens(
     init_params: Iterable[str], now: Sequence[str] | None, ignores_mismatch: bool
 ) -> None:
-    """Refuse initial weights of a model with other tokens.
+    """Refuse initial weights of a model with other tokens than those of this training.
 
     Args:
         init_params: As of ESPnet's ``--init_param``: FILE:FROM:TO:EXCLUDED.
         now: Tokens of this training.
         ignores_mismatch: Whether weights of other shapes are left out.
-
-    Raises:
-        UserError: The message names the first token that differs.
-
     """
     for init_param in init_params:
         path, prefix, _, excluded = _split_init_param(init_param)
@@ -473,16 +438,7 @@ def require_known_tokens(
 def require_initial_weights(
     model: Any, init_param: str, ignores_mismatch: bool
 ) -> None:
-    """Refuse initial weights that are broken or do not fit a model.
-
-    Args:
-        model: Model to train.
-        init_param, ignores_mismatch: See :func:`require_known_tokens`.
-
-    Raises:
-        UserError: The message names the file and the first such weight.
-
-    """
+    """Refuse initial weights that are broken or do not fit a model."""
     from espnet_prune.loading import load_weights
 
     path, prefix, target, excluded = _split_init_param(init_param)
@@ -513,15 +469,9 @@ def _split_init_param(init_param: str) -> tuple[str, str, str, list[str]]:
 
 
 def require_same_statistics(settings: Mapping[str, Any], folder: str | Path) -> None:
-    """Refuse to decode with other statistics than those of training.
+    """Refuse to decode with other statistics than those of the training in a folder.
 
-    Args:
-        settings: Content of config.yaml.
-        folder: Its folder; without a record nothing is checked.
-
-    Raises:
-        UserError: A file of statistics has other content than in training.
-
+    Without a record of the training nothing is checked.
     """
     before = (read_identity(folder) or {}).get("features", {})
     for name in NORMALIZERS:
@@ -537,13 +487,8 @@ def require_same_statistics(settings: Mapping[str, Any], folder: str | Path) -> 
 def require_rate(data: Iterable[tuple[str, str, str]], rate: Any) -> None:
     """Refuse recordings with another sampling rate than the features.
 
-    Args:
-        data: Path, name and type of the data, as in ESPnet's options.
-        rate: Sampling rate of the features in Hz; None if it is not known.
-
-    Raises:
-        UserError: The first recording of a set has another rate.
-
+    ``data`` has path, name and type, as in ESPnet's options; only the first recording
+    of a set is looked at. ``rate`` is that of the features in Hz, None if not known.
     """
     import soundfile
 
@@ -576,10 +521,6 @@ def require_fresh_models(
 
     Returns:
         The record to write into the folder once the set is written.
-
-    Raises:
-        UserError: A model would continue training with other data.
-
     """
     texts = {row["utterance"]: row["text"] for row in rows}
     wavs = {row["utterance"]: row["wav.scp"] for row in rows}

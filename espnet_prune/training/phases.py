@@ -42,11 +42,6 @@ def prepare_phase2(
             begun.
         output_dir: experiment folder of phase 2.
         writes: if false, only check, as all processes except the first one do.
-
-    Raises:
-        UserError: ``phase1_dir`` has no usable phase 1, or ``output_dir`` was started
-            from another phase 1.
-
     """
     checkpoint = Path(output_dir) / CHECKPOINT
     record = Path(output_dir) / PHASE1_RECORD

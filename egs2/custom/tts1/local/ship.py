@@ -84,16 +84,8 @@ def ship(
 ) -> Text2Speech:
     """Write the folder of a model, and return the model that it contains.
 
-    Args:
-        experiment: Folder of the training.
-        weights: File of weights in it.
-        output: Folder to write; files of the same names are replaced.
-        voices: name -> recording, for the voice files.
-        notes: name -> note in the voice file.
-
-    Raises:
-        UserError: A file cannot be read.
-
+    Files of the same names are replaced. ``voices`` has the recording of each voice
+    file by its name, and ``notes`` the note in it.
     """
     settings = settings_of_synthesis(read_config(experiment))
     output.mkdir(parents=True, exist_ok=True)
