@@ -107,7 +107,7 @@ def find_model(
 
 
 def find_voices(train_config: str | Path) -> dict[str, Path]:
-    """Return name and file of each voice of a model, in ``voices`` next to config.yaml."""
+    """Return name and file of each voice of a model, next to its config.yaml."""
     files = sorted((Path(train_config).parent / "voices").glob(f"*{VOICE_SUFFIX}"))
     return {file.stem: file for file in files}
 

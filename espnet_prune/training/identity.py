@@ -75,10 +75,9 @@ def identify(settings: Mapping[str, Any]) -> _Identity:
 def read_identity(folder: str | Path) -> _Identity | None:
     """Return the record in a folder; None if there is none, as in older folders."""
     try:
-        found = json.loads((Path(folder) / RECORD).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return dict(json.loads((Path(folder) / RECORD).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
         return None
-    return found if isinstance(found, dict) else None
 
 
 def write_identity(folder: str | Path, identity: _Identity) -> None:
@@ -86,18 +85,6 @@ def write_identity(folder: str | Path, identity: _Identity) -> None:
     Path(folder).mkdir(parents=True, exist_ok=True)
     content = json.dumps(identity, ensure_ascii=False, indent=1)
     write_text(Path(folder) / RECORD, content + "\n")
-
-
-def _known_identity(folder: Path) -> _Identity | None:
-    """Return the record of a training, or what its config.yaml says."""
-    found = read_identity(folder)
-    if found is None and (folder / CONFIG).is_file():
-        found = identify(read_config(folder))
-    return None if found is None else _as_json(found)
-
-
-def _as_json(identity: _Identity) -> _Identity:
-    return json.loads(json.dumps(identity))
 
 
 def digest(path: str | Path | None) -> str | None:
@@ -110,7 +97,7 @@ def digest(path: str | Path | None) -> str | None:
 
 def read_tokens(tokens: str | Path | Sequence[str] | None) -> list[str] | None:
     """Return a token list, which may be the name of its file; None if it is missing."""
-    if tokens is None or not isinstance(tokens, (str, Path)):
+    if not isinstance(tokens, (str, Path)):
         return None if tokens is None else list(tokens)
     try:
         lines = Path(tokens).read_text(encoding="utf-8").split("\n")
@@ -123,16 +110,15 @@ def read_tokens(tokens: str | Path | Sequence[str] | None) -> list[str] | None:
 def _features(settings: Mapping[str, Any]) -> dict[str, Any]:
     from espnet2.tasks import tts
 
-    choices = {
-        "feats_extract": tts.feats_extractor_choices,
-        "pitch_extract": tts.pitch_extractor_choices,
-        "energy_extract": tts.energy_extractor_choices,
-        "normalize": tts.normalize_choices,
-        "pitch_normalize": tts.pitch_normalize_choices,
-        "energy_normalize": tts.energy_normalize_choices,
-    }
     found: dict[str, Any] = {}
-    for name, choice in choices.items():
+    for name, choice in (
+        ("feats_extract", tts.feats_extractor_choices),
+        ("pitch_extract", tts.pitch_extractor_choices),
+        ("energy_extract", tts.energy_extractor_choices),
+        ("normalize", tts.normalize_choices),
+        ("pitch_normalize", tts.pitch_normalize_choices),
+        ("energy_normalize", tts.energy_normalize_choices),
+    ):
         kind = settings.get(name)
         found[name] = kind
         if kind is None:
@@ -141,7 +127,6 @@ def _features(settings: Mapping[str, Any]) -> dict[str, Any]:
         conf.pop("reduction_factor", None)  # ESPnet repeats that of the model here
         file = conf.pop("stats_file", None)
         if file is not None:
-            require_finite_statistics(file)
             found[f"the statistics of {name}"] = digest_statistics(file)
         found.update({f"{name}_conf.{key}": value for key, value in conf.items()})
     return found
@@ -277,37 +262,28 @@ def _samples(path: str | Path) -> bytes:
 
 
 def digest_statistics(path: str | Path) -> str | None:
-    """Return a hash of the numbers in an .npz file, which also has times inside."""
+    """Return a hash of the numbers in an .npz file, which also has times inside.
+
+    Numbers that are NaN or infinite are refused.
+    """
     import numpy as np
 
     if not os.path.isfile(path):
         return None
+    found = hashlib.sha256()
     try:
-        with np.load(path) as numbers:
-            found = hashlib.sha256()
-            for name in sorted(numbers):
-                found.update(name.encode() + np.asarray(numbers[name]).tobytes())
+        with np.load(path) as file:
+            statistics = {name: np.asarray(file[name]) for name in sorted(file)}
     except Exception:  # ESPnet's older format, or a broken file: numpy raises any kind
         return digest(path)
+    for name, numbers in statistics.items():
+        if not np.isfinite(numbers).all():
+            raise UserError(
+                f"the statistics {path} have {name} that is NaN or infinite, so some "
+                "recording has such samples: remove it, and run stages 2 to 6 again"
+            )
+        found.update(name.encode() + numbers.tobytes())
     return found.hexdigest()
-
-
-def require_finite_statistics(path: str | Path) -> None:
-    """Refuse statistics of features that are NaN or infinite."""
-    import numpy as np
-
-    if not os.path.isfile(path):
-        return
-    try:
-        with np.load(path) as numbers:
-            bad = [name for name in numbers if not np.isfinite(numbers[name]).all()]
-    except Exception:  # see digest_statistics
-        return
-    if bad:
-        raise UserError(
-            f"the statistics {path} have {bad[0]} that is NaN or infinite, so some "
-            "recording has such samples: remove it, and run stages 2 to 6 again"
-        )
 
 
 # ------------------------------------------------------------------------ the checks
@@ -328,10 +304,13 @@ def require_same_training(
     Returns:
         The record of the continued training, whose optimiser is that of the first one.
     """
-    before = _known_identity(Path(folder))
+    before = read_identity(folder)
+    if before is None and (Path(folder) / CONFIG).is_file():
+        before = identify(read_config(folder))
     if before is None:
         return now
-    now = _as_json(now)
+    # compared as JSON, which has no tuples
+    before, now = json.loads(json.dumps([before, now]))
     remedy = "give the settings of that training, or train in a new folder (--tag)"
     if new_folder:
         remedy = "train both phases with the same configuration"
@@ -341,41 +320,42 @@ def require_same_training(
             "choose another folder"
         )
     require_same_tokens(before.get("tokens"), now["tokens"], f"{folder}", remedy)
-    for part in ("model", "features", "text"):
-        for name, old, new in _differences(before.get(part), now[part]):
-            if name.startswith("the statistics"):
-                raise UserError(
-                    f"{name} have other values than when {folder} was trained: run "
-                    "stages 2 to 6 with the data and features of that training, or "
-                    "train in a new folder (--tag)"
-                )
+    differ = {
+        part: list(_differences(before.get(part), now[part]))
+        for part in ("model", "features", "text", "data", "optimiser", "free")
+    }
+    for name, old, new in differ["model"] + differ["features"] + differ["text"]:
+        if name.startswith("the statistics"):
             raise UserError(
-                f"{folder} was trained with {name} {_short(old)}, not with {name} "
-                f"{_short(new)}: {remedy}"
+                f"{name} have other values than when {folder} was trained: run stages "
+                "2 to 6 with the data and features of that training, or train in a new "
+                "folder (--tag)"
             )
-    for name, _, _ in _differences(before.get("data"), now["data"]):
+        raise UserError(
+            f"{folder} was trained with {name} {_short(old)}, not with {name} "
+            f"{_short(new)}: {remedy}"
+        )
+    for name, _, _ in differ["data"]:
         what = "durations or lengths" if name == "numbers" else name
         raise UserError(
             f"{folder} was trained on other data, its {what} differ from those given "
             "now: give the data of that training, or train in a new folder (--tag)"
         )
-    for name, old, new in _differences(before.get("optimiser"), now["optimiser"]):
+    for name, old, new in differ["optimiser"]:
         if "_conf." not in name:
             raise UserError(
                 f"{folder} was trained with {name} {_short(old)}, whose state cannot "
                 f"be continued with {_short(new)}: {remedy}"
             )
-    for name, old, new in _differences(before.get("optimiser"), now["optimiser"]):
         _warn(
             f"{name} {_short(new)} is ignored: the training in {folder} continues with "
             f"{_short(old)}; to change it, train in a new folder with --init_param"
         )
-    for name, old, new in _differences(before.get("free"), now["free"]):
-        if not new_folder:
-            _warn(
-                f"{name} is {_short(new)} from now on; the training in {folder} began "
-                f"with {_short(old)}"
-            )
+    for name, old, new in [] if new_folder else differ["free"]:
+        _warn(
+            f"{name} is {_short(new)} from now on; the training in {folder} began with "
+            f"{_short(old)}"
+        )
     kept = ("optimiser",) if new_folder else ("optimiser", "free")
     return {**now, **{name: before[name] for name in kept if name in before}}
 
@@ -389,10 +369,8 @@ def require_same_tokens(
     """Refuse weights from ``source`` whose token embeddings would mean other tokens."""
     if before is None or now is None or list(before) == list(now):
         return
-    pairs = zip(before, now, strict=False)
-    same = next((n for n, (a, b) in enumerate(pairs) if a != b), None)
-    if same is None:
-        same = min(len(before), len(now))
+    pairs = enumerate(zip(before, now, strict=False))
+    same = next((n for n, (a, b) in pairs if a != b), min(len(before), len(now)))
     old, new = (
         repr(tokens[same]) if same < len(tokens) else "nothing"
         for tokens in (before, now)
@@ -424,7 +402,7 @@ def require_known_tokens(
             tokens is not None and now is not None and len(tokens) != len(now)
         )
         embeds = not prefix or EMBEDDING.startswith(prefix) or prefix in EMBEDDING
-        left_out = any(EMBEDDING.startswith(name) for name in excluded if name)
+        left_out = EMBEDDING.startswith(excluded)
         if embeds and not left_out and not (ignores_mismatch and other_number):
             require_same_tokens(
                 tokens,
@@ -447,9 +425,7 @@ def require_initial_weights(
     if ignores_mismatch:
         return
     for name, value in weights.items():
-        if any(name.startswith(each) for each in excluded if each):
-            continue
-        if prefix and not name.startswith(prefix):
+        if name.startswith(excluded) or not name.startswith(prefix):
             continue
         inner = name[len(prefix) + 1 :] if prefix else name
         own = f"{target}.{inner}" if target else inner
@@ -463,9 +439,9 @@ def require_initial_weights(
             )
 
 
-def _split_init_param(init_param: str) -> tuple[str, str, str, list[str]]:
+def _split_init_param(init_param: str) -> tuple[str, str, str, tuple[str, ...]]:
     path, prefix, target, excluded = [*init_param.split(":", 4), "", "", ""][:4]
-    return path, prefix, target, excluded.split(",")
+    return path, prefix, target, tuple(filter(None, excluded.split(",")))
 
 
 def require_same_statistics(settings: Mapping[str, Any], folder: str | Path) -> None:
