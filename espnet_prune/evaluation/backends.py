@@ -7,7 +7,6 @@ and need no network; the others fetch theirs.
 
 import contextlib
 import functools
-import hashlib
 import importlib.metadata
 import io
 import os
@@ -17,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from espnet_prune.files import digest
 from espnet_prune.speech import audio
 
 RATE = 16000  # Hz, of all models here
@@ -56,13 +56,6 @@ class Backend:
     def model(self) -> Any:
         """Load the model; raises whatever its package raises."""
         raise NotImplementedError
-
-
-def file_digest(path: Path) -> str:
-    """Return a short hash of the content of a file."""
-    with open(path, "rb") as file:
-        content = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=4))
-    return content.hexdigest()
 
 
 def package_version(package: str) -> str:
@@ -187,9 +180,8 @@ class Checkpoint(Backend):
         what = self.source
         if folder.is_dir():
             files = sorted((*folder.glob("*.safetensors"), *folder.glob("*.bin")))
-            hashes = [
-                file_digest(file) for file in (*folder.glob("config.json"), *files)
-            ]
+            files = [*folder.glob("config.json"), *files]
+            hashes = [digest(file, 4) for file in files]
             what = f"{folder.resolve().name} ({' '.join(hashes)[:50]})"
         return ", ".join((f"{self.title} {what}", *map(package_version, self.packages)))
 

@@ -12,6 +12,7 @@ configuration, vocoder, speed. Recordings with the same hash are not made again.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import time
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import soundfile
 
+from espnet_prune import files
 from espnet_prune.evaluation.scorers import Utterance
 from espnet_prune.files import read_json_lines, replace_when_written
 from espnet_prune.processes import name_processor
@@ -50,11 +52,7 @@ class Kept(NamedTuple):
     connections: int
 
 
-def digest(path: Path) -> str:
-    """Return a short hash of the content of a file."""
-    with open(path, "rb") as file:
-        content = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=8))
-    return content.hexdigest()
+digest = functools.partial(files.digest, size=8)
 
 
 def identify_vocoder(vocoder: str | None) -> list[str]:
@@ -62,11 +60,11 @@ def identify_vocoder(vocoder: str | None) -> list[str]:
     path = Path(vocoder or "")
     if not path.exists() or not path.name:
         return [str(vocoder)]
-    files = [path]
+    found = [path]
     if path.is_dir():
-        files = sorted((*path.glob("g_*"), *path.glob("generator*")))
-        files += path.glob("config.json")
-    return [digest(file) for file in files]
+        found = sorted((*path.glob("g_*"), *path.glob("generator*")))
+        found += path.glob("config.json")
+    return [digest(file) for file in found]
 
 
 def stamp(*parts: Any) -> str:

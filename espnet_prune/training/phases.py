@@ -18,9 +18,8 @@ import yaml
 from espnet_prune.config import parse_encoder_pruning
 from espnet_prune.errors import UserError
 from espnet_prune.experiment import CHECKPOINT, CONFIG, is_finished, read_config
-from espnet_prune.files import replace_when_written, write_text
+from espnet_prune.files import digest, replace_when_written, write_text
 from espnet_prune.loading import load_weights, load_yaml
-from espnet_prune.training.identity import digest
 
 PHASE1_RECORD = "phase1.yaml"
 
