@@ -385,27 +385,6 @@ class UTMOS(Predictor):
             return self.model(torch.from_numpy(wave)[None], RATE).item()
 
 
-class Versa(Predictor):
-    """UTMOS of the VERSA toolkit, with weights from the network."""
-
-    title = "UTMOS22 strong of VERSA"
-    packages = ("versa-speech-audio-toolkit",)
-
-    @functools.cached_property
-    def model(self):
-        """Fetch and load the weights."""
-        from versa.utterance_metrics.pseudo_mos import pseudo_mos_setup
-
-        return pseudo_mos_setup(["utmos"], predictor_args={"utmos": {"fs": RATE}})
-
-    def predict(self, wave: np.ndarray) -> float:
-        """Predict the MOS of (T_wav,)."""
-        predictors, rates = self.model
-        from versa.utterance_metrics.pseudo_mos import pseudo_mos_metric
-
-        return float(pseudo_mos_metric(wave, RATE, predictors, rates)["utmos"])
-
-
 # ------------------------------------------------- distance to recordings of the text
 
 

@@ -19,7 +19,7 @@ from espnet_prune.data.kaldi import Finding, read_columns
 from espnet_prune.data.labels import frame_count, frame_durations
 from espnet_prune.errors import UserError
 from espnet_prune.evaluation.scorers import Utterance
-from espnet_prune.evaluation.scoring import ScoreFile, read_wavs
+from espnet_prune.evaluation.scoring import ScoreFile, read_data
 from espnet_prune.evaluation.speaking import digest, stamp
 from espnet_prune.speech.audio import AudioError, read_mono
 
@@ -52,23 +52,16 @@ def read_recordings(folder: Path) -> list[Recording]:
 
     The other recording of a speaker is the next one in the order of names.
     """
-    texts = read_columns(folder / "text")
-    speakers, wavs = read_columns(folder / "utt2spk"), read_wavs(folder / "wav.scp")
+    data = read_data(folder)
     ends = {}
     if (folder / "token_ends").exists():
         ends = read_columns(folder / "token_ends")
     said: dict[str, list[str]] = {}
-    for name in sorted(texts):
-        for table, file in ((speakers, "utt2spk"), (wavs, "wav.scp")):
-            if name not in table:
-                raise UserError(
-                    f"{folder / file} lacks {name} of {folder / 'text'}; add it"
-                )
-        said.setdefault(speakers[name], []).append(name)
+    for name in sorted(data):
+        said.setdefault(data[name].speaker, []).append(name)
     recordings = []
-    for speaker, names in said.items():
-        for number, name in enumerate(names):
-            other = names[(number + 1) % len(names)]
+    for names in said.values():
+        for name, other in zip(names, [*names[1:], names[0]], strict=True):
             try:
                 times = tuple(map(float, ends[name].split())) if name in ends else None
             except ValueError:
@@ -76,10 +69,8 @@ def read_recordings(folder: Path) -> list[Recording]:
                     f"{folder / 'token_ends'} has no numbers for {name}: run "
                     "`espnet-prune align` again"
                 ) from None
-            utterance = Utterance(name, speaker, texts[name], wavs[name], {})
-            recordings.append(
-                Recording(utterance, times, wavs[other] if other != name else None)
-            )
+            another = data[other].reference if other != name else None
+            recordings.append(Recording(data[name], times, another))
     return recordings
 
 

@@ -1,31 +1,4 @@
-"""Objective scores: each metric uses a model of ``backends``.
-
-==========================  ===================================  ==================
-metric                      what it is                           model
-==========================  ===================================  ==================
-``cer_moonshine``           character error rate                 Moonshine tiny-en
-``cer_whisper``             character error rate                 Whisper tiny.en
-``secs_resemblyzer``        cosine to the reference              Resemblyzer
-``secs_other_resemblyzer``  the same to wrong speakers, a floor  Resemblyzer
-``distillmos``              predicted MOS, 1 to 5                DistillMOS
-``dnsmos``                  noise check, not naturalness         DNSMOS P.835 OVRL
-``cer_speechbrain``         character error rate                 CRDNN, LibriSpeech
-``secs_ecapa``              cosine to the reference              ECAPA, VoxCeleb
-``secs_other_ecapa``        the same to wrong speakers           ECAPA, VoxCeleb
-``utmos``                   predicted MOS, 1 to 5                UTMOS22 strong
-``utmos_versa``             predicted MOS, 1 to 5                UTMOS22 of VERSA
-``wer_whisper_large_v3``    word error rate                      Whisper large-v3
-``secs_wavlm_sv``           cosine to the reference              WavLM x-vector
-``secs_other_wavlm_sv``     the same to wrong speakers           WavLM x-vector
-``mcd``                     distance to a recording, dB          WORLD
-``f0_rmse``                 error of log F0 to a recording       WORLD
-``rtf``                     real-time factor of synthesis        none
-``kept_share``              attention connections kept           none
-==========================  ===================================  ==================
-
-The first five are the default, and the last two if there are records of the synthesis.
-``mcd`` and ``f0_rmse`` need recordings of the texts. The others fetch their weights
-from the network.
+"""Objective scores: each metric uses a model of ``backends``; see docs/scores.md.
 
 The name of a metric contains that of its model, because different models have different
 scales: never compare values of different models.
@@ -355,7 +328,6 @@ METRICS: dict[str, Metric] = {
         Naturalness("distillmos", backends.DistillMOS()),
         Naturalness("dnsmos", backends.DNSMOS()),
         Naturalness("utmos", backends.UTMOS()),
-        Naturalness("utmos_versa", backends.Versa()),
         WordErrorRate("wer_whisper_large_v3", backends.WhisperCheckpoint()),
         Similarity("secs_wavlm_sv", _wavlm),
         OtherSimilarity("secs_other_wavlm_sv", _wavlm),

@@ -210,11 +210,15 @@ def check_ids(ids: Any, number: int) -> np.ndarray:
         found = np.asarray(ids)
     except (TypeError, ValueError, RuntimeError):
         found = np.empty(0)
-    whole = found.ndim == 1 and len(found) and np.issubdtype(found.dtype, np.integer)
-    if not whole or found.min() < 0 or found.max() >= number:
+    fault = None
+    if found.ndim != 1 or not found.size or not np.issubdtype(found.dtype, np.integer):
+        fault = f"{found.dtype} of shape {found.shape}"
+    elif found.min() < 0 or found.max() >= number:
+        fault = f"{found.min()} to {found.max()}"
+    if fault is not None:
         raise UserError(
             f"token ids should be whole numbers from 0 to {number - 1} of the shape "
-            "(T_text,): give a text, or what tokenize() returns"
+            f"(T_text,), found {fault}: give a text, or what tokenize() returns"
         )
     return found.astype(np.int64)
 
