@@ -2,6 +2,8 @@
 
 import contextlib
 import errno
+import functools
+import hashlib
 import json
 import logging
 import os
@@ -86,6 +88,15 @@ def write_text(path: str | Path, text: str) -> None:
     """Write a text file, completely or not at all."""
     with replace_when_written(path) as partial:
         partial.write_text(text, encoding="utf-8", newline="\n")
+
+
+def digest(path: str | Path, size: int | None = None) -> str:
+    """Return a hash of the content of a file: SHA-256, or ``size`` bytes of BLAKE2."""
+    with open(path, "rb") as file:
+        kind: Any = "sha256"
+        if size is not None:
+            kind = functools.partial(hashlib.blake2b, digest_size=size)
+        return hashlib.file_digest(file, kind).hexdigest()
 
 
 class Journal:

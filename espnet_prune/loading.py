@@ -4,6 +4,7 @@ A file that is missing, empty, cut off, damaged or of another kind gives a messa
 one line that names it. Importing this module imports neither torch nor ESPnet.
 """
 
+import json
 import tarfile
 import zipfile
 from pathlib import Path
@@ -78,6 +79,27 @@ def parse_yaml(
             f"{name} is not a {what} ({reason}): name another file, or make it again"
         ) from error
     return settings
+
+
+def load_json(
+    path: Path, what: str, remedy: str, version: int | None = None
+) -> dict[str, Any]:
+    """Read a JSON object; its entry ``format`` must be ``version``, if there is one.
+
+    Raises:
+        UserError: ``path`` cannot be read, or is not ``what`` in this format.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError(f"it contains a {type(content).__name__}")
+        if version is not None and content.get("format") != version:
+            raise ValueError(f"its format is {content.get('format')}, not {version}")
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(
+            f"{path} is not {what} ({first_line(error)}): {remedy}"
+        ) from error
+    return content
 
 
 def _count_entries(value: Any, known: dict[int, int | None]) -> int:

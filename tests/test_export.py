@@ -164,7 +164,10 @@ def test_what_cannot_be_said(pruned, tmp_path):
     assert "would take" in refused(speech, "a", speed=1e-4)
     assert "token ids should be" in refused(speech, np.array([99]))
     message = refused(OnnxSpeech, tmp_path)
-    assert "model.json is not readable" in message and "espnet-prune export" in message
+    assert (
+        "model.json is not an exported model" in message
+        and "espnet-prune export" in message
+    )
 
 
 def test_what_cannot_be_exported(pruned, tmp_path, monkeypatch, capsys):

@@ -7,7 +7,8 @@ import torch
 
 from espnet_prune import __version__
 from espnet_prune.errors import UserError
-from espnet_prune.speech.voice import identify_model, load_voice, save_voice
+from espnet_prune.files import digest
+from espnet_prune.speech.voice import load_voice, save_voice
 
 STYLE = torch.tensor([0.1, -2.0, 3e-8])
 
@@ -34,7 +35,7 @@ def test_a_voice_comes_back_with_its_facts(tmp_path):
 def test_another_model_is_refused(tmp_path):
     for name in "ab":
         (tmp_path / name).write_text(name)
-    first, second = (identify_model(tmp_path / name) for name in "ab")
+    first, second = (digest(tmp_path / name) for name in "ab")
     assert first != second
     save_voice(tmp_path / "me.voice", STYLE, first)
     assert "belongs to another model" in refused(

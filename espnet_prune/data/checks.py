@@ -219,11 +219,7 @@ def has_speech(tokens: Iterable[str]) -> bool:
 def check(
     utterances: Sequence[Utterance], settings: Settings, nj: int, label: str
 ) -> list[Checked]:
-    """Measure all utterances; only the first recording with the same samples is used.
-
-    Raises:
-        UserError: these settings have no tokenizer.
-    """
+    """Measure all utterances; of recordings with the same samples, one is used."""
     Checker(settings)  # raises before any process starts
     checked: list[Checked] = []
     seen: dict[bytes, Utterance] = {}

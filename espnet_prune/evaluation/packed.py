@@ -88,14 +88,9 @@ def check(
 
 
 def decoding_settings(config: Path | None, options: str) -> dict[str, Any]:
-    """Read the options of decoding as ESPnet does.
+    """Read the options of ``Text2Speech`` except model and vocoder, as ESPnet does.
 
-    Args:
-        config: YAML file, or None.
-        options: ``--inference_args`` of tts.sh.
-
-    Returns:
-        The options of ``Text2Speech`` except model and vocoder.
+    ``config`` is a YAML file, and ``options`` the ``--inference_args`` of tts.sh.
     """
     command = shlex.split(options)
     # options that decoding needs

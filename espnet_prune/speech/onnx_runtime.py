@@ -19,11 +19,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from espnet_prune.config import require_positive, require_whole
 from espnet_prune.errors import UserError, first_line
-from espnet_prune.files import write_text
-from espnet_prune.speech.reference import Source, read_reference
-from espnet_prune.text.front_end import FrontEnd, tokenize
-from espnet_prune.training.identity import digest
+from espnet_prune.files import digest, write_text
+from espnet_prune.loading import load_json
+from espnet_prune.speech.reference import Source, list_sources, read_reference
+from espnet_prune.text.front_end import FrontEnd, check_ids, tokenize
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -55,14 +56,13 @@ class OnnxSpeech:
     Raises:
         UserError: A file is missing or broken, another version of the plugin wrote it,
             or onnxruntime is not installed.
-
     """
 
     def __init__(self, folder: str | Path, threads: int | None = None):
         if not isinstance(folder, (str, os.PathLike)):
             raise UserError(f"the folder of a model is {folder!r}: give a path")
-        if threads is not None and (type(threads) is not int or threads < 1):
-            raise UserError(f"threads is {threads!r}: give a whole number above 0")
+        if threads is not None:
+            require_whole("threads", threads)
         self.folder, self.threads = Path(folder), threads
         self.settings = _read_settings(self.folder)
         self.fs: int = self.settings["features"]["fs"]
@@ -102,35 +102,19 @@ class OnnxSpeech:
         reference_fs: int | None = None,
         trim: bool = False,
     ) -> np.ndarray:
-        """Compute the style vector of a voice.
+        """Compute the style vector of a voice, float32 (style_dim,).
 
         Args:
             reference: A file, samples, or a list of those: the style vectors of several
                 recordings are averaged. See ``reference.load_reference``.
             reference_fs: Sampling rate of samples in Hz, by default the model's.
             trim: Remove silence at both ends; this needs librosa.
-
-        Returns:
-            float32 (style_dim,).
-
-        Raises:
-            UserError: A reference cannot be used.
-
         """
         if self._style_encoder is None:
             self._style_encoder = self._open(STYLE_ENCODER)
-        sources = reference if isinstance(reference, (list, tuple)) else [reference]
-        if not sources:
-            raise UserError("the list of references is empty: give one or more")
         styles = []
-        for source in sources:
-            samples = read_reference(
-                source,  # type: ignore[arg-type]
-                self.fs,
-                reference_fs,
-                trim=trim,
-                resampler="soxr",
-            )
+        for source in list_sources(reference):
+            samples = read_reference(source, self.fs, reference_fs, trim, "soxr")
             styles += self._style_encoder.run(None, {"samples": samples})
         return np.mean(styles, axis=0, dtype=np.float32)
 
@@ -163,10 +147,13 @@ class OnnxSpeech:
 
         Raises:
             UserError: Text, voice or speed cannot be used.
-
         """
         style = self._choose_style(reference, style_vector, voice)
-        ids = self.tokenize(text) if isinstance(text, str) else [self._check_ids(text)]
+        require_positive("speed", speed)
+        if isinstance(text, str):
+            ids = self.tokenize(text)
+        else:
+            ids = [check_ids(text, len(self.front_end.known))]
         parts = [self._say(part, style, speed) for part in ids]
         pause = np.zeros(round(PAUSE_SECONDS * self.fs), np.float32)
         said = {}
@@ -206,23 +193,7 @@ class OnnxSpeech:
             f"found {found}: compute it with style_vector() of this model"
         )
 
-    def _check_ids(self, ids: Any) -> np.ndarray:
-        ids, number = np.asarray(ids), len(self.front_end.known)
-        whole = ids.ndim == 1 and ids.size and np.issubdtype(ids.dtype, np.integer)
-        if not whole or ids.min() < 0 or ids.max() >= number:
-            raise UserError(
-                f"token ids should be whole numbers from 0 to {number - 1} of the "
-                "shape (T_text,): give a text, or what tokenize() returns"
-            )
-        return ids.astype(np.int64)
-
-    def _say(self, ids: np.ndarray, style: np.ndarray, speed: Any) -> dict:
-        number = isinstance(speed, (int, float, np.integer, np.floating))
-        if not number or isinstance(speed, bool) or not 0 < speed < float("inf"):
-            raise UserError(
-                f"speed is {speed}: choose a number above 0 (1 is the speed of the "
-                "training data)"
-            )
+    def _say(self, ids: np.ndarray, style: np.ndarray, speed: float) -> dict:
         inputs = {"tokens": ids, "style_vector": style}
         inputs["speed"] = np.array(speed, np.float32)
         mel, duration = self.acoustic.run(None, inputs)
@@ -257,27 +228,14 @@ def _digest_settings(settings: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
-def _read_settings(folder: str | Path) -> dict[str, Any]:
+def _read_settings(folder: Path) -> dict[str, Any]:
     """Read the settings, and check that no file was changed."""
-    path = Path(folder) / SETTINGS
-    try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-        form = settings["format"]
-        if form == FORMAT and settings.pop(CHECKSUM) != _digest_settings(settings):
-            raise ValueError("it was changed or damaged")
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise UserError(
-            f"{path} is not readable ({first_line(error)}): give a folder that "
-            "espnet-prune export wrote"
-        ) from error
-    if form != FORMAT:
-        raise UserError(
-            f"{path} has the format {form}, and this version of espnet_prune reads "
-            f"{FORMAT}: export the model again"
-        )
+    path, remedy = folder / SETTINGS, "export the model again with espnet-prune export"
+    settings = load_json(path, "an exported model", remedy, FORMAT)
+    if settings.pop(CHECKSUM, None) != _digest_settings(settings):
+        raise UserError(f"{path} was changed or damaged: {remedy}")
     for name, known in settings[CHECKSUMS].items():
-        if digest(path.with_name(name)) != known:
-            raise UserError(
-                f"{path.with_name(name)} is missing or damaged: export the model again"
-            )
+        file = folder / name
+        if not file.is_file() or digest(file) != known:
+            raise UserError(f"{file} is missing or damaged: {remedy}")
     return settings

@@ -23,25 +23,12 @@ MAX_BYTES = 2**20
 
 
 class Voice(NamedTuple):
-    """The content of a voice file.
+    """The content of a voice file."""
 
-    Attributes:
-        style_vector: float32 (style_dim,).
-        model: :func:`identify_model` of the model that computed it.
-        note: free text of its maker.
-        plugin_version: version of espnet_prune that wrote it.
-    """
-
-    style_vector: torch.Tensor
-    model: str
-    note: str
-    plugin_version: str
-
-
-def identify_model(model_file: str | Path) -> str:
-    """Return the SHA-256 of a file of weights, which identifies a model."""
-    with open(model_file, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    style_vector: torch.Tensor  # float32 (style_dim,)
+    model: str  # SHA-256 of the weights that computed it
+    note: str  # free text of its maker
+    plugin_version: str  # version of espnet_prune that wrote it
 
 
 def _is_style(vector: torch.Tensor) -> bool:
@@ -60,12 +47,8 @@ def save_voice(
     Args:
         path: File to write, usually NAME.voice.
         style_vector: (style_dim,).
-        model: :func:`identify_model` of the weights that computed it.
-        note: Note in the file, for instance the name of the speaker, and whose consent
-            there is.
-
-    Raises:
-        UserError: The file cannot be written, or the style vector is not valid.
+        model: SHA-256 of the weights that computed it.
+        note: For instance the name of the speaker, and whose consent there is.
     """
     import safetensors.torch
 
@@ -104,14 +87,8 @@ def save_voice(
 def load_voice(path: str | Path, model: str | None = None) -> Voice:
     """Read a voice file.
 
-    Args:
-        path: File that :func:`save_voice` wrote.
-        model: :func:`identify_model` of the weights that will speak; None does not
-            compare them.
-
-    Raises:
-        UserError: There is no such file, it is not a voice file, or it belongs to
-            another model.
+    If ``model``, the SHA-256 of the weights that will speak, is given, a voice of
+    another model is refused.
     """
     import safetensors
 

@@ -94,7 +94,6 @@ def register(name: str, model: type) -> None:
     Raises:
         UserError: ESPnet defines the name itself, or it is not lower case.
         TypeError: ``model`` is not an ``AbsTTS``.
-
     """
     from espnet2.tasks.tts import tts_choices
     from espnet2.tts.abs_tts import AbsTTS
