@@ -312,6 +312,14 @@ def test_references_at_another_rate_than_the_model_are_refused(own, monkeypatch)
         )
 
 
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"features": 3}'])
+def test_a_record_that_is_broken_is_refused(own, content):
+    """Without it, config.yaml would count, which every resumed training rewrites."""
+    (own / "phase1" / RECORD).write_text(content)
+    with pytest.raises(UserError, match=f"phase1/{RECORD} is not the record of a tr"):
+        go_on(own, 2)
+
+
 # ---- numbers of a training ----
 
 
@@ -345,10 +353,9 @@ def test_a_recording_that_is_gone_or_broken_is_named(own, workers, content, faul
 
 def test_decoding_names_a_reference_that_is_gone(own):
     (own / "corpus" / "a.wav").unlink()
-    data = [(str(own / "corpus" / "wav.scp"), "speech", "sound")]
-    loader = PruneTTSTask.build_streaming_iterator(
-        data, None, None, dtype="float32", num_workers=1
-    )
+    kinds = {"text": ("text", "text"), "wav.scp": ("speech", "sound")}
+    data = [(str(own / "corpus" / name), *kind) for name, kind in kinds.items()]
+    loader = PruneTTSTask.build_streaming_iterator(data, None, None, dtype="float32")
     with pytest.raises(Exception, match="recording .*a.wav is missing") as error:
         next(iter(loader))
     assert sent_message(error.value).startswith("recording ")

@@ -538,6 +538,8 @@ def test_keys_that_are_none(key, tmp_path):
         ("[]", "is not a key of a listening test"),
         ("{", "is not a key of a listening test"),
         ('{"format": 99}', "format is 99, not 1"),
+        (key.read_text().replace('"clips"', '"clipt"'), "it lacks 'clips'"),
+        (key.read_text().replace('"parts": {', '"parts": 3, "x": {'), "not a key"),
     ):
         key.write_text(content)
         with pytest.raises(UserError, match=fault):

@@ -451,6 +451,15 @@ def test_incomplete_folders_say_what_is_missing(tmp_path):
         assert "\n" not in str(error.value)
 
 
+def test_settings_that_fail_when_a_vocoder_speaks_are_refused(tmp_path):
+    write_checkpoint(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["resblock_dilation_sizes"][0][1] = -1
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match="cannot load .*g_00000100"):
+        open_vocoder(tmp_path, features_of_16k())
+
+
 @pytest.mark.parametrize("damage", ["empty", "cut", "flipped", "junk", "nan", "other"])
 def test_broken_generators_end_in_one_line(tmp_path, damage):
     write_checkpoint(tmp_path)

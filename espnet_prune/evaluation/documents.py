@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from espnet_prune.errors import UserError
 from espnet_prune.evaluation import tables
-from espnet_prune.loading import load_json
+from espnet_prune.loading import load_json, reading
 
 FORMAT = 1  # version of the JSON; increase it when older files cannot be read any more
 SCORES, LISTENING = "scores", "listening"  # names of the files, without their endings
@@ -86,5 +86,8 @@ def read(folders: Iterable[Path]) -> list[Document]:
 
 def _read_file(file: Path) -> Document:
     remedy = "write it again with `espnet-prune score` or `listen collect`"
-    content = load_json(file, "a page of results", remedy, FORMAT)
-    return Document(content["title"], content["blocks"])
+    with reading(file, "a page of results", remedy):
+        content = load_json(file, "a page of results", remedy, FORMAT)
+        document = Document(content["title"], content["blocks"])
+        to_markdown(document)  # so that no later use of it fails
+    return document

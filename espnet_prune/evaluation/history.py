@@ -27,6 +27,7 @@ from espnet_prune import keys
 from espnet_prune.config import parse_pruning
 from espnet_prune.errors import UserError
 from espnet_prune.experiment import read_config, read_progress
+from espnet_prune.loading import reading
 
 Row = dict[str, Any]
 
@@ -56,7 +57,9 @@ def read_experiment(folder: str | Path) -> Experiment:
             f"{folder} is not a folder; give the experiment folder that training wrote"
         )
     config = read_config(folder)
-    rows = _epoch_rows(read_progress(folder)["stats"], config.get("accum_grad", 1))
+    remedy = "train again, or restore its files"
+    with reading(folder, "the experiment of a finished epoch", remedy):
+        rows = _epoch_rows(read_progress(folder)["stats"], config.get("accum_grad", 1))
     if not rows:
         raise UserError(
             f"no epoch has been finished in {folder}; train at least one epoch first"

@@ -10,6 +10,7 @@ A system is a setting of training; its trainings differ in the seed. All interva
 over trainings, speakers and texts, see ``intervals.crossed_interval``.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from espnet_prune.evaluation.intervals import CROSSED_RESAMPLES, Crossed
 from espnet_prune.evaluation.scorers import METRICS
 from espnet_prune.evaluation.scoring import GROUND_TRUTH, ScoreFile
 from espnet_prune.files import can_name_a_file
+from espnet_prune.loading import reading
 
 NAME = "mismatch"
 METHOD = f"""\
@@ -56,27 +58,30 @@ def read_scores(
         if path.stem.startswith(GROUND_TRUTH):
             continue
         training = Training.parse(path.stem)
-        for utterance, record in ScoreFile(path).records.items():
-            for metric, score in record["scores"].items():
-                if utterance not in texts or score.get("value") is None:
-                    continue
-                if metric not in METRICS and metric not in MEASURES:
-                    continue
-                if metric in METRICS and not METRICS[metric].compared:
-                    continue
-                ratio = (score["value"], 1.0)
-                if metric in METRICS:
-                    ratio = METRICS[metric].ratio(score)
-                scores.setdefault(metric, []).append(
-                    Score(
-                        name,
-                        utterance,
-                        record["speaker"],
-                        texts[utterance],
-                        training,
-                        ratio,
+        with reading(path, "scores of `espnet-prune score`", "score again"):
+            for utterance, record in ScoreFile(path).records.items():
+                for metric, score in record["scores"].items():
+                    if utterance not in texts or score.get("value") is None:
+                        continue
+                    if metric not in METRICS and metric not in MEASURES:
+                        continue
+                    if metric in METRICS and not METRICS[metric].compared:
+                        continue
+                    ratio = (score["value"], 1.0)
+                    if metric in METRICS:
+                        ratio = METRICS[metric].ratio(score)
+                    if not all(map(math.isfinite, ratio)):
+                        raise ValueError(f"{metric} of {utterance} is not finite")
+                    scores.setdefault(metric, []).append(
+                        Score(
+                            name,
+                            utterance,
+                            record["speaker"],
+                            texts[utterance],
+                            training,
+                            ratio,
+                        )
                     )
-                )
     if not scores:
         raise UserError(
             f"{folder} has no scores of the utterances of {name}; give the folder that "

@@ -24,7 +24,7 @@ from espnet_prune.evaluation.documents import LISTENING, Block, Document
 from espnet_prune.evaluation.intervals import CONFIDENCE, Interval
 from espnet_prune.evaluation.listening import COLUMNS, FORMAT
 from espnet_prune.evaluation.scoring import choose_baseline
-from espnet_prune.loading import load_json
+from espnet_prune.loading import load_json, reading
 
 RESULT = f"{LISTENING}.csv"  # of `collect`; it may be in the folder of the ratings
 METHOD = """\
@@ -45,8 +45,14 @@ class Rating(NamedTuple):
 
 def read_key(path: Path) -> dict[str, Any]:
     """Read the key of a test."""
+    what = "a key of a listening test"
     remedy = "give the file that was written with the page"
-    return load_json(path, "a key of a listening test", remedy, FORMAT)
+    with reading(path, what, remedy):
+        key = load_json(path, what, remedy, FORMAT)
+        parts = key["parts"].items()
+        every = [Rating("a", part, clip, 3) for part, clips in parts for clip in clips]
+        lay_out(every, key, 1, {})  # so that no later use of it fails
+    return key
 
 
 def find_files(paths: Iterable[Path]) -> list[Path]:

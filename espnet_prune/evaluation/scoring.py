@@ -209,7 +209,13 @@ class ScoreFile:
     def __init__(self, path: Path):
         self.path = path
         records = read_json_lines(path)
-        self.records = {key: r for key, r in records.items() if "scores" in r}
+        self.records = {
+            key: record
+            for key, record in records.items()
+            if isinstance(record.get("speaker"), str)
+            and isinstance(record.get("scores"), dict)
+            and all(isinstance(score, dict) for score in record["scores"].values())
+        }
 
     def scores(self, utterance: Utterance) -> dict[str, Any]:
         """Return the scores of an utterance by metric, to read and change."""

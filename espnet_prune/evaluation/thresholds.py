@@ -6,7 +6,7 @@ from pathlib import Path
 from espnet_prune.evaluation import tables
 from espnet_prune.evaluation.documents import Block
 from espnet_prune.evaluation.history import Row
-from espnet_prune.loading import load_json
+from espnet_prune.loading import load_json, reading
 
 NAME = "thresholds"  # name of its files, without their endings
 COLUMNS = (
@@ -35,5 +35,6 @@ def read_thresholds(folder: Path) -> list[Block]:
     file = folder / f"{NAME}.json"
     if not file.is_file():
         return []
-    table = load_json(file, "a table of thresholds", "make the report again")
-    return threshold_blocks(table["layers"])
+    what, remedy = "a table of thresholds", "make the report again"
+    with reading(file, what, remedy):
+        return threshold_blocks(load_json(file, what, remedy)["layers"])

@@ -244,14 +244,18 @@ class Voice(NamedTuple):
 
     def find_name(self) -> str:
         """Return the name of the voice or of its file."""
-        given = dict(zip(SOURCES, self[1:], strict=True))[self.source]
-        if given is None:
-            raise UserError(f"no voice is given: {ASKED[self.source]}")
-        return Path(given).stem
+        for source, given in zip(SOURCES, self[1:], strict=True):
+            if source == self.source and isinstance(given, str) and given:
+                return Path(given).stem
+        asked = ASKED.get(str(self.source), "choose its kind")
+        raise UserError(f"no voice is given: {asked}")
 
     def read(self, model: Text2Speech) -> tuple[torch.Tensor, list[str]]:
         """Return the style vector (style_dim,), and warnings about the recording."""
         self.find_name()
+        if self.source == SHIPPED and self.shipped not in model.voices:
+            # nobody reads other files of this machine through the page
+            raise UserError(f"there is no voice {self.shipped}: {ASKED[SHIPPED]}")
         with _collect_warnings() as notes:
             try:
                 if self.source == RECORDED:
@@ -304,6 +308,10 @@ class Actions:
         started = time.monotonic()
         try:
             style, notes = Voice(source, shipped, recording, saved).read(model)
+            if isinstance(text, str) and len(text) > MAX_TEXT:
+                raise UserError(
+                    f"the text has {len(text)} characters: give at most {MAX_TEXT}"
+                )
             with _collect_warnings() as doubts:
                 parts = model.tokenize(text, by_sentence=True)
             notes += doubts
@@ -375,14 +383,14 @@ class Actions:
         """Make a voice file of the chosen voice, to be downloaded."""
         model = self.speaker.text2speech
         voice = Voice(source, shipped, recording, saved)
-        try:
-            style, notes = voice.read(model)
-        except UserError as error:
-            yield {"message": _error(error)}
-            return
         with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / f"{voice.find_name()}{VOICE_SUFFIX}"
-            save_voice(file, style, model.model_id, note)
+            try:
+                style, notes = voice.read(model)
+                file = Path(folder) / f"{voice.find_name()}{VOICE_SUFFIX}"
+                save_voice(file, style, model.model_id, note)
+            except UserError as error:
+                yield {"message": _error(error)}
+                return
             yield {
                 "made": gr.File(str(file), visible=True),
                 "message": _news("The voice is saved. Download its file.", notes),

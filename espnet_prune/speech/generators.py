@@ -80,6 +80,7 @@ def build_hifigan(config: dict[str, Any], checkpoint: Path, device: str) -> HiFi
             generator = Generator(SimpleNamespace(**config))
             generator.load_state_dict(state["generator"])
             generator.remove_weight_norm()
+            generator(torch.zeros(1, config["num_mels"], 1))  # some fail only here
     except Exception as error:
         # torch raises many kinds of error for a wrong file
         raise UserError(

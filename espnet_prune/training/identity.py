@@ -21,6 +21,7 @@ from typing import Any
 from espnet_prune.errors import UserError
 from espnet_prune.experiment import CHECKPOINT, CONFIG, read_config
 from espnet_prune.files import digest, write_text
+from espnet_prune.loading import load_json, reading
 
 RECORD = "identity.json"
 # At least this many recordings of a set, or all, are compared by their samples.
@@ -75,10 +76,17 @@ def identify(settings: Mapping[str, Any]) -> _Identity:
 
 def read_identity(folder: str | Path) -> _Identity | None:
     """Return the record in a folder; None if there is none, as in older folders."""
-    try:
-        return dict(json.loads((Path(folder) / RECORD).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+    file = Path(folder) / RECORD
+    if not os.path.isfile(file):
         return None
+    what, remedy = "the record of a training", "restore it, or train in another folder"
+    with reading(file, what, remedy):
+        record = load_json(file, what, remedy)
+        for name, value in record.items():
+            kind = {"tokens": list, "phase": int}.get(name, dict)
+            if not isinstance(value, kind | None):
+                raise TypeError(f"{name} is {value!r}")
+    return record
 
 
 def write_identity(folder: str | Path, identity: _Identity) -> None:
