@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 import inspect
 import math
+import numbers
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
@@ -44,7 +45,6 @@ class PruningConf:
 
     Raises:
         UserError: a value outside its range.
-
     """
 
     sparsity_ratio: float = 0.45
@@ -62,8 +62,11 @@ class PruningConf:
     def __post_init__(self):
         """Refuse values outside their range."""
         for field in dataclasses.fields(self):
-            if field.type is float:
-                _require_number(field.name, getattr(self, field.name))
+            value = getattr(self, field.name)
+            if field.type is float and not is_number(value):
+                raise UserError(
+                    f"pruning_conf.{field.name} is {value!r}: give a number"
+                )
         if not 0 < self.sparsity_ratio < 1:
             raise UserError(
                 f"pruning_conf.sparsity_ratio is {self.sparsity_ratio}: it is the mean "
@@ -131,7 +134,6 @@ def parse_pruning(
 
     Raises:
         UserError: an unknown name or setting, or a value outside its range.
-
     """
     # YAML reads `no` as False and an empty value as None
     if pruning is False or pruning is None:
@@ -169,7 +171,6 @@ def parse_encoder_pruning(
     Raises:
         UserError: see ``parse_pruning``; also if the encoder would need phases that the
             decoder does not have, because both are trained in the same phases.
-
     """
     conf = parse_pruning(pruning, pruning_conf)
     parse_pruning(encoder_pruning, encoder_pruning_conf, option="encoder_pruning")
@@ -198,7 +199,6 @@ def choose_durations(tts: str, conf: Mapping[str, Any], data_has_them: bool) -> 
         tts: name of one of the plugin's models.
         conf: its settings; ``durations`` in them is kept.
         data_has_them: whether the data has ``durations``, which is the default.
-
     """
     if tts != "stylespeech":  # the other models have no aligner
         return "given"
@@ -217,7 +217,6 @@ def check_variances(
 
     Raises:
         UserError: one line that names the setting and the remedy.
-
     """
     tts = settings["tts"]
     require_choice("tts_conf.durations", durations, ("given", "learned"))
@@ -251,20 +250,19 @@ def require_numbers(model: Callable[..., Any], settings: dict[str, Any]) -> None
 
     Raises:
         UserError: a size, rate or weight is not a number, or outside its range.
-
     """
     for name, parameter in inspect.signature(model).parameters.items():
         value = settings[name]
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        number = is_number(value)
         least = 0 if name in ("elayers", "dlayers") else 1
         wanted = None
         if parameter.annotation is int and not (type(value) is int and value >= least):
             wanted = f"a whole number from {least}"
         elif name.endswith("_rate") and not (number and 0 <= value < 1):
             wanted = "a share from 0 to below 1"
-        elif name.endswith("_weight") and not (number and 0 <= value < float("inf")):
+        elif name.endswith("_weight") and not (number and value >= 0):
             wanted = "a number from 0"
-        elif name.endswith("_alpha") and not (number and 0 < value < float("inf")):
+        elif name.endswith("_alpha") and not (number and value > 0):
             wanted = "a number above 0"
         elif name == "ffn_kernel_sizes" and not (
             isinstance(value, (list, tuple))
@@ -292,7 +290,20 @@ def did_you_mean(name: str, known) -> str:
     return f"; did you mean {close[0]}?" if close else ""
 
 
-def _require_number(name: str, value: Any) -> None:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or not math.isfinite(value):
-        raise UserError(f"pruning_conf.{name} is {value!r}: give a number")
+def is_number(value: Any) -> bool:
+    """Return whether a value is a finite number, also one of numpy."""
+    real = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    return real and math.isfinite(value)
+
+
+def require_positive(name: str, value: Any) -> None:
+    """Raise a ``UserError`` unless a value is a number above 0."""
+    if not (is_number(value) and value > 0):
+        raise UserError(f"{name} is {value}: choose a number above 0")
+
+
+def require_whole(name: str, value: Any) -> None:
+    """Raise a ``UserError`` unless a value is a whole number above 0."""
+    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if not whole or value < 1:
+        raise UserError(f"{name} is {value}: choose a whole number above 0")

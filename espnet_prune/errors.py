@@ -1,19 +1,54 @@
 """Errors that a user can correct, and how commands end with them."""
 
+import copyreg
 import errno
 import os
+import re
 import select
 import signal
 import sys
 import threading
 from collections.abc import Callable
 
+LONGEST_WORD = 300  # characters of a message; paths may have thousands
+
 
 class UserError(ValueError):
     """Something the user asked for cannot be done.
 
-    The message is one line, which names the fault and then the remedy.
+    The message is one line, which names the fault and then the remedy. Longer words are
+    cut, and what could control a terminal is escaped.
     """
+
+    def __init__(self, message: str):
+        words = (
+            word if len(word) <= LONGEST_WORD else f"{word[: LONGEST_WORD - 3]}..."
+            for word in str(message).split()
+        )
+        line = " ".join(words)
+        super().__init__(
+            line
+            if line.isprintable()
+            else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
+        )
+
+    def __reduce__(self) -> tuple:
+        # classes derived from this one have other arguments
+        return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]
+
+
+def sent_message(error: BaseException) -> str | None:
+    """Return the message of a UserError that a process sent as a traceback in a text.
+
+    PyTorch does so with errors of its processes; None for all other errors.
+    """
+    text = str(error)
+    if "Traceback (most recent call last)" not in text:
+        return None
+    kinds = (UserError, *UserError.__subclasses__())
+    names = "|".join(f"{kind.__module__}.{kind.__name__}" for kind in kinds)
+    *_, last = re.split(f"({names}): ", text)
+    return last if last != text else None
 
 
 def first_line(error: BaseException) -> str:
@@ -61,12 +96,11 @@ def run(main: Callable[[], None]) -> None:
         raise KeyboardInterrupt
 
     in_main_thread = threading.current_thread() is threading.main_thread()
-    if in_main_thread and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    before = signal.getsignal(signal.SIGINT)
+    if in_main_thread and before in (signal.default_int_handler, signal.SIG_DFL):
         signal.signal(signal.SIGINT, interrupt)
     try:
         main()
-    except UserError as error:
-        _end(str(error))
     except (KeyboardInterrupt, Exception) as error:
         # a library that is interrupted while it is imported may raise another error
         if interrupted or isinstance(error, KeyboardInterrupt):
@@ -74,9 +108,15 @@ def run(main: Callable[[], None]) -> None:
             sys.exit(130)
         if isinstance(error, BrokenPipeError) and _output_is_closed():
             sys.exit(141)
-        if not isinstance(error, OSError) or error.errno is None:
+        message = sent_message(error)
+        if message is None and isinstance(error, UserError):
+            message = str(error)
+        elif message is None and isinstance(error, OSError) and error.errno is not None:
+            message = explain(error)
+        if message is None:
             raise
-        _end(explain(error))
+        print(f"espnet_prune: error: {UserError(message)}", file=sys.stderr)
+        sys.exit(2)
 
 
 def _output_is_closed() -> bool:
@@ -88,8 +128,3 @@ def _output_is_closed() -> bool:
     # otherwise Python would fail again when it ends
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return True
-
-
-def _end(message: str) -> None:
-    print(f"espnet_prune: error: {' '.join(message.split())}", file=sys.stderr)
-    sys.exit(2)

@@ -27,7 +27,14 @@ def read_config(path: str | Path) -> dict[str, Any]:
             f"{file.parent} contains no {file.name}; give the experiment folder that "
             "training wrote"
         )
-    return load_yaml(file, "configuration of a training")
+    settings = load_yaml(file, "configuration of a training")
+    for name, value in settings.items():
+        if name.endswith("_conf") and not isinstance(value, dict | None):
+            raise UserError(
+                f"{name} in {file} is {value!r}: write its settings as lines of NAME: "
+                "VALUE"
+            )
+    return settings
 
 
 def read_progress(folder: str | Path) -> dict[str, Any]:

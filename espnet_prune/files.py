@@ -2,6 +2,8 @@
 
 import contextlib
 import errno
+import functools
+import hashlib
 import json
 import logging
 import os
@@ -33,9 +35,13 @@ def replace_when_written(path: str | Path) -> Iterator[Path]:
     writer. The content is on the disk before the name changes.
 
     Raises:
-        UserError: The disk is full, or the folder is not writable.
+        UserError: The disk is full, the folder is not writable, or ``path`` is
+            something else than a file.
     """
     path = Path(path)
+    if os.path.exists(path) and not os.path.isfile(path):
+        # a device such as /dev/null would be replaced
+        raise UserError(f"{path} is not a file: name another one to write to")
     _remove_abandoned(path.parent)
     start = os.fsencode(path.name)[:LONGEST_NAME].decode("utf-8", "ignore")
     partial = path.with_name(f".{start}.{secrets.token_hex(4)}.partial")
@@ -82,6 +88,15 @@ def write_text(path: str | Path, text: str) -> None:
     """Write a text file, completely or not at all."""
     with replace_when_written(path) as partial:
         partial.write_text(text, encoding="utf-8", newline="\n")
+
+
+def digest(path: str | Path, size: int | None = None) -> str:
+    """Return a hash of the content of a file: SHA-256, or ``size`` bytes of BLAKE2."""
+    with open(path, "rb") as file:
+        kind: Any = "sha256"
+        if size is not None:
+            kind = functools.partial(hashlib.blake2b, digest_size=size)
+        return hashlib.file_digest(file, kind).hexdigest()
 
 
 class Journal:

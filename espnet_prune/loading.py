@@ -4,8 +4,11 @@ A file that is missing, empty, cut off, damaged or of another kind gives a messa
 one line that names it. Importing this module imports neither torch nor ESPnet.
 """
 
+import contextlib
+import json
 import tarfile
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +81,43 @@ def parse_yaml(
             f"{name} is not a {what} ({reason}): name another file, or make it again"
         ) from error
     return settings
+
+
+def load_json(
+    path: Path, what: str, remedy: str, version: int | None = None
+) -> dict[str, Any]:
+    """Read a JSON object; its entry ``format`` must be ``version``, if there is one.
+
+    Raises:
+        UserError: ``path`` cannot be read, or is not ``what`` in this format.
+    """
+    with reading(path, what, remedy):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError(f"it contains a {type(content).__name__}")
+        if version is not None and content.get("format") != version:
+            raise ValueError(f"its format is {content.get('format')}, not {version}")
+    return content
+
+
+@contextlib.contextmanager
+def reading(path: str | Path, what: str, remedy: str) -> Iterator[None]:
+    """Read a file and what is in it; errors become a ``UserError`` that names it.
+
+    Entries that are missing, or of another kind than a program wrote, raise any error.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except (
+        *(ArithmeticError, AttributeError, LookupError, OSError, RecursionError),
+        *(TypeError, ValueError),
+    ) as error:
+        fault = first_line(error)
+        if isinstance(error, LookupError):
+            fault = f"it lacks {fault}"
+        raise UserError(f"{path} is not {what} ({fault}): {remedy}") from error
 
 
 def _count_entries(value: Any, known: dict[int, int | None]) -> int:

@@ -50,7 +50,11 @@ def process_pool(
             "again with a smaller --nj, finished work is kept"
         ) from None
     finally:
-        pool.shutdown(cancel_futures=True)
+        try:
+            pool.shutdown(cancel_futures=True)
+        except RuntimeError:  # it was interrupted before its thread had started
+            for child in multiprocessing.active_children():
+                child.terminate()
 
 
 def _start(start: Callable[..., None] | None, *arguments: Any) -> None:

@@ -1,5 +1,7 @@
 """A packed model has to say what its experiment said, to the last bit."""
 
+import shutil
+
 import pytest
 import soundfile
 import torch
@@ -54,6 +56,20 @@ def test_missing_files_are_named(job, tmp_path):
         check(recipe, packed, tmp_path)
     with pytest.raises(UserError, match="there is no .*no.zip"):
         check(recipe, tmp_path / "no.zip", tmp_path)
+
+
+def test_recordings_and_options_that_cannot_be_read_are_named(job, tmp_path):
+    recipe, packed = job
+    (tmp_path / "spk-1.wav").write_bytes(b"junk")
+    with pytest.raises(UserError, match="speech .*spk-1.wav cannot be read as audio"):
+        check(recipe, packed, tmp_path)
+    with pytest.raises(UserError, match="--inference_args cannot be split"):
+        check(recipe, packed, recipe / "wav", "--inference_args", "'--seed 1")
+    data = shutil.copytree(recipe / "data", tmp_path / "data")
+    (data / "wav.scp").write_text("spk-1 gone.wav\n")
+    said = str(recipe / "wav")
+    with pytest.raises(UserError, match="reference gone.wav is missing"):
+        main([str(packed), "--data_dir", str(data), "--said", said])
 
 
 def test_what_is_damaged_is_named(job, tmp_path):

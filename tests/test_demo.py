@@ -153,10 +153,19 @@ def test_a_voice_is_saved_and_speaks(actions, model, folder, tmp_path):
     assert np.array_equal(spoken, wanted)
 
 
+def test_a_note_that_no_file_can_have_is_said_on_the_page(actions):
+    (change,) = actions.save(demo.SHIPPED, "ann", None, None, "me\x00")
+    assert "control character" in words(change) and "made" not in change
+
+
 @pytest.mark.parametrize(
     "choices, message",
     [
         ({"text": " "}, "The text is empty: give a text to speak."),
+        ({"text": "a" * 5001}, "The text has 5001 characters: give at most 5000"),
+        ({"shipped": "other"}, "There is no voice other: choose a voice of the model"),
+        ({"shipped": "/etc/me.voice"}, "There is no voice /etc/me.voice: choose a"),
+        ({"source": "x"}, "No voice is given: choose its kind."),
         ({"text": "!?"}, "The text '!?' gives no token"),
         ({"source": demo.RECORDED}, "No voice is given: upload a recording, or record"),
         ({"source": demo.SAVED}, "No voice is given: choose a .voice file."),

@@ -2,14 +2,18 @@
 
 import errno
 import os
+import pickle
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from espnet_prune.errors import UserError, explain, run
+from espnet_prune.speech.audio import AudioError
+from espnet_prune.text.normalise import TextError
 
 
 def ends(error, capsys):
@@ -53,6 +57,40 @@ def test_a_path_of_5000_characters_is_not_repeated():
     assert "choose a shorter name" in said and len(said) < 300
 
 
+def test_a_message_is_one_line_that_a_terminal_shows_as_it_is():
+    said = str(UserError("no \x1b[31mred\x07\ufeff" + "\n\n caf\xe9: " + "x" * 5000))
+    assert said.startswith("no \\x1b[31mred\\x07\\ufeff caf\xe9: xxx")
+    assert len(said) < 400 and said.endswith("x...")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        UserError("no data: name a folder"),
+        AudioError("recording a.wav", "cut off", "is cut off", "copy it again"),
+        TextError("control character", "line 3 has U+0007", "save it in UTF-8"),
+    ],
+)
+def test_errors_cross_processes_as_they_are(error):
+    found = pickle.loads(pickle.dumps(error))
+    assert (type(found), str(found)) == (type(error), str(error))
+    assert vars(found) == vars(error)
+
+
+def test_an_error_that_a_process_sent_as_a_traceback_is_its_message(capsys):
+    text = (
+        "Caught AudioError in DataLoader worker process 0.\nOriginal Traceback (most "
+        "recent call last):\n  File ...\nespnet_prune.speech.audio.AudioError: "
+        "recording a.wav is missing: name a recording\n"
+    )
+    for error in (RuntimeError(text), UserError(text)):
+        code, said = ends(error, capsys)
+        assert code == 2
+        assert said == (
+            "espnet_prune: error: recording a.wav is missing: name a recording\n"
+        )
+
+
 @pytest.mark.parametrize("error", [RuntimeError("bug"), OSError("no number")])
 def test_other_errors_keep_their_traceback(error):
     def main():
@@ -94,3 +132,18 @@ def test_a_reader_that_ends_is_no_error():
     child.stdout.close()
     assert child.stderr.read() == b""
     assert child.wait() == 141
+
+
+def test_an_interruption_while_a_command_starts_prints_nothing(tmp_path):
+    # an import of the package itself, before any of its code can handle the signal
+    code = "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(9)"
+    (tmp_path / "secrets.py").write_text(code)
+    path = os.pathsep.join([str(tmp_path), str(Path(__file__).parents[1])])
+    child = subprocess.run(
+        [sys.executable, "-m", "espnet_prune", "--help"],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        # jobs in the background of a shell, such as this test may be, ignore it
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    assert (child.returncode, child.stderr) == (-signal.SIGINT, b"")

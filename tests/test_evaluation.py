@@ -134,6 +134,17 @@ def unknown_setting(folder):
     (folder / "config.yaml").write_text(yaml.safe_dump({"tts_conf": settings}))
 
 
+def no_times(folder):
+    states = torch.load(folder / "checkpoint.pth")
+    for epoch in states["reporter"]["stats"].values():
+        del epoch["train"]["time"]
+    torch.save(states, folder / "checkpoint.pth")
+
+
+def conf_is_a_list(folder):
+    (folder / "config.yaml").write_text("tts: stylespeech\ntts_conf: [1]\n")
+
+
 @pytest.mark.parametrize(
     "harm, message",
     [
@@ -141,6 +152,8 @@ def unknown_setting(folder):
         (remove("config.yaml"), "contains no config.yaml; give the experiment folder"),
         (damage, "is not a checkpoint of ESPnet's trainer, or is damaged; train"),
         (other_content, "is not a checkpoint of ESPnet's trainer"),
+        (no_times, "is not the experiment of a finished epoch .*'time'"),
+        (conf_is_a_list, "tts_conf in .*config.yaml is .*NAME: VALUE"),
         (no_epoch, "no epoch has been finished in .*; train"),
         (no_yaml, "config.yaml is not a configuration of a training"),
         (unknown_setting, "did you mean sparsity_ratio?"),

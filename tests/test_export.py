@@ -1,5 +1,6 @@
 """Models in the ONNX format: the same speech as torch, without torch."""
 
+import shutil
 import subprocess
 import sys
 from argparse import Namespace
@@ -164,7 +165,31 @@ def test_what_cannot_be_said(pruned, tmp_path):
     assert "would take" in refused(speech, "a", speed=1e-4)
     assert "token ids should be" in refused(speech, np.array([99]))
     message = refused(OnnxSpeech, tmp_path)
-    assert "model.json is not readable" in message and "espnet-prune export" in message
+    assert (
+        "model.json is not an exported model" in message
+        and "espnet-prune export" in message
+    )
+
+
+@pytest.mark.parametrize(
+    "name", ["model.json", "acoustic.onnx", "style_encoder.onnx", "voices.npz"]
+)
+def test_a_changed_bit_of_an_exported_model_is_found(pruned, tmp_path, name):
+    folder = shutil.copytree(pruned[1].folder, tmp_path / "exported")
+    content = bytearray((folder / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (folder / name).write_bytes(content)
+    assert f"{folder / name} " in refused(OnnxSpeech, folder)
+    (folder / name).unlink()
+    assert f"{folder / name} is" in refused(OnnxSpeech, folder)
+
+
+def test_arguments_of_other_types_are_refused(pruned):
+    _, speech = pruned
+    assert "threads is 0" in refused(OnnxSpeech, speech.folder, threads=0)
+    assert "the folder of a model is None" in refused(OnnxSpeech, None)
+    for style in ("x", {}, object(), [[1.0]]):
+        assert "finite values of the" in refused(speech, "a", style_vector=style)
 
 
 def test_what_cannot_be_exported(pruned, tmp_path, monkeypatch, capsys):

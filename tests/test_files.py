@@ -122,6 +122,16 @@ def test_names_that_a_file_can_have(name, wanted):
     assert can_name_a_file(name) == wanted
 
 
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_a_device_or_folder_is_never_replaced(tmp_path, make):
+    """As root, somebody would replace /dev/null."""
+    path = tmp_path / "null"
+    make(path)
+    with pytest.raises(UserError, match="null is not a file: name another"):
+        write_text(path, "x")
+    assert not path.is_file() and list(tmp_path.iterdir()) == [path]
+
+
 # ----------------------------------------------------------------------------- locks
 
 

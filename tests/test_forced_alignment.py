@@ -234,6 +234,23 @@ def test_a_foreign_letter_leaves_out_its_utterance_alone(data, monkeypatch):
     )
 
 
+@pytest.mark.parametrize(
+    "option, value", [("--g2p", "espeak_ng_martian"), ("--cleaner", "tacotrom")]
+)
+def test_names_that_espnet_does_not_know_are_one_line(data, option, value):
+    command = [
+        "train",
+        "--data_dir",
+        str(data.parent),
+        "--g2p",
+        "arpabet",
+        option,
+        value,
+    ]
+    with pytest.raises(UserError, match=f"no tokens can be made.* {value} "):
+        align.main(command)
+
+
 def test_texts_of_other_recordings_are_refused_and_nothing_is_lost(data):
     text = (data / "text").read_text().replace("yes", "eleven " * 20)
     (data / "text").write_text(text)

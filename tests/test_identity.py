@@ -26,6 +26,7 @@ from tiny_training import (
 )
 
 from espnet_prune import PruneTTSTask, UserError
+from espnet_prune.errors import sent_message
 from espnet_prune.files import lock_folder
 from espnet_prune.speech.pretrained import paths_made_absolute
 from espnet_prune.training.identity import (
@@ -311,6 +312,14 @@ def test_references_at_another_rate_than_the_model_are_refused(own, monkeypatch)
         )
 
 
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"features": 3}'])
+def test_a_record_that_is_broken_is_refused(own, content):
+    """Without it, config.yaml would count, which every resumed training rewrites."""
+    (own / "phase1" / RECORD).write_text(content)
+    with pytest.raises(UserError, match=f"phase1/{RECORD} is not the record of a tr"):
+        go_on(own, 2)
+
+
 # ---- numbers of a training ----
 
 
@@ -328,6 +337,28 @@ def test_a_recording_with_nan_is_named(own, workers):
     soundfile.write(path, samples, rate, "FLOAT")
     with pytest.raises(UserError, match="^utterance b cannot be used, its recording"):
         go_on(own, 1, "new", num_workers=workers)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("content, fault", [(None, "is missing"), (b"x", "audio")])
+def test_a_recording_that_is_gone_or_broken_is_named(own, workers, content, fault):
+    path = own / "corpus" / "b.wav"
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=f"^recording {path} .*{fault}.*: .") as error:
+        go_on(own, 1, "new", num_workers=workers)
+    assert "Traceback" not in str(error.value)
+
+
+def test_decoding_names_a_reference_that_is_gone(own):
+    (own / "corpus" / "a.wav").unlink()
+    kinds = {"text": ("text", "text"), "wav.scp": ("speech", "sound")}
+    data = [(str(own / "corpus" / name), *kind) for name, kind in kinds.items()]
+    loader = PruneTTSTask.build_streaming_iterator(data, None, None, dtype="float32")
+    with pytest.raises(Exception, match="recording .*a.wav is missing") as error:
+        next(iter(loader))
+    assert sent_message(error.value).startswith("recording ")
 
 
 @pytest.mark.parametrize(

@@ -537,7 +537,9 @@ def test_keys_that_are_none(key, tmp_path):
     for content, fault in (
         ("[]", "is not a key of a listening test"),
         ("{", "is not a key of a listening test"),
-        ('{"format": 99}', "format 99, not 1; read it with the version"),
+        ('{"format": 99}', "format is 99, not 1"),
+        (key.read_text().replace('"clips"', '"clipt"'), "it lacks 'clips'"),
+        (key.read_text().replace('"parts": {', '"parts": 3, "x": {'), "not a key"),
     ):
         key.write_text(content)
         with pytest.raises(UserError, match=fault):

@@ -12,7 +12,7 @@ from tiny_experiment import voice, write_recipe
 
 from espnet_prune.cli.mismatch import main
 from espnet_prune.errors import UserError
-from espnet_prune.evaluation import distances, intervals, mismatch
+from espnet_prune.evaluation import backends, distances, intervals, mismatch
 from espnet_prune.evaluation.axis import Axis, Score, Training
 from espnet_prune.evaluation.distances import embed, nearest_distances, read_voices
 from espnet_prune.evaluation.scorers import METRICS
@@ -384,6 +384,22 @@ def test_what_a_user_can_get_wrong(study, options, message):
     with pytest.raises(UserError, match=message):
         main([*SCORES, *options])
     assert not (study / "out" / "mismatch.md").exists()
+
+
+def test_scores_of_another_program_are_named(study):
+    file = study / "scores_far" / "DP_s0.jsonl"
+    file.write_text(file.read_text().replace('"edits"', '"edit"'))
+    with pytest.raises(UserError, match="DP_s0.jsonl is not scores .*lacks 'edits'"):
+        main(SCORES)
+
+
+def test_a_speaker_encoder_that_is_not_installed_is_named(study, monkeypatch):
+    encoder = backends.Resemblyzer
+    monkeypatch.setattr(encoder, "version", backends.Backend.version)
+    monkeypatch.setattr(encoder, "packages", ("no-such-package",), raising=False)
+    monkeypatch.setattr(encoder, "title", "Near", raising=False)
+    with pytest.raises(UserError, match="package no-such-package, which is not inst"):
+        main(SCORES)
 
 
 def test_scores_of_other_speakers_have_no_place():

@@ -1,5 +1,7 @@
 """processes.py and errors.run: how shared work ends when somebody ends it."""
 
+import concurrent.futures.process
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -11,6 +13,7 @@ import pytest
 
 from espnet_prune.errors import UserError
 from espnet_prune.processes import process_pool
+from espnet_prune.speech.audio import AudioError
 
 PACKAGE = Path(__file__).parents[1] / "espnet_prune"
 
@@ -34,6 +37,32 @@ def where(_):
 def test_a_killed_process_is_a_line_with_its_remedy():
     with pytest.raises(UserError, match="smaller --nj"), pool_of_two() as pool:
         list(pool.map(os._exit, [1]))
+
+
+def refuse(path):
+    raise AudioError(f"recording {path}", "cut off", "is cut off", "copy it again")
+
+
+def test_an_error_of_a_process_is_its_message():
+    """Errors that cannot be unpickled would look like a killed process."""
+    with pytest.raises(AudioError, match="recording a.wav is cut off: copy it"):
+        with pool_of_two() as pool:
+            list(pool.map(refuse, ["a.wav"]))
+
+
+def test_an_interruption_while_a_pool_starts_leaves_no_process(monkeypatch):
+    """Otherwise its processes and their parent would wait for each other forever."""
+
+    def interrupted(thread):
+        raise KeyboardInterrupt
+
+    manager = concurrent.futures.process._ExecutorManagerThread
+    monkeypatch.setattr(manager, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt), pool_of_two() as pool:
+        pool.submit(where, 1)
+    for child in multiprocessing.active_children():
+        child.join(60)
+    assert not multiprocessing.active_children()
 
 
 COMMAND = """

@@ -563,7 +563,7 @@ def test_durations_are_for_teacher_forcing(tmp_path):
         (torch.tensor([-1]), "found -1 to -1"),
         (torch.tensor([], dtype=torch.long), "of shape (0,)"),
         (torch.tensor([[5]]), "of shape (1, 1)"),
-        (torch.tensor([5.0]), "found torch.float32"),
+        (torch.tensor([5.0]), "found float32"),
         (np.array(["a"]), "found"),
         ([5, 6], "of shape ()"),
         ("caf\udce9", "bytes that are not UTF-8"),

@@ -434,7 +434,7 @@ def test_incomplete_folders_say_what_is_missing(tmp_path):
     with pytest.raises(UserError, match="one HiFi-GAN generator.*found none"):
         open_vocoder(tmp_path, parameters)
     (tmp_path / "generator").write_bytes(b"not a checkpoint")
-    with pytest.raises(UserError, match="cannot read .*config.json"):
+    with pytest.raises(UserError, match="is not the configuration of a Hi"):
         open_vocoder(tmp_path, parameters)
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(UserError, match="lacks sampling_rate"):
@@ -444,9 +444,20 @@ def test_incomplete_folders_say_what_is_missing(tmp_path):
         open_vocoder(tmp_path, parameters)
     for content in ("", "[]", "3", "{", "[" * 100_000):
         (tmp_path / "config.json").write_text(content)
-        with pytest.raises(UserError, match="cannot read .*config.json") as error:
+        with pytest.raises(
+            UserError, match="is not the configuration of a Hi"
+        ) as error:
             open_vocoder(tmp_path, parameters)
         assert "\n" not in str(error.value)
+
+
+def test_settings_that_fail_when_a_vocoder_speaks_are_refused(tmp_path):
+    write_checkpoint(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["resblock_dilation_sizes"][0][1] = -1
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match="cannot load .*g_00000100"):
+        open_vocoder(tmp_path, features_of_16k())
 
 
 @pytest.mark.parametrize("damage", ["empty", "cut", "flipped", "junk", "nan", "other"])

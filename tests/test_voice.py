@@ -1,5 +1,7 @@
 """Voice files: what they hold, and which of them are refused."""
 
+from pathlib import Path
+
 import pytest
 import safetensors
 import safetensors.torch
@@ -7,7 +9,8 @@ import torch
 
 from espnet_prune import __version__
 from espnet_prune.errors import UserError
-from espnet_prune.speech.voice import identify_model, load_voice, save_voice
+from espnet_prune.files import digest
+from espnet_prune.speech.voice import load_voice, save_voice
 
 STYLE = torch.tensor([0.1, -2.0, 3e-8])
 
@@ -34,7 +37,7 @@ def test_a_voice_comes_back_with_its_facts(tmp_path):
 def test_another_model_is_refused(tmp_path):
     for name in "ab":
         (tmp_path / name).write_text(name)
-    first, second = (identify_model(tmp_path / name) for name in "ab")
+    first, second = (digest(tmp_path / name) for name in "ab")
     assert first != second
     save_voice(tmp_path / "me.voice", STYLE, first)
     assert "belongs to another model" in refused(
@@ -63,15 +66,27 @@ def test_broken_voices(tmp_path):
     save_voice(path, STYLE, "abc")
     whole = path.read_bytes()
     facts = {"model": "abc"}
+    flipped = bytearray(whole)
+    flipped[-3] ^= 1  # a number is another one
     for content in (
         b"",
         b"junk" * 20,
         whole[:-1],
+        bytes(flipped),
         whole + bytes(2**21),
         safetensors.torch.save({"other": STYLE}, facts),
         safetensors.torch.save({"style_vector": STYLE[None]}, facts),
+        safetensors.torch.save({"style_vector": STYLE[:0]}, facts),
+        safetensors.torch.save({"style_vector": STYLE.bool()}, facts),
+        safetensors.torch.save({"style_vector": STYLE.double() + 1e300}, facts),
         safetensors.torch.save({"style_vector": STYLE / 0}, facts),
         safetensors.torch.save({"style_vector": STYLE}),
     ):
         path.write_bytes(content)
         assert "me.voice is not a voice file" in refused(load_voice, path)
+
+
+@pytest.mark.parametrize("note", [Path("ann"), "an\udcff"])
+def test_notes_that_are_no_text(tmp_path, note):
+    refused(save_voice, tmp_path / "me.voice", STYLE, "abc", note)
+    assert not list(tmp_path.iterdir())

@@ -40,12 +40,10 @@ def main(cmd=None) -> None:
         raise UserError(f"--nj is {args.nj}: choose at least 1")
     if not args.data_dir.is_dir():
         raise UserError(f"there is no folder {args.data_dir}: correct --data_dir")
-    from espnet2.text.build_tokenizer import build_tokenizer
-    from espnet2.text.cleaner import TextCleaner
+    from espnet_prune.text.front_end import build_espnet
 
     ForcedAligner()  # raises if something is missing, before any text is read
-    clean = TextCleaner(None if args.cleaner == "none" else args.cleaner)
-    tokenizer = build_tokenizer(token_type="phn", g2p_type=args.g2p)
+    clean, tokenizer = build_espnet("phn", args.g2p, args.cleaner)
     with lock_folder(args.data_dir, "alignment"):
         for name in args.sets:
             aligned, left_out = align_folder(

@@ -30,9 +30,9 @@ def get_parser() -> argparse.ArgumentParser:
 def main(cmd=None) -> None:
     """Train."""
     args = get_parser().parse_args(cmd)
-    from espnet2.text.cleaner import TextCleaner
+    from espnet_prune.text import front_end
 
-    clean = TextCleaner(None if args.cleaner == "none" else args.cleaner)
+    clean, _ = front_end.build_espnet("char", None, args.cleaner)
     sentences = bpe.read_sentences(args.texts, clean)
     tokens = bpe.train(sentences, args.nbpe, args.output_dir)
     print(f"{args.output_dir}: {len(tokens)} tokens of {len(sentences)} sentences")

@@ -19,10 +19,6 @@ def merge(*settings: dict[str, Any]) -> dict[str, Any]:
 
     Sections are merged; lists and all other values are replaced. Text in ``${}`` is not
     changed.
-
-    Raises:
-        UserError: one file has a section where another one has a list, or a value is
-            none that OmegaConf accepts.
     """
     try:
         if "'???'" in repr(settings):  # OmegaConf would ignore it

@@ -47,11 +47,8 @@ def plan(
     """Return the kind of pruning and the epochs of each phase.
 
     The arguments are the options of the verb. Models with one phase ignore
-    ``phase1_epochs``: dense and vanilla ones, and soft masks to the end.
-
-    Raises:
-        UserError: A setting cannot work, or a vocoder would refuse the features after
-            all the training.
+    ``phase1_epochs``: dense and vanilla ones, and soft masks to the end. A vocoder that
+    would refuse the features after all the training is refused here.
     """
     settings = read_options(train_config, train_args)
     max_epoch = settings["max_epoch"]

@@ -32,18 +32,10 @@ FORMATS = {".wav": "WAV", ".flac": "FLAC"}
 
 
 def read_texts(source: str, kaldi: bool = False) -> dict[str, str]:
-    """Read texts, one per line; empty lines are skipped.
+    """Read texts by their names, one per line; empty lines are skipped.
 
-    Args:
-        source: A text file, or ``-`` for the standard input.
-        kaldi: Whether lines are ``ID text``; otherwise texts are numbered.
-
-    Returns:
-        Name of each text and the text, in order.
-
-    Raises:
-        UserError: The file cannot be read or has no text, or a name is used twice or
-            cannot name a file.
+    ``source`` is a text file, or ``-`` for the standard input. With ``kaldi``, lines
+    are ``ID text``; otherwise texts are numbered.
     """
     where = "the standard input" if source == "-" else source
     lines = [line for line in read_lines(source) if line.strip()]
@@ -90,13 +82,8 @@ def new_file() -> Path:
 def output_files(texts: dict[str, str], output: Path, one: bool) -> list[Path]:
     """Return the file of each text; refuse files that cannot be written.
 
-    Args:
-        texts: As :func:`read_texts` returns them.
-        output: An audio file if ``one``, otherwise a folder.
-        one: Whether the text was given on the command line.
-
-    Raises:
-        UserError: ``output`` is not what ``one`` needs, or its folder is missing.
+    ``output`` is an audio file if the text was given on the command line (``one``),
+    otherwise a folder.
     """
     if one:
         if output.suffix.lower() not in FORMATS or output.is_dir():
@@ -257,11 +244,7 @@ def main(cmd=None) -> None:
 
 
 def list_voices(model: str | None, model_file: str | None) -> None:
-    """Print the voices of a model, one on each line, and the note of each.
-
-    Raises:
-        UserError: There is no such model, it has no voices, or one is broken.
-    """
+    """Print the voices of a model, one on each line, and the note of each."""
     from espnet_prune.speech.pretrained import find_model, find_voices
     from espnet_prune.speech.voice import load_voice
 
@@ -276,11 +259,7 @@ def list_voices(model: str | None, model_file: str | None) -> None:
 
 
 def say_data(args: argparse.Namespace) -> None:
-    """Speak a test set, each utterance in the voice of its own reference.
-
-    Raises:
-        UserError: The data, the model or a recording cannot be used.
-    """
+    """Speak a test set, each utterance in the voice of its own reference."""
     from espnet_prune.evaluation import speaking
     from espnet_prune.evaluation.scoring import read_data
     from espnet_prune.speech.pretrained import default_vocoder, find_model

@@ -67,7 +67,7 @@ def align_folder(
     """Align one set, and write its ``token_ends``.
 
     Utterances that cannot be aligned leave ``text`` and are listed in
-    ``unaligned.tsv``.
+    ``unaligned.tsv``; most utterances must be aligned.
 
     Args:
         folder: Kaldi folder with ``text`` and a ``wav.scp`` of plain files.
@@ -77,9 +77,6 @@ def align_folder(
 
     Returns:
         Numbers of aligned and of left-out utterances.
-
-    Raises:
-        UserError: Most utterances cannot be aligned, or a file is missing.
     """
     wavs = read_columns(folder / "wav.scp")
     texts = read_columns(folder / "text")
@@ -137,17 +134,8 @@ def write_durations(
 ) -> int:
     """Write the frames of each token and <eos> of a set; return how many it has.
 
-    Args:
-        data_dir: Folder with ``token_ends``.
-        dump_dir: Folder of the same set with ``utt2num_samples``, at ``fs``; it lists
-            the utterances in use.
-        fs: Sampling rate of the features in Hz.
-        n_shift: Samples per frame.
-        output: File to write.
-
-    Raises:
-        UserError: The ends of an utterance are missing or not in order, or a file is
-            missing.
+    ``data_dir`` has ``token_ends``. ``dump_dir`` is the folder of the same set with
+    ``utt2num_samples`` at ``fs`` Hz, which lists the utterances in use.
     """
     ends = read_columns(data_dir / "token_ends")
     table = {}

@@ -13,9 +13,9 @@ from typing import NamedTuple
 import numpy as np
 
 from espnet_prune.data.kaldi import Finding
-from espnet_prune.errors import UserError
 from espnet_prune.processes import in_parallel
 from espnet_prune.speech import audio
+from espnet_prune.text.front_end import build_espnet
 from espnet_prune.text.normalise import (
     Doubt,
     TextError,
@@ -98,24 +98,7 @@ class Checker:
         self.settings = settings
         # The BPE tokens are not known yet; there are at most as many as characters.
         kind = "char" if settings.token_type == "bpe" else settings.token_type
-        from espnet2.text.build_tokenizer import build_tokenizer
-        from espnet2.text.cleaner import TextCleaner
-
-        try:
-            self.clean = TextCleaner(
-                None if settings.cleaner == "none" else settings.cleaner
-            )
-            self.clean("a")  # a cleaner loads its packages when it is called
-            self.tokenizer = build_tokenizer(
-                kind, g2p_type=None if settings.g2p == "none" else settings.g2p
-            )
-        except Exception as error:  # g2ps and cleaners raise many kinds of error
-            reason = str(error).strip().splitlines() or [type(error).__name__]
-            raise UserError(
-                f"no tokens can be made with token_type {kind}, g2p {settings.g2p}, "
-                f"cleaner {settings.cleaner} ({reason[0]}); install what is missing or "
-                "choose others"
-            ) from error
+        self.clean, self.tokenizer = build_espnet(kind, settings.g2p, settings.cleaner)
 
     def tokenize(self, text: str) -> list[str]:
         """Return the tokens of a normalised text, as training will."""
@@ -236,11 +219,7 @@ def has_speech(tokens: Iterable[str]) -> bool:
 def check(
     utterances: Sequence[Utterance], settings: Settings, nj: int, label: str
 ) -> list[Checked]:
-    """Measure all utterances; only the first recording with the same samples is used.
-
-    Raises:
-        UserError: these settings have no tokenizer.
-    """
+    """Measure all utterances; of recordings with the same samples, one is used."""
     Checker(settings)  # raises before any process starts
     checked: list[Checked] = []
     seen: dict[bytes, Utterance] = {}

@@ -51,9 +51,6 @@ def phones_of(token: str) -> tuple[str, ...] | None:
 
     Returns:
         Its phones, which are empty for a mark, or None for a token between words.
-
-    Raises:
-        AlignmentError: A symbol is not an English phoneme.
     """
     if token.rstrip("012") in PHONES:
         return (token.rstrip("012"),)
@@ -84,11 +81,7 @@ def words_of(tokens: Sequence[str]) -> list[Spoken]:
 
 
 class ForcedAligner:
-    """Find the times of tokens in recordings.
-
-    Raises:
-        UserError: PocketSphinx is not installed.
-    """
+    """Find the times of tokens in recordings, with PocketSphinx."""
 
     def __init__(self):
         try:

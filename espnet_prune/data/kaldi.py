@@ -31,17 +31,12 @@ class Finding(NamedTuple):
 def read_columns(path: Path, faults: list[Finding] | None = None) -> dict[str, str]:
     """Read a file of lines ``ID VALUE``, in any order; blank lines are skipped.
 
-    Args:
-        path: The file. Lines end at line feeds only, not at U+2028 inside a text.
-        faults: Gets the lines that cannot be used, which are then left out. If an id
-            comes twice, the first line counts.
+    Lines end at line feeds only, not at U+2028 inside a text. ``faults`` gets the lines
+    that cannot be used, which are then left out; otherwise they are refused. If an id
+    comes twice, the first line counts.
 
     Returns:
         Values by id, in the order of the file; a line without a value has "".
-
-    Raises:
-        UserError: The file is missing; or, without ``faults``, it is empty or has a
-            line that cannot be used.
     """
     path = Path(path)
     try:
@@ -94,11 +89,7 @@ def _fault_of_id(name: str) -> str:
 
 
 def write_table(path: Path, table: Mapping[str, str]) -> None:
-    """Write lines ``ID VALUE``, sorted, completely or not at all.
-
-    Raises:
-        UserError: An id or a value cannot be on such a line.
-    """
+    """Write lines ``ID VALUE``, sorted, completely or not at all."""
     lines = []
     for name in sorted(table):
         fault = _fault_of_id(name)

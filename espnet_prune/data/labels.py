@@ -53,12 +53,7 @@ def frame_durations(
         num_frames: Frames of the utterance, ``frame_count(samples, hop_length)``.
 
     Returns:
-        np.ndarray: Frames of each token, int64, never negative (T_text,); their sum is
-            ``num_frames``.
-
-    Raises:
-        UserError: There is no token, or an end is negative, NaN, or before the previous
-            one.
+        Frames of each token, int64, never negative (T_text,).
     """
     times = np.asarray(ends, dtype=np.float64)
     if times.ndim != 1 or len(times) == 0:
@@ -128,14 +123,10 @@ def tokens_and_ends(
 ) -> tuple[list[str], list[float]]:
     """Return tokens of intervals: one per phone, and one for neighbouring pauses.
 
-    Args:
-        intervals: In order and without gaps, from time 0 on.
+    The intervals are in order and without gaps, from time 0 on.
 
     Returns:
         Tokens (T_text,) and the end of each in seconds (T_text,).
-
-    Raises:
-        UserError: Nothing is spoken, or the intervals leave gaps or overlap.
     """
     tokens: list[str] = []
     ends: list[float] = []

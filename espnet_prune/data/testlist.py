@@ -141,12 +141,7 @@ def _fits(corpus: ListedCorpus, name: str) -> bool:
 
 
 def add_texts(corpus: Corpus, lines: Iterable[Line]) -> list[Line]:
-    """Return a list whose lines without a text have that of their target.
-
-    Raises:
-        UserError: The corpus does not know the text of a target.
-
-    """
+    """Return a list whose lines without a text have that of their target."""
     filled = []
     for line in lines:
         text = line["text"] or corpus.text(line["target"])
@@ -184,9 +179,6 @@ def make_test_set(corpus: Corpus, lines: Sequence[Line], base: Path) -> TestSet:
     """Find the recordings of a list and name its utterances.
 
     Files that the list names are relative to ``base``, the folder of the list.
-
-    Raises:
-        UserError: Two lines would have the same name.
     """
     made = TestSet([], [], [])
     numbers: dict[str, int] = {}

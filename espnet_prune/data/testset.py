@@ -90,12 +90,8 @@ def draw_targets[R: Recorded](
 ) -> list[R]:
     """Draw recordings of each speaker to speak again, never the reference.
 
-    Args:
-        recordings: Recordings to draw from.
-        references: References by speaker; other speakers are left out.
-        number: Number per speaker, if there are so many.
-        span: Shortest and longest in seconds.
-        seed: Seed of the draw.
+    Speakers without a reference are left out. The others have ``number`` recordings, if
+    there are so many, whose seconds are within ``span``.
     """
     groups = by_speaker(recordings)
     drawn: list[R] = []
@@ -122,11 +118,7 @@ def draw_speakers(names: Iterable[str], number: int, seed: int) -> list[str]:
 
 
 def read_sentences(path: Path) -> list[str]:
-    """Read sentences, one per line; blank lines are skipped.
-
-    Raises:
-        UserError: The file cannot be read, a line is damaged, or there is no sentence.
-    """
+    """Read sentences, one per line; blank lines are skipped."""
     lines = enumerate(read_lines(path), 1)
     read = [normalise(line, f"line {number} of {path}") for number, line in lines]
     sentences = [sentence for sentence in read if sentence]

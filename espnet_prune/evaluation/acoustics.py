@@ -37,19 +37,11 @@ def analyse(wave: np.ndarray, rate: int) -> Analysis:
 def mel_cepstrum(
     power: np.ndarray, order: int = ORDER, warping: float = WARPING
 ) -> np.ndarray:
-    """Return the mel-cepstrum of power spectra.
+    """Return the mel-cepstrum (T, order + 1) of power spectra (T, 1 + n_fft / 2).
 
     The logarithmic spectrum on a warped frequency axis is the cosine series of the
-    mel-cepstrum. The axis is that of an all-pass filter of first order.
-
-    Args:
-        power: Power spectra (T, 1 + n_fft / 2).
-        order: Number of the last coefficient.
-        warping: alpha of the all-pass filter.
-
-    Returns:
-        Coefficients 0 to ``order`` of the logarithmic amplitude (T, order + 1).
-
+    mel-cepstrum. The axis is that of an all-pass filter of first order, whose alpha is
+    ``warping``.
     """
     warped = np.linspace(0, np.pi, power.shape[1])
     turn = np.arctan2(warping * np.sin(warped), 1 + warping * np.cos(warped))

@@ -48,7 +48,6 @@ class Axis:
     Attributes:
         sets: Names of the sets, the nearest first.
         systems: Names of the systems, in the order of the scores.
-
     """
 
     def __init__(

@@ -7,7 +7,6 @@ and need no network; the others fetch theirs.
 
 import contextlib
 import functools
-import hashlib
 import importlib.metadata
 import io
 import os
@@ -17,21 +16,14 @@ from typing import Any
 
 import numpy as np
 
+from espnet_prune.files import digest
 from espnet_prune.speech import audio
 
 RATE = 16000  # Hz, of all models here
 
 
 def load_wave(path: str | Path, rate: int = RATE) -> np.ndarray:
-    """Read a recording as mono.
-
-    Returns:
-        Samples within [-1, 1] at ``rate`` Hz, float32 (T_wav,).
-
-    Raises:
-        UserError: It is not audio, or its samples are NaN or infinite.
-
-    """
+    """Read a recording as mono at ``rate`` Hz, float32 within [-1, 1] (T_wav,)."""
     samples, header = audio.read(path)
     wave = audio.resample(samples.mean(axis=1), header.rate, rate, "soxr")
     return np.clip(wave, -1, 1)
@@ -47,13 +39,7 @@ def is_silent(wave: np.ndarray) -> bool:
 
 
 class Backend:
-    """A pretrained model.
-
-    Attributes:
-        title: Its name in a legend.
-        packages: Distributions that its answers depend on.
-
-    """
+    """A pretrained model."""
 
     title = ""
     packages: tuple[str, ...] = ()
@@ -63,7 +49,6 @@ class Backend:
 
         Raises:
             importlib.metadata.PackageNotFoundError: One is not installed.
-
         """
         return ", ".join((self.title, *map(package_version, self.packages)))
 
@@ -71,13 +56,6 @@ class Backend:
     def model(self) -> Any:
         """Load the model; raises whatever its package raises."""
         raise NotImplementedError
-
-
-def file_digest(path: Path) -> str:
-    """Return a short hash of the content of a file."""
-    with open(path, "rb") as file:
-        content = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=4))
-    return content.hexdigest()
 
 
 def package_version(package: str) -> str:
@@ -183,12 +161,8 @@ class SpeechBrainRecogniser(Recogniser):
 class Checkpoint(Backend):
     """A model of transformers: a local folder of weights, or a tag of Hugging Face.
 
-    The folder is named by an environment variable, which processes inherit.
-
-    Attributes:
-        tag: What is fetched from the network if no folder is named.
-        variable: Environment variable with another folder or tag.
-
+    ``variable`` is an environment variable with the folder or another tag, which
+    processes inherit. Otherwise ``tag`` is fetched from the network.
     """
 
     tag = ""
@@ -206,9 +180,8 @@ class Checkpoint(Backend):
         what = self.source
         if folder.is_dir():
             files = sorted((*folder.glob("*.safetensors"), *folder.glob("*.bin")))
-            hashes = [
-                file_digest(file) for file in (*folder.glob("config.json"), *files)
-            ]
+            files = [*folder.glob("config.json"), *files]
+            hashes = [digest(file, 4) for file in files]
             what = f"{folder.resolve().name} ({' '.join(hashes)[:50]})"
         return ", ".join((f"{self.title} {what}", *map(package_version, self.packages)))
 
@@ -410,27 +383,6 @@ class UTMOS(Predictor):
 
         with torch.no_grad():
             return self.model(torch.from_numpy(wave)[None], RATE).item()
-
-
-class Versa(Predictor):
-    """UTMOS of the VERSA toolkit, with weights from the network."""
-
-    title = "UTMOS22 strong of VERSA"
-    packages = ("versa-speech-audio-toolkit",)
-
-    @functools.cached_property
-    def model(self):
-        """Fetch and load the weights."""
-        from versa.utterance_metrics.pseudo_mos import pseudo_mos_setup
-
-        return pseudo_mos_setup(["utmos"], predictor_args={"utmos": {"fs": RATE}})
-
-    def predict(self, wave: np.ndarray) -> float:
-        """Predict the MOS of (T_wav,)."""
-        predictors, rates = self.model
-        from versa.utterance_metrics.pseudo_mos import pseudo_mos_metric
-
-        return float(pseudo_mos_metric(wave, RATE, predictors, rates)["utmos"])
 
 
 # ------------------------------------------------- distance to recordings of the text

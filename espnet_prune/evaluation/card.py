@@ -21,8 +21,9 @@ from espnet_prune.evaluation import documents, page
 from espnet_prune.evaluation.documents import Document
 from espnet_prune.evaluation.tables import cell
 from espnet_prune.evaluation.thresholds import read_thresholds
-from espnet_prune.experiment import read_config
+from espnet_prune.experiment import CONFIG, read_config
 from espnet_prune.files import replace_when_written
+from espnet_prune.loading import reading
 from espnet_prune.speech.vocoder import GRIFFIN_LIM, NAMES, WEIGHTS
 
 CARD = "README.md"
@@ -192,11 +193,17 @@ def find_file(experiment: Path, name: str) -> Path | None:
 
 def training_data(experiment: Path, config: dict[str, Any]) -> str:
     """Return the amount of training data, if the recipe's files still exist."""
-    names = {
-        kind: path
-        for path, kind, _ in config.get("train_data_path_and_name_and_type") or []
-    }
-    text = find_file(experiment, names.get("text", ""))
+    remedy = "restore it"
+    with reading(experiment / CONFIG, "the configuration of a training", remedy):
+        names = {
+            kind: path
+            for path, kind, _ in config.get("train_data_path_and_name_and_type") or []
+        }
+        text = find_file(experiment, names.get("text", ""))
+        shapes = [
+            n for n in config.get("train_shape_file") or [] if "speech_shape" in n
+        ]
+        path = find_file(experiment, shapes[0]) if shapes else None
     if text is None:
         return ""
     utterances = read_columns(text)
@@ -205,14 +212,10 @@ def training_data(experiment: Path, config: dict[str, Any]) -> str:
     if speakers.is_file():
         number = len(set(read_columns(speakers).values()))
         facts.append(f"{number} speaker" + "s" * (number != 1))
-    shapes = [
-        name for name in config.get("train_shape_file") or [] if "speech_shape" in name
-    ]
-    path = find_file(experiment, shapes[0]) if shapes else None
     fs = (config.get("feats_extract_conf") or {}).get("fs")
-    if path is not None and isinstance(fs, int):
+    if path is not None and isinstance(fs, int) and fs > 0:
         lengths = [
-            line.split()[1] for line in path.read_text(encoding="utf-8").splitlines()
+            line.split()[-1] for line in path.read_text(encoding="utf-8").splitlines()
         ]
         if all(length.isdigit() for length in lengths):  # samples, not features
             facts.append(f"{sum(map(int, lengths)) / fs / 3600:.2g} hours")

@@ -37,17 +37,11 @@ from espnet_prune.speech.vocoder import (
 def features_for(vocoder: str, train_config: Path | None = None) -> torch.nn.Module:
     """Build the feature extractor of a model, or one that suits a vocoder.
 
-    Args:
-        vocoder: An argument of ``open_vocoder``.
-        train_config: ``config.yaml`` of the model that the vocoder is used with. With
-            None, the mel is that on which the vocoder was trained; for Griffin-Lim,
-            that of the public HiFi-GAN.
+    Without the ``config.yaml`` of a model, the mel is that on which the vocoder was
+    trained; for Griffin-Lim, that of the public HiFi-GAN.
 
     Returns:
         Waves (B, T_wav) to denormalised log-mel (B, T_feats, n_mels).
-
-    Raises:
-        UserError: The configuration has no such features, or there is no such vocoder.
     """
     if train_config is None:
         mel = dict(PUBLISHED if vocoder == GRIFFIN_LIM else trained_features(vocoder))
@@ -73,12 +67,7 @@ def copy_synthesis(
 ) -> None:
     """Send recordings through mel and vocoder, those that are not finished.
 
-    Args:
-        wavs: Recording of each utterance.
-        vocoder: An argument of ``open_vocoder``.
-        folder: Existing folder for the results.
-        train_config: See :func:`features_for`.
-        device: Device of the vocoder.
+    ``train_config`` is that of :func:`features_for`. The folder must exist.
     """
     feats_extract = features_for(vocoder, Path(train_config) if train_config else None)
     parameters = describe_features(feats_extract)

@@ -6,6 +6,7 @@ training speaker; that of a test set is the mean over its speakers.
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,10 +27,6 @@ def read_voices(folder: Path, most: int) -> dict[str, list[Path]]:
     """Return up to ``most`` recordings of each speaker of a Kaldi folder.
 
     They are spread evenly over the speaker's recordings, in the order of their names.
-
-    Raises:
-        UserError: A file is missing or cannot be used.
-
     """
     wavs, speakers = read_wavs(folder / "wav.scp"), read_columns(folder / "utt2spk")
     voices: dict[str, dict[Path, None]] = {}
@@ -60,7 +57,6 @@ def embed(
     Returns:
         Speaker -> embeddings (recordings, D) of each folder. Recordings without speech
         are left out, and so are speakers without any other.
-
     """
     from tqdm import tqdm
 
@@ -92,14 +88,10 @@ def nearest_distances(
 ) -> dict[str, float]:
     """Return the distance of each test speaker to the nearest training speaker.
 
-    A training speaker is the mean of its embeddings, of length 1. The distance of a
-    test speaker to it is the mean over the test speaker's recordings, so that a speaker
-    with few recordings is not further away for this reason.
-
-    Args:
-        train: Speaker -> embeddings of length 1 (recordings, D).
-        test: The same of the test speakers.
-
+    Both are given as speaker -> embeddings of length 1 (recordings, D). A training
+    speaker is the mean of its embeddings, of length 1. The distance of a test speaker
+    to it is the mean over the test speaker's recordings, so that a speaker with few
+    recordings is not further away for this reason.
     """
     centres = np.stack([vectors.mean(axis=0) for vectors in train.values()])
     centres /= np.linalg.norm(centres, axis=1, keepdims=True)
@@ -117,15 +109,8 @@ def measure_distances(
 ) -> dict[str, dict[str, float]]:
     """Measure the distance of every speaker of every set, and write distances.csv.
 
-    Args:
-        train: Kaldi folders of training.
-        sets: Name -> Kaldi folders of each set.
-        output_dir: Existing folder.
-        most: Largest number of recordings of a speaker to embed.
-
-    Raises:
-        UserError: A file cannot be read, or there is no speech.
-
+    ``train`` and ``sets`` name Kaldi folders; up to ``most`` recordings of a speaker
+    are embedded.
     """
     from espnet_prune.evaluation.backends import Resemblyzer
 
@@ -133,7 +118,15 @@ def measure_distances(
     named += [(name, folder) for name, folders in sets.items() for folder in folders]
     voices = [read_voices(folder, most) for _, folder in named]
     store = output_dir / "voices.jsonl"
-    found = embed(voices, Resemblyzer(), store)
+    encoder = Resemblyzer()
+    try:
+        encoder.version()
+    except PackageNotFoundError as error:
+        raise UserError(
+            f"distances need the package {error.name}, which is not installed: see "
+            "docs/scores.md"
+        ) from error
+    found = embed(voices, encoder, store)
     trained: dict[str, np.ndarray] = {}
     tested: dict[str, dict[str, np.ndarray]] = {name: {} for name in sets}
     heard = {

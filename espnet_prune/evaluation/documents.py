@@ -11,13 +11,13 @@ Scoring and listening tests write each page as Markdown for people and as JSON f
 report and the model card.
 """
 
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from espnet_prune.errors import UserError
 from espnet_prune.evaluation import tables
+from espnet_prune.loading import load_json, reading
 
 FORMAT = 1  # version of the JSON; increase it when older files cannot be read any more
 SCORES, LISTENING = "scores", "listening"  # names of the files, without their endings
@@ -69,11 +69,7 @@ def write(
 
 
 def read(folders: Iterable[Path]) -> list[Document]:
-    """Read the pages that scoring or a listening test left in folders.
-
-    Raises:
-        UserError: A folder has no such page, or one of another version.
-    """
+    """Read the pages that scoring or a listening test left in folders."""
     found: list[Document] = []
     for folder in folders:
         files = [folder / f"{name}.json" for name in (SCORES, LISTENING)]
@@ -89,13 +85,9 @@ def read(folders: Iterable[Path]) -> list[Document]:
 
 
 def _read_file(file: Path) -> Document:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-        if content["format"] != FORMAT:
-            raise ValueError(f"format {content['format']}, not {FORMAT}")
-        return Document(content["title"], content["blocks"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{file} cannot be read ({type(error).__name__}: {error}); write it again "
-            "with `espnet-prune score` or `listen collect`"
-        ) from error
+    remedy = "write it again with `espnet-prune score` or `listen collect`"
+    with reading(file, "a page of results", remedy):
+        content = load_json(file, "a page of results", remedy, FORMAT)
+        document = Document(content["title"], content["blocks"])
+        to_markdown(document)  # so that no later use of it fails
+    return document

@@ -19,7 +19,7 @@ from espnet_prune.data.kaldi import Finding, read_columns
 from espnet_prune.data.labels import frame_count, frame_durations
 from espnet_prune.errors import UserError
 from espnet_prune.evaluation.scorers import Utterance
-from espnet_prune.evaluation.scoring import ScoreFile, read_wavs
+from espnet_prune.evaluation.scoring import ScoreFile, read_data
 from espnet_prune.evaluation.speaking import digest, stamp
 from espnet_prune.speech.audio import AudioError, read_mono
 
@@ -39,46 +39,29 @@ LOSSES = tuple(MEASURES)
 
 
 class Recording(NamedTuple):
-    """A held-out recording.
+    """A held-out recording."""
 
-    Attributes:
-        utterance: Name, speaker and text; its reference is the recording.
-        ends: End of each token and of <eos> in seconds; None if they are not known.
-        other: Another recording of the speaker; None if there is none.
-
-    """
-
-    utterance: Utterance
+    utterance: Utterance  # name, speaker and text; its reference is the recording
+    # End of each token and of <eos> in seconds; None if they are not known.
     ends: tuple[float, ...] | None
-    other: Path | None
+    other: Path | None  # another recording of the speaker; None if there is none
 
 
 def read_recordings(folder: Path) -> list[Recording]:
     """Read a Kaldi folder of recordings and, if there is one, its ``token_ends``.
 
     The other recording of a speaker is the next one in the order of names.
-
-    Raises:
-        UserError: A file is missing or cannot be used.
-
     """
-    texts = read_columns(folder / "text")
-    speakers, wavs = read_columns(folder / "utt2spk"), read_wavs(folder / "wav.scp")
+    data = read_data(folder)
     ends = {}
     if (folder / "token_ends").exists():
         ends = read_columns(folder / "token_ends")
     said: dict[str, list[str]] = {}
-    for name in sorted(texts):
-        for table, file in ((speakers, "utt2spk"), (wavs, "wav.scp")):
-            if name not in table:
-                raise UserError(
-                    f"{folder / file} lacks {name} of {folder / 'text'}; add it"
-                )
-        said.setdefault(speakers[name], []).append(name)
+    for name in sorted(data):
+        said.setdefault(data[name].speaker, []).append(name)
     recordings = []
-    for speaker, names in said.items():
-        for number, name in enumerate(names):
-            other = names[(number + 1) % len(names)]
+    for names in said.values():
+        for name, other in zip(names, [*names[1:], names[0]], strict=True):
             try:
                 times = tuple(map(float, ends[name].split())) if name in ends else None
             except ValueError:
@@ -86,23 +69,13 @@ def read_recordings(folder: Path) -> list[Recording]:
                     f"{folder / 'token_ends'} has no numbers for {name}: run "
                     "`espnet-prune align` again"
                 ) from None
-            utterance = Utterance(name, speaker, texts[name], wavs[name], {})
-            recordings.append(
-                Recording(utterance, times, wavs[other] if other != name else None)
-            )
+            another = data[other].reference if other != name else None
+            recordings.append(Recording(data[name], times, another))
     return recordings
 
 
 class HeldOut:
-    """A trained model that measures its losses on recordings.
-
-    Args:
-        text2speech: The model.
-
-    Raises:
-        UserError: It is not a StyleSpeech.
-
-    """
+    """A trained StyleSpeech that measures its losses on recordings."""
 
     def __init__(self, text2speech: "Text2Speech"):
         from espnet_prune.model import StyleSpeech
@@ -118,15 +91,9 @@ class HeldOut:
         self._styles: dict[Path, Any] = {}
 
     def measure(self, recording: Recording) -> dict[str, float | None]:
-        """Return the losses of one recording.
+        """Return every loss of ``LOSSES`` of one recording.
 
-        Returns:
-            Every name of ``LOSSES``; that of another reference is None if there is
-            none.
-
-        Raises:
-            UserError: The recording, its text or its durations cannot be used.
-
+        That of another reference is None if there is none.
         """
         import torch
 
@@ -209,17 +176,8 @@ def measure_all(
 ) -> list[Finding]:
     """Measure what has not been measured before, and keep it as scores are kept.
 
-    Args:
-        held_out: The model.
-        recordings: Recordings to measure.
-        path: The file, one line for each utterance, see ``scoring``.
-
-    Returns:
-        Recordings that cannot be used, with the reasons.
-
-    Raises:
-        UserError: None of the recordings can be used.
-
+    The file has one line for each utterance, see ``scoring``. Recordings that cannot be
+    used are returned with the reasons; some must be usable.
     """
     from tqdm import tqdm
 

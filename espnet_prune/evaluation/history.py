@@ -27,6 +27,7 @@ from espnet_prune import keys
 from espnet_prune.config import parse_pruning
 from espnet_prune.errors import UserError
 from espnet_prune.experiment import read_config, read_progress
+from espnet_prune.loading import reading
 
 Row = dict[str, Any]
 
@@ -49,18 +50,16 @@ class Experiment:
 
 
 def read_experiment(folder: str | Path) -> Experiment:
-    """Read the settings and the statistics of one experiment folder.
-
-    Raises:
-        UserError: The folder is not an experiment, or has no finished epoch.
-    """
+    """Read the settings and the statistics of one experiment folder."""
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(
             f"{folder} is not a folder; give the experiment folder that training wrote"
         )
     config = read_config(folder)
-    rows = _epoch_rows(read_progress(folder)["stats"], config.get("accum_grad", 1))
+    remedy = "train again, or restore its files"
+    with reading(folder, "the experiment of a finished epoch", remedy):
+        rows = _epoch_rows(read_progress(folder)["stats"], config.get("accum_grad", 1))
     if not rows:
         raise UserError(
             f"no epoch has been finished in {folder}; train at least one epoch first"
@@ -82,12 +81,7 @@ def read_experiment(folder: str | Path) -> Experiment:
 
 
 def read_models(folders: Sequence[str | Path]) -> list[list[Experiment]]:
-    """Read experiment folders; phase 1 and a phase 2 after it are one model.
-
-    Raises:
-        UserError: See ``read_experiment``. Also if phase 2 was not started from the
-            phase 1 before it, if a folder is named twice, or if phase 2 comes first.
-    """
+    """Read experiment folders; phase 1 and a phase 2 after it are one model."""
     models: list[list[Experiment]] = []
     for experiment in map(read_experiment, folders):
         before = models[-1] if models else []
@@ -113,11 +107,7 @@ def read_models(folders: Sequence[str | Path]) -> list[list[Experiment]]:
 
 
 def read_experiments(folders: Sequence[str | Path]) -> list[Experiment]:
-    """Read the one experiment folder of a model, or those of its two phases.
-
-    Raises:
-        UserError: See ``read_models``; also if the folders are of several models.
-    """
+    """Read the one experiment folder of a model, or those of its two phases."""
     models = read_models(folders)
     if len(models) > 1:
         found = " and ".join(
@@ -153,15 +143,8 @@ def threshold_rows(experiments: Sequence[Experiment]) -> list[Row]:
     """Tabulate every decoder layer after the last epoch of each phase.
 
     The numbers are those of the validation set, so that they belong to the final model
-    of the phase. Every row repeats R, because no other column is R.
-
-    Returns:
-        Rows of phase, epoch, step, layer, sparsity_ratio (R), threshold_scale,
-        threshold (scaled), mean_soft_mask, kept_share and kept_mass (of the hard
-        mask); None if there is no such number.
-
-    Raises:
-        UserError: The model of an experiment is not pruned.
+    of the phase. Every row repeats R, because no other column is R. The threshold is
+    scaled; a number that does not exist is None.
     """
     table = []
     for number, experiment in enumerate(experiments, 1):

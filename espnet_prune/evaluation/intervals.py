@@ -81,7 +81,6 @@ def crossed_interval(
             are drawn within their stratum, for instance speakers within a test set and
             trainings within a system. A stratum of one level is not drawn.
         confidence: Confidence of the interval.
-
     """
     from scipy import stats
 

@@ -101,8 +101,7 @@ def deal_rounds(
 ) -> list[list[tuple[str, str]]]:
     """Divide all pairs of utterance and system into rounds, as a Latin square.
 
-    Returns:
-        For each round its (utterance, system); a round has each utterance once.
+    Each round has every utterance once.
     """
     utterances = draw.sample(list(utterances), len(utterances))
     systems = draw.sample(list(systems), len(systems))
@@ -150,18 +149,8 @@ def make_test(
 ) -> ListeningTest:
     """Make the page of a listening test and its key.
 
-    Args:
-        data: The texts and references.
-        systems: The systems to compare. Ground truth may lack utterances.
-        number: Number of utterances.
-        parts: Names from ``PARTS``, in this order.
-        seed: Seed of the choice of utterances and of the rounds.
-        title: Title of the page.
-        send: What listeners do with the ratings: the end of "Now save your ratings
-            and".
-
-    Raises:
-        UserError: There are too few utterances, or a recording cannot be read.
+    Ground truth may lack utterances. ``parts`` are names from ``PARTS``, in this order,
+    and ``send`` ends the sentence "Now save your ratings and ...".
     """
     required = [s for s in systems if not s.name.startswith(GROUND_TRUTH)] or systems
     chosen, practice = choose_utterances(data, required, number, seed)

@@ -56,14 +56,7 @@ def record_panel(
 def make_panel(
     name: str, text2speech: Text2Speech, layers: Sequence[AttentionMaps]
 ) -> plots.AttentionPanel:
-    """Name the pruning of a model, for the attention that was recorded from it.
-
-    Args:
-        name: Name of the model, for the title.
-        text2speech: The model.
-        layers: Maps of its decoder, from ``record_attention``.
-
-    """
+    """Name the pruning of a model, for the attention that was recorded from it."""
     attentions = text2speech.tts.decoder_attentions
     first = attentions[0]
     if first.pruning == "none":

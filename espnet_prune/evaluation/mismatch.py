@@ -10,6 +10,7 @@ A system is a setting of training; its trainings differ in the seed. All interva
 over trainings, speakers and texts, see ``intervals.crossed_interval``.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from espnet_prune.evaluation.intervals import CROSSED_RESAMPLES, Crossed
 from espnet_prune.evaluation.scorers import METRICS
 from espnet_prune.evaluation.scoring import GROUND_TRUTH, ScoreFile
 from espnet_prune.files import can_name_a_file
+from espnet_prune.loading import reading
 
 NAME = "mismatch"
 METHOD = f"""\
@@ -48,42 +50,38 @@ def read_scores(
 ) -> dict[str, list[Score]]:
     """Read the scores of a set by metric.
 
-    Args:
-        name: Name of the set.
-        folder: Folder of ``score``, or of held-out losses: SYSTEM.jsonl for each.
-            Systems that begin with ground_truth are left out.
-        texts: Text of each utterance of the set; other utterances are left out.
-
-    Raises:
-        UserError: There are no scores of the set.
-
+    ``folder`` is that of ``score``, or of held-out losses: SYSTEM.jsonl for each.
+    Ground truth, and utterances that ``texts`` of the set lacks, are left out.
     """
     scores: dict[str, list[Score]] = {}
     for path in sorted(folder.glob("*.jsonl")):
         if path.stem.startswith(GROUND_TRUTH):
             continue
         training = Training.parse(path.stem)
-        for utterance, record in ScoreFile(path).records.items():
-            for metric, score in record["scores"].items():
-                if utterance not in texts or score.get("value") is None:
-                    continue
-                if metric not in METRICS and metric not in MEASURES:
-                    continue
-                if metric in METRICS and not METRICS[metric].compared:
-                    continue
-                ratio = (score["value"], 1.0)
-                if metric in METRICS:
-                    ratio = METRICS[metric].ratio(score)
-                scores.setdefault(metric, []).append(
-                    Score(
-                        name,
-                        utterance,
-                        record["speaker"],
-                        texts[utterance],
-                        training,
-                        ratio,
+        with reading(path, "scores of `espnet-prune score`", "score again"):
+            for utterance, record in ScoreFile(path).records.items():
+                for metric, score in record["scores"].items():
+                    if utterance not in texts or score.get("value") is None:
+                        continue
+                    if metric not in METRICS and metric not in MEASURES:
+                        continue
+                    if metric in METRICS and not METRICS[metric].compared:
+                        continue
+                    ratio = (score["value"], 1.0)
+                    if metric in METRICS:
+                        ratio = METRICS[metric].ratio(score)
+                    if not all(map(math.isfinite, ratio)):
+                        raise ValueError(f"{metric} of {utterance} is not finite")
+                    scores.setdefault(metric, []).append(
+                        Score(
+                            name,
+                            utterance,
+                            record["speaker"],
+                            texts[utterance],
+                            training,
+                            ratio,
+                        )
                     )
-                )
     if not scores:
         raise UserError(
             f"{folder} has no scores of the utterances of {name}; give the folder that "
@@ -114,15 +112,9 @@ def _print(found: Crossed | None, metric: str, sign: str = "") -> str | None:
 def summarise(
     axes: Mapping[str, Axis], baseline: str
 ) -> tuple[list[Block], list[dict[str, Any]]]:
-    """Make tables and rows of all metrics.
+    """Make the blocks of the page, and rows of the kinds score, difference and slope.
 
-    Args:
-        axes: Metric -> its scores.
-        baseline: System to which differences are taken.
-
-    Returns:
-        Blocks of the page; rows with ``kind`` score, difference or slope.
-
+    ``axes`` has the scores of each metric. Differences are taken to the baseline.
     """
     blocks: list[Block] = []
     rows: list[dict[str, Any]] = []
@@ -225,14 +217,7 @@ def rows_of_trainings(axes: Mapping[str, Axis]) -> list[dict[str, Any]]:
 
 
 def plot(axes: Mapping[str, Axis], rows: Sequence[dict], baseline: str) -> Figure:
-    """Draw scores, and differences with their slope, against distance.
-
-    Args:
-        axes: Metric -> its scores.
-        rows: Rows of ``summarise``.
-        baseline: System to which differences are taken.
-
-    """
+    """Draw scores, and differences with their slope, against distance."""
     systems = list(dict.fromkeys(row["system"] for row in rows))
     with plots.styled_figure(9.0, 0.6 + 2.7 * len(axes)) as figure:
         panels = figure.subplots(len(axes), 2, squeeze=False)
@@ -302,11 +287,6 @@ def write(
 
     Returns:
         The page in Markdown.
-
-    Raises:
-        UserError: No score belongs to a speaker with a distance, or there is no such
-            baseline.
-
     """
     axes = {metric: Axis(of, distances) for metric, of in scores.items()}
     axes = {metric: axis for metric, axis in axes.items() if axis.sets}
@@ -336,12 +316,7 @@ def write(
 
 
 def parse_named(named: Sequence[str], option: str) -> dict[str, list[Path]]:
-    """Read NAME=PATH of an option that may be given several times.
-
-    Raises:
-        UserError: One is not NAME=PATH.
-
-    """
+    """Read NAME=PATH of an option that may be given several times."""
     found: dict[str, list[Path]] = {}
     for item in named:
         name, _, path = item.partition("=")
@@ -362,16 +337,8 @@ def measure_losses(
 ) -> None:
     """Measure held-out losses of all models, and write losses/SET/NAME.jsonl.
 
-    Args:
-        models: Name with seed -> experiment folder.
-        recordings: Set -> Kaldi folders, see ``held_out``.
-        output_dir: Existing folder.
-        device: For instance cpu or cuda.
-        model_file: Weights in the experiment folders.
-
-    Raises:
-        UserError: A model or recording cannot be used.
-
+    ``models`` has the experiment folder of each name with seed, and ``recordings`` the
+    Kaldi folders of each set.
     """
     from espnet_prune.evaluation.held_out import (
         HeldOut,
@@ -406,25 +373,11 @@ def compare(
 ) -> str:
     """Measure distances and losses, join scores, and write table and plot.
 
-    Args:
-        train: Kaldi folders of training.
-        sets: NAME=DATA of each test set, whose ``wav.scp`` has its voices.
-        output_dir: Folder to write to.
-        scores: NAME=FOLDER of scores of a set.
-        models: SYSTEM_sSEED=EXPERIMENT of each training.
-        recordings: NAME=DATA of recordings with ``token_ends``, for held-out losses.
-            They belong to the set of this name, or are a set themselves.
-        baseline: System to which differences are taken.
-        recordings_per_speaker: Largest number of recordings for distances.
-        device: Of the models.
-        model_file: Weights in the experiment folders.
+    The arguments are the options of the verb. ``recordings`` belong to the set of the
+    same name, or are a set themselves.
 
     Returns:
         The page in Markdown, or only distances if there is nothing else.
-
-    Raises:
-        UserError: Something cannot be read or does not belong together.
-
     """
     voices = parse_named(sets, "--set")
     scored = parse_named(scores, "--scores")

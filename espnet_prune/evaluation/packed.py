@@ -15,6 +15,8 @@ from espnet_model_zoo.downloader import ModelDownloader
 
 from espnet_prune.data.kaldi import read_columns
 from espnet_prune.errors import UserError, first_line
+from espnet_prune.loading import check_archive, load_yaml
+from espnet_prune.speech import audio
 from espnet_prune.speech.reference import read_speaker
 from espnet_prune.speech.vocoder import GRIFFIN_LIM, describe_features, open_vocoder
 
@@ -56,7 +58,7 @@ def check(
         # ESPnet's own Griffin-Lim gives another result each time
         features = describe_features(text2speech.feats_extract)
         text2speech.vocoder = open_vocoder(vocoder, features)
-        speech, _ = soundfile.read(references[name], dtype="float32")
+        speech = audio.read(references[name], "reference").samples[:, 0]
         speaker = read_speaker(text2speech, data_dir, name, spembs)
         wav = text2speech(text, speech=speech, **speaker)["wav"].numpy()
         with tempfile.TemporaryFile() as file:
@@ -68,6 +70,7 @@ def check(
         try:
             with warnings.catch_warnings():  # about unpacking the file
                 warnings.simplefilter("ignore", UserWarning)
+                check_archive(packed)
                 model = ModelDownloader(cache).unpack_local_file(str(packed))
         except Exception as error:  # zipfile, yaml and ESPnet raise different errors
             raise UserError(
@@ -76,6 +79,7 @@ def check(
             ) from error
         samples = say(**model)
     if said.is_dir():
+        audio.read(before, "speech")  # it refuses what cannot be read
         wanted = soundfile.read(before, dtype="int16")[0]
     else:
         wanted = say(said.parent / "config.yaml", said)
@@ -88,21 +92,22 @@ def check(
 
 
 def decoding_settings(config: Path | None, options: str) -> dict[str, Any]:
-    """Read the options of decoding as ESPnet does.
+    """Read the options of ``Text2Speech`` except model and vocoder, as ESPnet does.
 
-    Args:
-        config: YAML file, or None.
-        options: ``--inference_args`` of tts.sh.
-
-    Returns:
-        The options of ``Text2Speech`` except model and vocoder.
+    ``config`` is a YAML file, and ``options`` the ``--inference_args`` of tts.sh.
     """
-    command = shlex.split(options)
+    try:
+        command = shlex.split(options)
+    except ValueError as error:
+        raise UserError(
+            f"--inference_args cannot be split ({error}): close the quote"
+        ) from error
     # options that decoding needs
     command += ["--output_dir", "", "--data_path_and_name_and_type", "text,text,text"]
     if config is not None:
         if not config.is_file():
             raise UserError(f"there is no {config}; give the options of the decoding")
+        load_yaml(config, "YAML file of options", may_be_empty=True)
         command += ["--config", str(config)]
     given = vars(tts_inference.get_parser().parse_args(command))
     taken = inspect.signature(Text2Speech).parameters.keys() & given

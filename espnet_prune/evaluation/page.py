@@ -48,11 +48,7 @@ class Sound(NamedTuple):
 
 
 def read_sound(path: str | Path) -> Sound:
-    """Read a recording as one channel.
-
-    Raises:
-        UserError: It cannot be read, it is empty, or its samples are NaN or infinite.
-    """
+    """Read a recording as one channel."""
     samples, header = audio.read(path)
     if not len(samples):
         raise UserError(f"{path} contains no samples; replace or remove it")

@@ -174,12 +174,7 @@ def plot_attention(panels: Sequence[AttentionPanel], title: str) -> Figure:
 def plot_head(panel: AttentionPanel, layer: int, head: int, masked: bool) -> Figure:
     """Draw the attention map of one head, before or after the mask.
 
-    Args:
-        panel: The attention of a model.
-        layer: Number of the decoder layer, from 1.
-        head: Number of the head, from 1.
-        masked: Whether to draw the map after the mask.
-
+    Layers and heads are numbered from 1.
     """
     maps, threshold = panel.layers[layer - 1], panel.thresholds[layer - 1]
     before = _per_head(maps.dense, maps)[head - 1]
@@ -207,13 +202,7 @@ def plot_head(panel: AttentionPanel, layer: int, head: int, masked: bool) -> Fig
 
 
 def plot_mel(mel: np.ndarray, frames_per_second: float) -> Figure:
-    """Draw a mel spectrogram.
-
-    Args:
-        mel: log10 of the mel amplitude (T, n_mels).
-        frames_per_second: Number of frames in a second.
-
-    """
+    """Draw a mel spectrogram, log10 of the mel amplitude (T, n_mels)."""
     with styled_figure(5.4, 2.4) as figure:
         ax = figure.subplots()
         image = ax.imshow(

@@ -12,7 +12,6 @@ independent do so in 56 % if listeners differ by half a point.
 import csv
 import io
 import itertools
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +24,7 @@ from espnet_prune.evaluation.documents import LISTENING, Block, Document
 from espnet_prune.evaluation.intervals import CONFIDENCE, Interval
 from espnet_prune.evaluation.listening import COLUMNS, FORMAT
 from espnet_prune.evaluation.scoring import choose_baseline
+from espnet_prune.loading import load_json, reading
 
 RESULT = f"{LISTENING}.csv"  # of `collect`; it may be in the folder of the ratings
 METHOD = """\
@@ -45,28 +45,18 @@ class Rating(NamedTuple):
 
 def read_key(path: Path) -> dict[str, Any]:
     """Read the key of a test."""
-    try:
-        key = json.loads(path.read_text(encoding="utf-8"))
-        version = key["format"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{path} is not a key of a listening test ({type(error).__name__}); give "
-            "the file that was written with the page"
-        ) from error
-    if version != FORMAT:
-        raise UserError(
-            f"{path} is a key of format {version}, not {FORMAT}; read it with the "
-            "version of espnet_prune that made it"
-        )
+    what = "a key of a listening test"
+    remedy = "give the file that was written with the page"
+    with reading(path, what, remedy):
+        key = load_json(path, what, remedy, FORMAT)
+        parts = key["parts"].items()
+        every = [Rating("a", part, clip, 3) for part, clips in parts for clip in clips]
+        lay_out(every, key, 1, {})  # so that no later use of it fails
     return key
 
 
 def find_files(paths: Iterable[Path]) -> list[Path]:
-    """Return the CSV files among files and folders.
-
-    Raises:
-        UserError: A path is missing, or there is no CSV file.
-    """
+    """Return the CSV files among files and folders."""
     files: list[Path] = []
     for path in paths:
         if path.is_dir():
@@ -90,10 +80,6 @@ def read_ratings(
 
     Returns:
         The ratings, and how many each unfinished listener left blank.
-
-    Raises:
-        UserError: A file belongs to another test, is damaged or unfinished, or two
-            files are of one listener.
     """
     ratings: list[Rating] = []
     unfinished: dict[str, int] = {}
@@ -228,11 +214,8 @@ def crossed_interval(values: Mapping[tuple[str, str], float]) -> Interval:
 
     where the inner sum is over one cluster, the outer one over all C clusters. It is at
     least as large as each of the first two. Student's t has one degree of freedom less
-    than there are listeners, or utterances if there are fewer.
-
-    Returns:
-        The mean of values by listener and utterance, and its ends, which are None for a
-        single listener or utterance.
+    than there are listeners, or utterances if there are fewer. The ends of the interval
+    are None for a single listener or utterance.
     """
     from scipy.stats import t
 

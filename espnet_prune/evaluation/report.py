@@ -161,7 +161,7 @@ def write(
     samples: int = 4,
     axis: str = "step",
 ) -> list[Path]:
-    """Write tables, figures and the page.
+    """Write tables, figures and the page; return the files, the page first.
 
     Args:
         models: Result of ``read``.
@@ -170,12 +170,6 @@ def write(
         data_dirs: Kaldi folders of the test sets.
         samples: Number of utterances of each test set on the page.
         axis: "step" or "epoch", the unit of time.
-
-    Returns:
-        The files, the page first.
-
-    Raises:
-        UserError: A file cannot be read; in this case nothing has been written.
     """
     pages = documents.read(scores)
     prompts = read_prompts(data_dirs)

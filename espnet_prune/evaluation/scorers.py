@@ -1,31 +1,4 @@
-"""Objective scores: each metric uses a model of ``backends``.
-
-==========================  ===================================  ==================
-metric                      what it is                           model
-==========================  ===================================  ==================
-``cer_moonshine``           character error rate                 Moonshine tiny-en
-``cer_whisper``             character error rate                 Whisper tiny.en
-``secs_resemblyzer``        cosine to the reference              Resemblyzer
-``secs_other_resemblyzer``  the same to wrong speakers, a floor  Resemblyzer
-``distillmos``              predicted MOS, 1 to 5                DistillMOS
-``dnsmos``                  noise check, not naturalness         DNSMOS P.835 OVRL
-``cer_speechbrain``         character error rate                 CRDNN, LibriSpeech
-``secs_ecapa``              cosine to the reference              ECAPA, VoxCeleb
-``secs_other_ecapa``        the same to wrong speakers           ECAPA, VoxCeleb
-``utmos``                   predicted MOS, 1 to 5                UTMOS22 strong
-``utmos_versa``             predicted MOS, 1 to 5                UTMOS22 of VERSA
-``wer_whisper_large_v3``    word error rate                      Whisper large-v3
-``secs_wavlm_sv``           cosine to the reference              WavLM x-vector
-``secs_other_wavlm_sv``     the same to wrong speakers           WavLM x-vector
-``mcd``                     distance to a recording, dB          WORLD
-``f0_rmse``                 error of log F0 to a recording       WORLD
-``rtf``                     real-time factor of synthesis        none
-``kept_share``              attention connections kept           none
-==========================  ===================================  ==================
-
-The first five are the default, and the last two if there are records of the synthesis.
-``mcd`` and ``f0_rmse`` need recordings of the texts. The others fetch their weights
-from the network.
+"""Objective scores: each metric uses a model of ``backends``; see docs/scores.md.
 
 The name of a metric contains that of its model, because different models have different
 scales: never compare values of different models.
@@ -62,24 +35,15 @@ MEASURED = ("rtf", "kept_share")
 
 
 class Utterance(NamedTuple):
-    """The text and the voice that a system was given.
+    """The text and the voice that a system was given."""
 
-    Attributes:
-        name: Its ID.
-        speaker: The speaker to imitate.
-        text: The text to speak.
-        reference: Recording of the voice.
-        voices: The references of every speaker, for the comparison with wrong ones.
-        target: Recording of the text, if there is one.
-
-    """
-
-    name: str
-    speaker: str
-    text: str
-    reference: Path
+    name: str  # its ID
+    speaker: str  # the speaker to imitate
+    text: str  # the text to speak
+    reference: Path  # recording of the voice
+    # The references of every speaker, for the comparison with wrong ones.
     voices: Mapping[str, Sequence[Path]]
-    target: Path | None = None
+    target: Path | None = None  # recording of the text, if there is one
 
 
 class Metric:
@@ -88,26 +52,18 @@ class Metric:
     Args:
         name: Name of the column, which contains that of the model.
         backend: The model.
-
-    Attributes:
-        measures: One line for a legend.
-        uses: What a value depends on, from ``wav``, ``text``, ``reference``, ``voices``
-            and ``target``; if one of these changes, the value is computed again.
-        percent: Whether the value is a share, which is shown as a percentage.
-        digits: Number of decimals to show.
-        compared: Whether systems are compared by it.
-        of_speakers: Whether it depends on the speaker, so that an interval over
-            speakers makes sense.
-        when_missing: Why an utterance may have no value.
-
     """
 
-    measures = ""
+    measures = ""  # one line for a legend
+    # What a value depends on, from ``wav``, ``text``, ``reference``, ``voices`` and
+    # ``target``; if one of these changes, the value is computed again.
     uses: tuple[str, ...] = ("wav",)
-    percent = False
-    digits = 2
-    compared = True
+    percent = False  # whether the value is a share, which is shown as a percentage
+    digits = 2  # number of decimals to show
+    compared = True  # whether systems are compared by it
+    # Whether it depends on the speaker, so that an interval over speakers makes sense.
     of_speakers = True
+    # Why an utterance may have no value.
     when_missing = "which are silent or have nothing to compare"
 
     def __init__(self, name: str, backend: Backend):
@@ -119,7 +75,6 @@ class Metric:
 
         Raises:
             importlib.metadata.PackageNotFoundError: A package is not installed.
-
         """
         return self.backend.version()
 
@@ -128,15 +83,10 @@ class Metric:
         _ = self.backend.model
 
     def score(self, wave: np.ndarray, utterance: Utterance) -> dict[str, Any]:
-        """Score one utterance.
-
-        Args:
-            wave: Speech of the system, at 16 kHz (T_wav,).
-            utterance: Text and voice that it was given.
+        """Score the speech of a system for an utterance, at 16 kHz (T_wav,).
 
         Returns:
             ``value``, which is None if there is nothing to measure, and its parts.
-
         """
         raise NotImplementedError
 
@@ -378,7 +328,6 @@ METRICS: dict[str, Metric] = {
         Naturalness("distillmos", backends.DistillMOS()),
         Naturalness("dnsmos", backends.DNSMOS()),
         Naturalness("utmos", backends.UTMOS()),
-        Naturalness("utmos_versa", backends.Versa()),
         WordErrorRate("wer_whisper_large_v3", backends.WhisperCheckpoint()),
         Similarity("secs_wavlm_sv", _wavlm),
         OtherSimilarity("secs_other_wavlm_sv", _wavlm),

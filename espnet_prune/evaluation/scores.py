@@ -47,18 +47,11 @@ PATHS = {
 
 
 class Group(NamedTuple):
-    """Speakers that have their own table.
+    """Speakers that have their own table."""
 
-    Attributes:
-        title: Title of the table.
-        data: Their utterances.
-        listed: Number of speakers in the list; the data may have fewer.
-
-    """
-
-    title: str
-    data: dict[str, Utterance]
-    listed: int
+    title: str  # title of the table
+    data: dict[str, Utterance]  # their utterances
+    listed: int  # number of speakers in the list; the data may have fewer
 
     def describe(self) -> str:
         """Return a text with the numbers of utterances and speakers."""
@@ -75,7 +68,7 @@ def score(
     subsets: Sequence[str] = (),
     nj: int = 1,
 ) -> str:
-    """Score systems on a test set, and write the page.
+    """Score systems on a test set, and write the page; return it in Markdown.
 
     Args:
         data_dir: Kaldi folder of the test set, see ``read_data``.
@@ -85,13 +78,6 @@ def score(
             are records of synthesis.
         subsets: TITLE=FILE of each, see ``read_groups``.
         nj: Number of processes.
-
-    Returns:
-        The page in Markdown.
-
-    Raises:
-        UserError: A file cannot be read or scored, or no metric has a value.
-
     """
     data = read_data(data_dir)
     compared = read_systems(systems, data_dir)
@@ -126,16 +112,7 @@ def score(
 
 
 def read_groups(named: Sequence[str], data: dict[str, Utterance]) -> list[Group]:
-    """Return a group of all speakers, then one for each subset.
-
-    Args:
-        named: TITLE=FILE of each subset.
-        data: Utterances that are scored.
-
-    Raises:
-        UserError: A file cannot be read, or none of its speakers is in the data.
-
-    """
+    """Return a group of all speakers, then one for each TITLE=FILE."""
     everybody = len({utterance.speaker for utterance in data.values()})
     groups = [Group("all", data, everybody)]
     for item in named:
@@ -162,14 +139,7 @@ def read_groups(named: Sequence[str], data: dict[str, Utterance]) -> list[Group]
 
 
 def summarise(results: Results, group: Group, baseline: str) -> list[dict[str, Any]]:
-    """Make a row for each system and metric that has values.
-
-    Args:
-        results: Results of scoring.
-        group: Speakers whose utterances count.
-        baseline: The system to which differences are computed.
-
-    """
+    """Make a row for each system and metric that has values in a group."""
     rows, data = [], group.data
     for system, columns in results.scores.items():
         for name in columns:
@@ -231,12 +201,8 @@ def lay_out(
 ) -> list[Block]:
     """Make the tables of scores and of differences, with one line per system.
 
-    Args:
-        rows: Rows of ``summarise``.
-        metrics: Metrics of the columns.
-        systems: Systems that have a line of scores, even without a value.
-        baseline: The system to which differences are computed.
-
+    ``rows`` are those of ``summarise``. Every system has a line of scores, even without
+    a value.
     """
     empty = dict.fromkeys([*metrics, "utterances", "speakers"])
     scores = {name: {"system": name, **empty} for name in systems}

@@ -37,17 +37,11 @@ GROUND_TRUTH = "ground_truth"  # the system of real recordings of the texts
 
 
 class System(NamedTuple):
-    """A system to compare.
+    """A system to compare."""
 
-    Attributes:
-        name: Its name in tables, and of the file of its scores.
-        wavs: Recording of each utterance.
-        synthesis: Records of its synthesis, if there are any.
-
-    """
-
-    name: str
-    wavs: dict[str, Path]
+    name: str  # its name in tables, and of the file of its scores
+    wavs: dict[str, Path]  # recording of each utterance
+    # Records of its synthesis, if there are any.
     synthesis: Mapping[str, Record] = MappingProxyType({})
 
 
@@ -67,10 +61,6 @@ def read_data(data_dir: Path) -> dict[str, Utterance]:
     """Read a Kaldi folder: ``text``, ``utt2spk``, and references in ``wav.scp``.
 
     ``gt_wav.scp`` has recordings of the texts, if there are any.
-
-    Raises:
-        UserError: A file, an entry or a recording is missing.
-
     """
     texts, speakers = (read_columns(data_dir / name) for name in ("text", "utt2spk"))
     references = read_wavs(data_dir / "wav.scp")
@@ -100,14 +90,8 @@ def read_data(data_dir: Path) -> dict[str, Utterance]:
 def read_wavs(source: Path) -> dict[str, Path]:
     """Return the recording of each utterance.
 
-    Args:
-        source: A folder of ``UTTERANCE.wav`` or ``.flac``, or a Kaldi ``wav.scp`` of
-            plain files; relative paths begin at the working folder.
-
-    Raises:
-        UserError: There is no recording, one is missing or not audio, or an ID cannot
-            name a file.
-
+    ``source`` is a folder of ``UTTERANCE.wav`` or ``.flac``, or a Kaldi ``wav.scp`` of
+    plain files; relative paths begin at the working folder.
     """
     if source.is_dir():
         files = sorted((*source.glob("*.wav"), *source.glob("*.flac")))
@@ -138,31 +122,13 @@ def read_wavs(source: Path) -> dict[str, Path]:
 
 
 def read_system(name: str, source: Path) -> System:
-    """Return a system with its recordings, and with records of synthesis if it has any.
-
-    Args:
-        name: Name of the system.
-        source: As for :func:`read_wavs`.
-
-    Raises:
-        UserError: See :func:`read_wavs`.
-
-    """
+    """Return a system with its recordings, and its records of synthesis, if any."""
     records = read_json_lines(source / RECORDS)
     return System(name, read_wavs(source), records)
 
 
 def read_systems(named: Sequence[str], data_dir: Path) -> list[System]:
-    """Return ground truth, if there is any, and the systems in their order.
-
-    Args:
-        named: NAME=WAVS of each system.
-        data_dir: Its ``gt_wav.scp`` is the ground truth.
-
-    Raises:
-        UserError: A name cannot be used, or recordings are missing.
-
-    """
+    """Return ground truth, if there is any, then the systems named as NAME=WAVS."""
     systems = []
     if (data_dir / "gt_wav.scp").exists():
         systems.append(read_system(GROUND_TRUTH, data_dir / "gt_wav.scp"))
@@ -181,12 +147,7 @@ def read_systems(named: Sequence[str], data_dir: Path) -> list[System]:
 
 
 def check_coverage(systems: Sequence[System], data: dict[str, Utterance]) -> None:
-    """Refuse systems without any recording of the data; warn if some are missing.
-
-    Raises:
-        UserError: No recording of a system belongs to the data.
-
-    """
+    """Refuse systems without any recording of the data; warn if some are missing."""
     for system in systems:
         lacking = [name for name in data if name not in system.wavs]
         if len(lacking) == len(data):
@@ -242,15 +203,19 @@ def _stamps(system: System, utterance: Utterance, versions: dict[str, str]):
 class ScoreFile:
     """The JSON lines of one system; the last line for an utterance counts.
 
-    Args:
-        path: File, which may be missing. A line that was cut off is left out.
-
+    The file may be missing. A line that was cut off is left out.
     """
 
     def __init__(self, path: Path):
         self.path = path
         records = read_json_lines(path)
-        self.records = {key: r for key, r in records.items() if "scores" in r}
+        self.records = {
+            key: record
+            for key, record in records.items()
+            if isinstance(record.get("speaker"), str)
+            and isinstance(record.get("scores"), dict)
+            and all(isinstance(score, dict) for score in record["scores"].values())
+        }
 
     def scores(self, utterance: Utterance) -> dict[str, Any]:
         """Return the scores of an utterance by metric, to read and change."""
@@ -301,18 +266,12 @@ def loading_fault(name: str) -> str | None:
 
 
 class Results(NamedTuple):
-    """The result of scoring.
+    """The result of scoring."""
 
-    Attributes:
-        scores: System -> metric -> utterance -> what ``Metric.score`` returned.
-        versions: Metric -> its model and packages.
-        faults: Metric -> reason why it has no values.
-
-    """
-
+    # System -> metric -> utterance -> what ``Metric.score`` returned.
     scores: dict[str, dict[str, dict[str, Any]]]
-    versions: dict[str, str]
-    faults: dict[str, str]
+    versions: dict[str, str]  # metric -> its model and packages
+    faults: dict[str, str]  # metric -> reason why it has no values
 
 
 def score_systems(
@@ -330,10 +289,6 @@ def score_systems(
         metrics: Names from ``scorers.METRICS``.
         output_dir: Existing folder for ``SYSTEM.jsonl``.
         nj: Number of processes; 1 scores in this one.
-
-    Raises:
-        UserError: A recording cannot be scored, or a process was killed.
-
     """
     versions, faults = {}, {}
     for name in metrics:
@@ -422,9 +377,7 @@ def _use_one_thread() -> None:
 def workers(nj: int) -> Iterator[Callable[..., Iterator[tuple[Any, Any]]]]:
     """Yield ``run(function, items)``, which yields items with their results.
 
-    Args:
-        nj: Number of processes; with less than 2, this process does the work in order.
-
+    With less than 2 processes, this one does the work in order.
     """
     if nj < 2:
         yield lambda function, items: ((item, function(item)) for item in items)

@@ -12,6 +12,7 @@ configuration, vocoder, speed. Recordings with the same hash are not made again.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import time
@@ -19,6 +20,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from espnet_prune import files
 from espnet_prune.evaluation.scorers import Utterance
 from espnet_prune.files import read_json_lines, replace_when_written
 from espnet_prune.processes import name_processor
@@ -49,11 +51,7 @@ class Kept(NamedTuple):
     connections: int
 
 
-def digest(path: Path) -> str:
-    """Return a short hash of the content of a file."""
-    with open(path, "rb") as file:
-        content = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=8))
-    return content.hexdigest()
+digest = functools.partial(files.digest, size=8)
 
 
 def identify_vocoder(vocoder: str | None) -> list[str]:
@@ -61,11 +59,11 @@ def identify_vocoder(vocoder: str | None) -> list[str]:
     path = Path(vocoder or "")
     if not path.exists() or not path.name:
         return [str(vocoder)]
-    files = [path]
+    found = [path]
     if path.is_dir():
-        files = sorted((*path.glob("g_*"), *path.glob("generator*")))
-        files += path.glob("config.json")
-    return [digest(file) for file in files]
+        found = sorted((*path.glob("g_*"), *path.glob("generator*")))
+        found += path.glob("config.json")
+    return [digest(file) for file in found]
 
 
 def stamp(*parts: Any) -> str:
@@ -131,9 +129,6 @@ def speak(
         facts: Entries that every record gets.
         batch_size: Number of utterances that are computed together.
         speed: 2 speaks twice as fast.
-
-    Raises:
-        UserError: A text or a reference cannot be used.
     """
     import torch
     from tqdm import tqdm
@@ -242,14 +237,9 @@ def count_kept(
 ) -> list[Kept | None]:
     """Return the share of the decoder's connections that one pass kept.
 
-    Args:
-        layers: Attention maps of every layer, for a batch.
-        made: Outputs of the pass; the length of an utterance is the sum of its
-            durations, and the rest of its row is padding.
-
-    Returns:
-        For each utterance the mean over layers and heads, 1 for a dense decoder. None
-        with soft masks, or if nothing was recorded.
+    It is the mean over layers and heads, 1 for a dense decoder, and None with soft
+    masks, or if nothing was recorded. The length of an utterance is the sum of its
+    durations; the rest of its row is padding.
     """
     import torch
 

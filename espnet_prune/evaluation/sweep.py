@@ -45,19 +45,12 @@ RIVALS = ("mix_style", "sc_cnn", "less_capacity", "more_dropout")
 
 
 class Setting(NamedTuple):
-    """The settings of experiments that differ only in their seed.
+    """The settings of experiments that differ only in their seed."""
 
-    Attributes:
-        pruning: none, vanilla or differentiable.
-        sparsity_ratio: R; None if no threshold is learned.
-        phase1_epochs: length of phase 1; None for models with one phase.
-        system: the file of ``RIVALS`` that was merged over the settings, if any.
-
-    """
-
-    pruning: str
-    sparsity_ratio: float | None
-    phase1_epochs: int | None
+    pruning: str  # none, vanilla or differentiable
+    sparsity_ratio: float | None  # R; None if no threshold is learned
+    phase1_epochs: int | None  # length of phase 1; None for models with one phase
+    # The file of ``RIVALS`` that was merged over the settings, if any.
     system: str | None = None
 
     def __str__(self):
@@ -73,20 +66,12 @@ class Setting(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Point:
-    """One model of a sweep.
+    """One model of a sweep."""
 
-    Attributes:
-        name: of its folder, without the phase.
-        setting: its settings.
-        seed: of training.
-        experiments: its folder, or those of both phases.
-
-    """
-
-    name: str
-    setting: Setting
-    seed: int
-    experiments: list[Experiment]
+    name: str  # of its folder, without the phase
+    setting: Setting  # its settings
+    seed: int  # of training
+    experiments: list[Experiment]  # its folder, or those of both phases
 
     @property
     def rows(self) -> list[Row]:
@@ -102,17 +87,12 @@ class Point:
 def read_sweep(folder: str | Path) -> list[Point]:
     """Read every finished experiment of a folder.
 
-    Args:
-        folder: contains models NAME, or NAME_phase1 and NAME_phase2. A model whose
-            training has not ended is left out, with a warning.
+    It contains models NAME, or NAME_phase1 and NAME_phase2. A model whose training has
+    not ended is left out, with a warning. Two models of the same setting and seed are
+    refused.
 
     Returns:
         Dense, vanilla, then by falling R, by length of phase 1 and by seed.
-
-    Raises:
-        UserError: There is no finished experiment, or two have the same setting and
-            seed.
-
     """
     names: dict[str, list[Path]] = {}
     for path in sorted(Path(folder).glob("*/config.yaml")):
@@ -171,12 +151,7 @@ def read_sweep(folder: str | Path) -> list[Point]:
 
 
 def read_scores(path: str | Path) -> dict[str, dict[str, float]]:
-    """Read scores.csv of ``score``: system -> metric -> value.
-
-    Raises:
-        UserError: The file is not a scores.csv.
-
-    """
+    """Read scores.csv of ``score``: system -> metric -> value."""
     scores: dict[str, dict[str, float]] = {}
     try:
         with open(path, newline="", encoding="utf-8") as file:
@@ -195,17 +170,12 @@ def read_scores(path: str | Path) -> dict[str, dict[str, float]]:
 def tabulate(
     points: Sequence[Point], scores: dict[str, dict[str, float]] | None = None
 ) -> list[Row]:
-    """Make a row of numbers for every point.
-
-    Args:
-        points: Points of ``read_sweep``.
-        scores: Scores of ``read_scores``; systems have the names of points.
+    """Make a row of numbers for every point, with the scores of the same name.
 
     Returns:
         pruning, sparsity_ratio, phase1_epochs, seed, name; scores; losses of the
         validation set; threshold, kept_share and kept_mass of every decoder layer and
         their means over layers, without a number. None if there is no such number.
-
     """
     rows = []
     for point in points:
@@ -229,15 +199,11 @@ def tabulate(
 
 
 def summarise(rows: Sequence[Row]) -> list[Row]:
-    """Average the rows of each setting over its seeds.
-
-    Args:
-        rows: Rows of ``tabulate``.
+    """Average the rows of ``tabulate`` over the seeds of each setting.
 
     Returns:
         The columns of ``Setting``, ``seeds`` (how many), then NAME and NAME_sd of
         every number: mean, and standard deviation of a sample, None for a single seed.
-
     """
     settings: dict[Setting, list[Row]] = {}
     for row in rows:
@@ -292,20 +258,10 @@ def lay_out(table: Sequence[Row], names: Sequence[str]) -> list[list[str]]:
 def write(
     folder: str | Path, output_dir: str | Path, scores_file: str | Path | None = None
 ) -> tuple[str, list[Path]]:
-    """Write tables and figures of a sweep.
+    """Write tables and figures of a sweep; return the page in Markdown, and the files.
 
-    Args:
-        folder: See ``read_sweep``.
-        output_dir: Folder for the files.
-        scores_file: See ``read_scores``.
-
-    Returns:
-        The page in Markdown, and the files.
-
-    Raises:
-        UserError: A file cannot be read, or the scores are those of other systems; in
-            this case nothing has been written.
-
+    Nothing is written if a file cannot be read, or if the scores are those of other
+    systems.
     """
     points = read_sweep(folder)
     scores = read_scores(scores_file) if scores_file else {}
@@ -386,10 +342,7 @@ def plot_sweep_thresholds(points: Sequence[Point]) -> Figure:
 def plot_sweep_kept(points: Sequence[Point], table: Sequence[Row]) -> Figure:
     """Draw the final kept share of each decoder layer.
 
-    Args:
-        points: Points of ``read_sweep``.
-        table: Table of ``summarise``; bars are standard deviations over seeds.
-
+    Bars are standard deviations over seeds.
     """
     pruned = [point for point in points if point.setting.pruning != "none"]
     settings = _styles(pruned)
@@ -421,10 +374,6 @@ def plot_sweep_metrics(table: Sequence[Row], names: Sequence[str]) -> Figure:
     """Draw metrics against R: a panel for each, a line for each length of phase 1.
 
     Bars are standard deviations over seeds. Models without R are level lines.
-
-    Args:
-        table: Table of ``summarise``. names: Columns to draw.
-
     """
     learned = [row for row in table if row["sparsity_ratio"] is not None]
     lengths = sorted({row["phase1_epochs"] for row in learned}, key=lambda n: n or 0)

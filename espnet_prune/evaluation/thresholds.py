@@ -1,13 +1,12 @@
 """The table of thresholds for the report and the model card."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from espnet_prune.errors import UserError
 from espnet_prune.evaluation import tables
 from espnet_prune.evaluation.documents import Block
 from espnet_prune.evaluation.history import Row
+from espnet_prune.loading import load_json, reading
 
 NAME = "thresholds"  # name of its files, without their endings
 COLUMNS = (
@@ -36,9 +35,6 @@ def read_thresholds(folder: Path) -> list[Block]:
     file = folder / f"{NAME}.json"
     if not file.is_file():
         return []
-    try:
-        return threshold_blocks(json.loads(file.read_text(encoding="utf-8"))["layers"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{file} cannot be read ({type(error).__name__}); make the report again"
-        ) from error
+    what, remedy = "a table of thresholds", "make the report again"
+    with reading(file, what, remedy):
+        return threshold_blocks(load_json(file, what, remedy)["layers"])

@@ -68,34 +68,17 @@ ASKED = {
 
 
 class Said(NamedTuple):
-    """One sentence, or the whole text.
+    """One sentence, or the whole text."""
 
-    Attributes:
-        wave: (T_wav,), float32.
-        mel: Denormalised log-mel (T_feats, odim).
-
-    """
-
-    wave: np.ndarray
-    mel: np.ndarray
+    wave: np.ndarray  # (T_wav,), float32
+    mel: np.ndarray  # denormalised log-mel (T_feats, odim)
 
 
 class Speaker:
     """A model that several visitors of a page use at the same time.
 
-    Args:
-        text2speech: The model.
-        vocoder: Name of its vocoder.
-
-    Attributes:
-        vocoders: Names of the vocoders that can be chosen.
-        prunes: Whether the model prunes its attention.
-        layers: Number of decoder layers.
-        heads: Number of heads in each of them.
-
-    Raises:
-        UserError: The model needs more than a voice, or its features have no vocoder.
-
+    ``vocoders`` are the names that can be chosen, ``prunes`` says whether the model
+    prunes its attention, and ``layers`` and ``heads`` are the numbers of its decoder.
     """
 
     def __init__(self, text2speech: Text2Speech, vocoder: str = GRIFFIN_LIM):
@@ -124,7 +107,7 @@ class Speaker:
         vocoder: str,
         masked: bool,
     ) -> tuple[Output, plots.AttentionPanel]:
-        """Speak one sentence.
+        """Speak one sentence; return what ``Text2Speech`` returns, and the attention.
 
         Args:
             tokens: One result of ``Text2Speech.tokenize`` (T_text,).
@@ -132,13 +115,6 @@ class Speaker:
             speed: 2 speaks twice as fast.
             vocoder: One of ``vocoders``.
             masked: Whether the attention is pruned.
-
-        Returns:
-            What ``Text2Speech`` returns, and the attention, in half precision.
-
-        Raises:
-            UserError: See ``Text2Speech``.
-
         """
         model = self.text2speech
         with self._lock, contextlib.ExitStack() as stack:
@@ -259,41 +235,27 @@ def _error(error: UserError) -> str:
 
 
 class Voice(NamedTuple):
-    """The voice that a visitor chose.
+    """The voice that a visitor chose."""
 
-    Attributes:
-        source: A key of ``SOURCES``, which says which of the others is meant.
-        shipped: Name of a voice of the model.
-        recording: File of a recording.
-        saved: A voice file.
-
-    """
-
-    source: str
-    shipped: str | None
-    recording: str | None
-    saved: str | None
+    source: str  # a key of ``SOURCES``, which says which of the others is meant
+    shipped: str | None  # name of a voice of the model
+    recording: str | None  # file of a recording
+    saved: str | None  # a voice file
 
     def find_name(self) -> str:
-        """Return the name of the voice or of its file.
-
-        Raises:
-            UserError: The visitor chose none.
-
-        """
-        given = dict(zip(SOURCES, self[1:], strict=True))[self.source]
-        if given is None:
-            raise UserError(f"no voice is given: {ASKED[self.source]}")
-        return Path(given).stem
+        """Return the name of the voice or of its file."""
+        for source, given in zip(SOURCES, self[1:], strict=True):
+            if source == self.source and isinstance(given, str) and given:
+                return Path(given).stem
+        asked = ASKED.get(str(self.source), "choose its kind")
+        raise UserError(f"no voice is given: {asked}")
 
     def read(self, model: Text2Speech) -> tuple[torch.Tensor, list[str]]:
-        """Return the style vector (style_dim,), and warnings about the recording.
-
-        Raises:
-            UserError: The voice cannot be used.
-
-        """
+        """Return the style vector (style_dim,), and warnings about the recording."""
         self.find_name()
+        if self.source == SHIPPED and self.shipped not in model.voices:
+            # nobody reads other files of this machine through the page
+            raise UserError(f"there is no voice {self.shipped}: {ASKED[SHIPPED]}")
         with _collect_warnings() as notes:
             try:
                 if self.source == RECORDED:
@@ -346,6 +308,10 @@ class Actions:
         started = time.monotonic()
         try:
             style, notes = Voice(source, shipped, recording, saved).read(model)
+            if isinstance(text, str) and len(text) > MAX_TEXT:
+                raise UserError(
+                    f"the text has {len(text)} characters: give at most {MAX_TEXT}"
+                )
             with _collect_warnings() as doubts:
                 parts = model.tokenize(text, by_sentence=True)
             notes += doubts
@@ -417,14 +383,14 @@ class Actions:
         """Make a voice file of the chosen voice, to be downloaded."""
         model = self.speaker.text2speech
         voice = Voice(source, shipped, recording, saved)
-        try:
-            style, notes = voice.read(model)
-        except UserError as error:
-            yield {"message": _error(error)}
-            return
         with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / f"{voice.find_name()}{VOICE_SUFFIX}"
-            save_voice(file, style, model.model_id, note)
+            try:
+                style, notes = voice.read(model)
+                file = Path(folder) / f"{voice.find_name()}{VOICE_SUFFIX}"
+                save_voice(file, style, model.model_id, note)
+            except UserError as error:
+                yield {"message": _error(error)}
+                return
             yield {
                 "made": gr.File(str(file), visible=True),
                 "message": _news("The voice is saved. Download its file.", notes),
@@ -444,10 +410,6 @@ def build_demo(
         model_file: Other weights in an experiment folder.
         vocoder: The vocoder that is chosen at first.
         device: cpu, cuda or cuda:N.
-
-    Raises:
-        UserError: The model or the vocoder cannot be used.
-
     """
     vocoder = vocoder or default_vocoder(model)
     text2speech = Text2Speech.from_pretrained(
@@ -634,14 +596,8 @@ def serve(
 ) -> Any:
     """Serve the page of a model until it is stopped.
 
-    Args:
-        model, model_file, vocoder, device: As for ``build_demo``.
-        options: Further arguments of Gradio's ``launch``, for instance ``server_name``
-            and ``server_port``.
-
-    Raises:
-        UserError: As ``build_demo`` does, or the page cannot be served.
-
+    ``options`` are further arguments of Gradio's ``launch``, for instance
+    ``server_name`` and ``server_port``; the others are those of ``build_demo``.
     """
     demo = build_demo(model, model_file, vocoder, device)
     # fonts of the system, so that the page needs no network

@@ -32,11 +32,8 @@ HIFIGAN_FLOOR = 1e-5
 def to_hifigan_mel(feat: torch.Tensor) -> torch.Tensor:
     """Convert ESPnet's log-mel to HiFi-GAN's.
 
-    Args:
-        feat: log10 of the mel amplitude, denormalised (..., T, n_mels).
-
-    Returns:
-        Natural log of the mel amplitude, at least log(1e-5), float32 (..., n_mels, T).
+    ESPnet's, denormalised, is the log10 of the mel amplitude (..., T, n_mels);
+    HiFi-GAN's is its natural log, at least log(1e-5), float32 (..., n_mels, T).
     """
     mel = feat.float() * math.log(10.0)
     return mel.clamp(min=math.log(HIFIGAN_FLOOR)).transpose(-1, -2)
@@ -45,10 +42,8 @@ def to_hifigan_mel(feat: torch.Tensor) -> torch.Tensor:
 class HiFiGAN(torch.nn.Module):
     """HiFi-GAN generator that takes ESPnet's denormalised log-mel.
 
-    Args:
-        generator: Generator of the public HiFi-GAN, natural-log mel (1, n_mels, T)
-            to wave (1, 1, T * hop).
-        fs: Sampling rate of the wave in Hz.
+    ``generator`` is that of the public HiFi-GAN, natural-log mel (1, n_mels, T) to wave
+    (1, 1, T * hop), and ``fs`` the sampling rate of the wave in Hz.
     """
 
     # several threads may call it at the same time
@@ -61,26 +56,14 @@ class HiFiGAN(torch.nn.Module):
 
     @torch.no_grad()
     def forward(self, feat: torch.Tensor) -> torch.Tensor:
-        """Generate a wave.
-
-        Args:
-            feat: log10 mel amplitude, denormalised (T, n_mels), any float type.
-
-        Returns:
-            Wave within [-1, 1], float32, on the device of the weights (T * hop,).
-        """
+        """Generate a wave within [-1, 1], float32 (T * hop,), of a mel (T, n_mels)."""
         weight = self.generator.get_parameter("conv_pre.bias")
         mel = to_hifigan_mel(feat)[None].to(weight.device, weight.dtype)
         return self.generator(mel).view(-1).float()
 
 
 def build_hifigan(config: dict[str, Any], checkpoint: Path, device: str) -> HiFiGAN:
-    """Load a generator of the public HiFi-GAN, from its ``config.json`` and weights.
-
-    Raises:
-        UserError: The files are broken or do not belong together, the generator is not
-            version 1 or 2 with 80 mels, or the package is missing.
-    """
+    """Load a generator of the public HiFi-GAN, from its ``config.json`` and weights."""
     if str(config.get("resblock")) != "1" or config["num_mels"] != 80:
         raise UserError(
             f"{checkpoint} has resblock {config.get('resblock')} and "
@@ -97,6 +80,7 @@ def build_hifigan(config: dict[str, Any], checkpoint: Path, device: str) -> HiFi
             generator = Generator(SimpleNamespace(**config))
             generator.load_state_dict(state["generator"])
             generator.remove_weight_norm()
+            generator(torch.zeros(1, config["num_mels"], 1))  # some fail only here
     except Exception as error:
         # torch raises many kinds of error for a wrong file
         raise UserError(
@@ -112,10 +96,6 @@ class GriffinLim(Spectrogram2Waveform):
 
     In ESPnet's own, librosa draws them from a generator without a seed, so that samples
     differ each time, even with ``always_fix_seed``.
-
-    Args:
-        seed: Seed of the phases.
-        parameters: Arguments of ESPnet's ``Spectrogram2Waveform``.
     """
 
     thread_safe = True
@@ -167,11 +147,7 @@ def build_griffin_lim(
 def build_parallel_wavegan(
     name: str | Path, config: str | Path | None, device: str
 ) -> torch.nn.Module:
-    """Build a vocoder of ParallelWaveGAN, from a ``.pkl`` or a tag to fetch.
-
-    Raises:
-        UserError: The package is missing, or there is no such vocoder.
-    """
+    """Build a vocoder of ParallelWaveGAN, from a ``.pkl`` or a tag to fetch."""
     from espnet2.tts.utils import ParallelWaveGANPretrainedVocoder
 
     try:
@@ -198,11 +174,8 @@ def on_every_core(
 ) -> Iterator[tuple[int, Any]]:
     """Call a function for each input, each on its own core; yield finished results.
 
-    Several threads of PyTorch that share one wave would wait for each other.
-
-    Args:
-        call: A function that several threads may call at the same time.
-        inputs: Its inputs; put the longest first for the shortest time.
+    Several threads of PyTorch that share one wave would wait for each other. With the
+    longest input first, this takes the shortest time.
 
     Yields:
         Number of the input and result of the call, as soon as it is ready.

@@ -8,7 +8,6 @@ Letters: T_text tokens without <eos>, T_feats mel frames, S width of the style v
 
 import contextlib
 import importlib.util
-import json
 import logging
 import shutil
 import tempfile
@@ -93,17 +92,11 @@ class AcousticGraph(torch.nn.Module):
     def forward(
         self, tokens: torch.Tensor, style_vector: torch.Tensor, speed: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Speak.
-
-        Args:
-            tokens: Ids without <eos> (T_text,).
-            style_vector: (S,).
-            speed: Scalar, 2 speaks twice as fast.
+        """Speak tokens without <eos> (T_text,) with a style vector (S,) and a speed.
 
         Returns:
             Tensor: Denormalised mel (T_feats, n_mels).
             Tensor: Frames of each token and <eos> (T_text + 1,), int64.
-
         """
         alpha: Any = 1 / speed
         tts, style = self.tts, style_vector[None]
@@ -158,32 +151,18 @@ def _window(name: str) -> Callable[..., torch.Tensor]:
 
 
 def require_packages() -> None:
-    """Refuse to start without the packages that write and run ONNX.
-
-    Raises:
-        UserError: One is missing.
-
-    """
+    """Refuse to start without the packages that write and run ONNX."""
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         raise UserError(f"export needs {', '.join(missing)}: {INSTALL}")
 
 
 def export(text2speech: Text2Speech, folder: str | Path) -> Path:
-    """Write a model as a folder of ONNX graphs.
+    """Write a model, whose vocoder is a HiFi-GAN or None, as a folder of ONNX graphs.
 
-    Args:
-        text2speech: The model; its vocoder is a HiFi-GAN, or None.
-        folder: A new folder, or an empty one.
-
-    Returns:
-        The folder, with ``style_encoder.onnx``, ``acoustic.onnx``, ``model.json``, and
-        as far as the model has them ``vocoder.onnx`` and ``voices.npz``.
-
-    Raises:
-        UserError: The folder has files, a package is missing, or the model is of a kind
-            that cannot be exported.
-
+    The folder is new or empty. It gets ``style_encoder.onnx``, ``acoustic.onnx``,
+    ``model.json``, and as far as the model has them ``vocoder.onnx`` and
+    ``voices.npz``.
     """
     require_packages()
     folder = Path(folder)
@@ -199,8 +178,7 @@ def export(text2speech: Text2Speech, folder: str | Path) -> Path:
                 n: text2speech.read_voice(n).numpy() for n in text2speech.voices
             }
             np.savez(partial / onnx_runtime.VOICES, **styles)
-        text = json.dumps(settings, ensure_ascii=False, indent=1)
-        (partial / onnx_runtime.SETTINGS).write_text(f"{text}\n", encoding="utf-8")
+        onnx_runtime.write_settings(partial, settings)
         partial.chmod(0o755)
         partial.replace(folder)
     except OSError as error:
@@ -332,36 +310,22 @@ def _quiet() -> Iterator[None]:
 
 
 class Agreement(NamedTuple):
-    """How an exported part agrees with torch.
+    """How an exported part agrees with torch."""
 
-    Attributes:
-        part: What was compared.
-        frames: Lengths of the mels.
-        difference: The largest one.
-        beyond: Share of the values that differ by more than ``TOLERANCE``.
-        seconds: CPU time of torch and of onnxruntime, per second of speech.
-
-    """
-
-    part: str
-    frames: list[int]
-    difference: float
-    beyond: float
+    part: str  # what was compared
+    frames: list[int]  # lengths of the mels
+    difference: float  # the largest one
+    beyond: float  # share of the values that differ by more than ``TOLERANCE``
+    # CPU time of torch and of onnxruntime, per second of speech.
     seconds: tuple[float, float]
 
 
 def check(text2speech: Text2Speech, folder: str | Path) -> list[list[str]]:
-    """Compare an exported model with torch on 20 sentences.
+    """Compare an exported model with torch on 20 sentences; return rows of a table.
 
-    Args:
-        text2speech: The model that was exported.
-        folder: What ``export`` wrote.
-
-    Returns:
-        Rows of a table: part, shortest and longest mel in frames, largest difference,
-        share of the values beyond ``TOLERANCE``, and CPU seconds of torch and of
-        onnxruntime for a second of speech.
-
+    They have part, shortest and longest mel in frames, largest difference, share of the
+    values beyond ``TOLERANCE``, and CPU seconds of torch and of onnxruntime for a
+    second of speech.
     """
     speech = onnx_runtime.OnnxSpeech(folder, threads=torch.get_num_threads())
     texts = read_sentences(SENTENCES)[:20]
@@ -385,18 +349,10 @@ def compare(
 ) -> list[Agreement]:
     """Compare an exported model with the model that it was made from.
 
-    Args:
-        text2speech: The model.
-        speech: The exported model.
-        texts: Each is spoken at each speed.
-        speeds: Larger is faster.
+    Every text is spoken at every speed. Other tokens or durations are an error.
 
     Returns:
         One entry for each speed, and one for the vocoder.
-
-    Raises:
-        UserError: The exported model says other tokens or durations.
-
     """
     generator = torch.Generator().manual_seed(0)
     style = torch.randn(text2speech._style_shape, generator=generator)

@@ -9,16 +9,22 @@ sampling rate soxr.
     soundfile.write("out.wav", said["wav"], speech.fs)
 """
 
+import contextlib
+import hashlib
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from espnet_prune.config import require_positive, require_whole
 from espnet_prune.errors import UserError, first_line
-from espnet_prune.speech.reference import Source, read_reference
-from espnet_prune.text.front_end import FrontEnd, tokenize
+from espnet_prune.files import digest, write_text
+from espnet_prune.loading import load_json
+from espnet_prune.speech.reference import Source, list_sources, read_reference
+from espnet_prune.text.front_end import FrontEnd, check_ids, tokenize
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -29,6 +35,7 @@ ACOUSTIC = "acoustic.onnx"
 VOCODER = "vocoder.onnx"
 VOICES = "voices.npz"
 FORMAT = 1  # of the folder
+CHECKSUMS, CHECKSUM = "files", "sha256"  # of the other files, and of the settings
 # Silence between the parts of a longer text.
 PAUSE_SECONDS = 0.2
 INSTALL = "pip install onnxruntime"
@@ -49,16 +56,19 @@ class OnnxSpeech:
     Raises:
         UserError: A file is missing or broken, another version of the plugin wrote it,
             or onnxruntime is not installed.
-
     """
 
     def __init__(self, folder: str | Path, threads: int | None = None):
+        if not isinstance(folder, (str, os.PathLike)):
+            raise UserError(f"the folder of a model is {folder!r}: give a path")
+        if threads is not None:
+            require_whole("threads", threads)
         self.folder, self.threads = Path(folder), threads
-        self.settings = _read_settings(self.folder / SETTINGS)
+        self.settings = _read_settings(self.folder)
         self.fs: int = self.settings["features"]["fs"]
         self.front_end = FrontEnd(self.settings["text"])
         self.voices: dict[str, np.ndarray] = {}
-        if (self.folder / VOICES).exists():
+        if VOICES in self.settings[CHECKSUMS]:
             with np.load(self.folder / VOICES) as voices:
                 self.voices = dict(voices)
         self.acoustic = self._open(ACOUSTIC)
@@ -92,35 +102,19 @@ class OnnxSpeech:
         reference_fs: int | None = None,
         trim: bool = False,
     ) -> np.ndarray:
-        """Compute the style vector of a voice.
+        """Compute the style vector of a voice, float32 (style_dim,).
 
         Args:
             reference: A file, samples, or a list of those: the style vectors of several
                 recordings are averaged. See ``reference.load_reference``.
             reference_fs: Sampling rate of samples in Hz, by default the model's.
             trim: Remove silence at both ends; this needs librosa.
-
-        Returns:
-            float32 (style_dim,).
-
-        Raises:
-            UserError: A reference cannot be used.
-
         """
         if self._style_encoder is None:
             self._style_encoder = self._open(STYLE_ENCODER)
-        sources = reference if isinstance(reference, (list, tuple)) else [reference]
-        if not sources:
-            raise UserError("the list of references is empty: give one or more")
         styles = []
-        for source in sources:
-            samples = read_reference(
-                source,  # type: ignore[arg-type]
-                self.fs,
-                reference_fs,
-                trim=trim,
-                resampler="soxr",
-            )
+        for source in list_sources(reference):
+            samples = read_reference(source, self.fs, reference_fs, trim, "soxr")
             styles += self._style_encoder.run(None, {"samples": samples})
         return np.mean(styles, axis=0, dtype=np.float32)
 
@@ -153,10 +147,13 @@ class OnnxSpeech:
 
         Raises:
             UserError: Text, voice or speed cannot be used.
-
         """
         style = self._choose_style(reference, style_vector, voice)
-        ids = self.tokenize(text) if isinstance(text, str) else [self._check_ids(text)]
+        require_positive("speed", speed)
+        if isinstance(text, str):
+            ids = self.tokenize(text)
+        else:
+            ids = [check_ids(text, len(self.front_end.known))]
         parts = [self._say(part, style, speed) for part in ids]
         pause = np.zeros(round(PAUSE_SECONDS * self.fs), np.float32)
         said = {}
@@ -179,37 +176,24 @@ class OnnxSpeech:
                     "no voice was given: give reference, a recording of the voice, or "
                     "a style_vector"
                 )
-            name = next(iter(self.voices)) if voice is None else voice
+            name = next(iter(self.voices)) if voice is None else str(voice)
             if name not in self.voices:
                 raise UserError(
                     f"there is no voice {name}: choose one of {', '.join(self.voices)}"
                 )
             style_vector = self.voices[name]
-        style = np.asarray(style_vector, np.float32)
-        wanted = (self.settings["style_dim"],)
-        if style.shape != wanted or not np.isfinite(style).all():
-            raise UserError(
-                f"a style vector of this model has finite values of the shape {wanted}"
-                f", found {style.shape}: compute it with style_vector() of this model"
-            )
-        return style
+        wanted, found = (self.settings["style_dim"],), type(style_vector).__name__
+        with contextlib.suppress(TypeError, ValueError):
+            style = np.asarray(style_vector, np.float32)
+            if style.shape == wanted and np.isfinite(style).all():
+                return style
+            found = str(style.shape)
+        raise UserError(
+            f"a style vector of this model has finite values of the shape {wanted}, "
+            f"found {found}: compute it with style_vector() of this model"
+        )
 
-    def _check_ids(self, ids: Any) -> np.ndarray:
-        ids, number = np.asarray(ids), len(self.front_end.known)
-        whole = ids.ndim == 1 and ids.size and np.issubdtype(ids.dtype, np.integer)
-        if not whole or ids.min() < 0 or ids.max() >= number:
-            raise UserError(
-                f"token ids should be whole numbers from 0 to {number - 1} of the "
-                "shape (T_text,): give a text, or what tokenize() returns"
-            )
-        return ids.astype(np.int64)
-
-    def _say(self, ids: np.ndarray, style: np.ndarray, speed: Any) -> dict:
-        if not isinstance(speed, (int, float)) or not 0 < speed < float("inf"):
-            raise UserError(
-                f"speed is {speed}: choose a number above 0 (1 is the speed of the "
-                "training data)"
-            )
+    def _say(self, ids: np.ndarray, style: np.ndarray, speed: float) -> dict:
         inputs = {"tokens": ids, "style_vector": style}
         inputs["speed"] = np.array(speed, np.float32)
         mel, duration = self.acoustic.run(None, inputs)
@@ -231,18 +215,27 @@ class OnnxSpeech:
         return said
 
 
-def _read_settings(path: Path) -> dict[str, Any]:
-    try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-        form = settings["format"]
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise UserError(
-            f"{path} is not readable ({first_line(error)}): give a folder that "
-            "espnet-prune export wrote"
-        ) from error
-    if form != FORMAT:
-        raise UserError(
-            f"{path} has the format {form}, and this version of espnet_prune reads "
-            f"{FORMAT}: export the model again"
-        )
+def write_settings(folder: Path, settings: dict[str, Any]) -> None:
+    """Write the settings of a model, with the checksums of the files in its folder."""
+    files = {file.name: digest(file) for file in sorted(folder.iterdir())}
+    settings = {**settings, CHECKSUMS: files}
+    settings[CHECKSUM] = _digest_settings(settings)
+    text = json.dumps(settings, ensure_ascii=False, indent=1)
+    write_text(folder / SETTINGS, f"{text}\n")
+
+
+def _digest_settings(settings: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+
+def _read_settings(folder: Path) -> dict[str, Any]:
+    """Read the settings, and check that no file was changed."""
+    path, remedy = folder / SETTINGS, "export the model again with espnet-prune export"
+    settings = load_json(path, "an exported model", remedy, FORMAT)
+    if settings.pop(CHECKSUM, None) != _digest_settings(settings):
+        raise UserError(f"{path} was changed or damaged: {remedy}")
+    for name, known in settings[CHECKSUMS].items():
+        file = folder / name
+        if not file.is_file() or digest(file) != known:
+            raise UserError(f"{file} is missing or damaged: {remedy}")
     return settings

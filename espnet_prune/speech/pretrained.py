@@ -109,12 +109,7 @@ def find_model(
 
 
 def find_voices(train_config: str | Path) -> dict[str, Path]:
-    """Return name and file of each voice that belongs to a model.
-
-    Args:
-        train_config: Its configuration, as :func:`find_model` returns it. Voices are in
-            the folder ``voices`` next to it.
-    """
+    """Return name and file of each voice of a model, next to its config.yaml."""
     files = sorted((Path(train_config).parent / "voices").glob(f"*{VOICE_SUFFIX}"))
     return {file.stem: file for file in files}
 
@@ -124,9 +119,6 @@ def default_vocoder(model: str | Path | None) -> str:
 
     For a model of the package it is HiFi-GAN, if that is installed and fits. For all
     others it is Griffin-Lim.
-
-    Args:
-        model: As for :func:`find_model`.
     """
     folder = shipped_models().get(DEFAULT_MODEL if model is None else str(model))
     if folder is None:
@@ -189,15 +181,8 @@ def unpack_model(archive: Path) -> dict[str, str]:
     An archive that was packed again is unpacked again, and so is one whose unpacking
     was interrupted.
 
-    Args:
-        archive: Archive that ``python -m espnet2.bin.pack tts`` wrote.
-
     Returns:
         ``train_config`` and ``model_file``.
-
-    Raises:
-        UserError: The file is not such an archive, would unpack to far more than a
-            model, or the cache cannot be written.
     """
     archive = archive.resolve()
     cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
@@ -263,10 +248,6 @@ def paths_made_absolute(config: Path) -> Iterator[Path]:
     ESPnet writes paths relative to the recipe that trained. They are searched above the
     experiment folder first, because the recipe in the working folder may have a file of
     the same name, with the statistics of other speech.
-
-    Raises:
-        UserError: The file is not the configuration of a training, or its statistics
-            are not those of the training any more.
     """
     settings = read_config(config)
     # the folder may be a link: look above both ends of it

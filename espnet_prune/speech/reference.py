@@ -9,13 +9,15 @@ are refused. Other problems give a warning.
 import logging
 import math
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from espnet_prune.config import is_number
 from espnet_prune.data.kaldi import read_columns
-from espnet_prune.errors import UserError
+from espnet_prune.errors import UserError, first_line
 from espnet_prune.speech import audio
 from espnet_prune.speech.audio import (
     CLIPPED_ERROR,
@@ -55,8 +57,6 @@ def load_reference(
     source: Source,
     fs: int,
     reference_fs: int | None = None,
-    min_seconds: float = MIN_SECONDS,
-    max_seconds: float = MAX_SECONDS,
     trim: bool = False,
 ) -> "torch.Tensor":
     """Load, check and convert one reference recording.
@@ -68,8 +68,6 @@ def load_reference(
         fs: Sampling rate of the model in Hz.
         reference_fs: Sampling rate of the samples in Hz, by default ``fs``. A file has
             its own rate.
-        min_seconds: Shorter references are refused.
-        max_seconds: Only the beginning of longer references is used.
         trim: Remove silence at both ends. Off by default, because training references
             are whole utterances.
 
@@ -82,35 +80,32 @@ def load_reference(
     """
     import torch
 
-    return torch.from_numpy(
-        read_reference(source, fs, reference_fs, min_seconds, max_seconds, trim)
-    )
+    return torch.from_numpy(read_reference(source, fs, reference_fs, trim))
+
+
+def list_sources(reference: Source | Sequence[Source]) -> Sequence[Source]:
+    """Return one or several references as a list, which must not be empty."""
+    if not isinstance(reference, (list, tuple)):
+        return [reference]  # type: ignore[list-item]  # a str is a sequence too
+    if not reference:
+        raise UserError("the list of references is empty: give one or more")
+    return reference
 
 
 def read_reference(
     source: Source,
     fs: int,
     reference_fs: int | None = None,
-    min_seconds: float = MIN_SECONDS,
-    max_seconds: float = MAX_SECONDS,
     trim: bool = False,
     resampler: str = "sinc",
 ) -> np.ndarray:
     """Do the same as ``load_reference`` with numpy.
 
-    Args:
-        source, fs, reference_fs, min_seconds, max_seconds, trim: As for
-            ``load_reference``.
-        resampler: As ``filter`` of ``audio.resample``; "soxr" does not need torch.
+    ``resampler`` is the ``filter`` of ``audio.resample``; "soxr" does not need torch.
     """
-    name, samples, rate = _read(source, fs, _whole(reference_fs), max_seconds)
-    if not np.isfinite(samples).all():
-        bad = int((~np.isfinite(samples)).sum())
-        raise UserError(
-            f"reference {name} has {bad} samples that are NaN or infinite: export the "
-            "recording again"
-        )
-    _check_length(name, len(samples) / rate, min_seconds)
+    name, samples, rate = _read(source, fs, _whole(reference_fs))
+    audio.require_numbers(samples, f"reference {name}")
+    _check_length(name, len(samples) / rate)
     peak = np.abs(samples).max()
     if peak > LARGEST_FLOAT:
         raise UserError(
@@ -124,7 +119,7 @@ def read_reference(
         import librosa
 
         samples, _ = librosa.effects.trim(samples, top_db=PAUSE_DB)
-        _check_length(f"{name} without silence", len(samples) / rate, min_seconds)
+        _check_length(f"{name} without silence", len(samples) / rate)
     _check_loudness(name, samples, rate, channels)
     _check_clipping(name, clipped)
     if len(samples) / rate < ADVISED_SECONDS:
@@ -154,9 +149,6 @@ def read_speaker(
 
     Returns:
         The inputs that the model uses, from ``sids``, ``lids`` and ``spembs``.
-
-    Raises:
-        UserError: The model needs an input that is missing.
     """
     found = {}
     for key, file in (("sids", "utt2sid"), ("lids", "utt2lid")):
@@ -190,26 +182,25 @@ def _whole(rate: Any) -> int | None:
     """Refuse a sampling rate in Hz that is not a whole number; 22050.0 is one."""
     if rate is None:
         return None
-    real = isinstance(rate, (int, float, np.integer, np.floating))
-    if not real or rate != rate // 1:
+    if not is_number(rate) or rate != rate // 1:
         raise UserError(f"reference_fs is {rate}: give a whole number of Hz")
     return int(rate)
 
 
 def _read(
-    source: Source, fs: int, reference_fs: int | None, max_seconds: float
+    source: Source, fs: int, reference_fs: int | None
 ) -> tuple[str, np.ndarray, int]:
     """Return the reference's name, its float32 samples (T, channels) and rate."""
     if isinstance(source, (str, Path)):
         name = str(source)
-        samples, header = audio.read(source, "reference", max_seconds)
+        samples, header = audio.read(source, "reference", MAX_SECONDS)
         rate, total = header.rate, header.frames
     elif isinstance(source, np.ndarray) or _is_tensor(source):
         name = f"array of shape {tuple(source.shape)}"
         rate = fs if reference_fs is None else reference_fs
         samples = _as_float(name, source)
         total = len(samples)
-        samples = samples[: math.ceil(max_seconds * rate)]
+        samples = samples[: math.ceil(MAX_SECONDS * rate)]
     else:
         raise UserError(
             f"a reference should be a file or samples, found {type(source).__name__}: "
@@ -220,10 +211,10 @@ def _read(
             f"reference {name} has the sampling rate {rate} Hz, wanted at least "
             f"{MIN_RATE} Hz: give the rate of the recording"
         )
-    if total > len(samples) >= max_seconds * rate:
+    if total > len(samples) >= MAX_SECONDS * rate:
         logging.warning(
             f"reference {name} lasts {total / rate:.1f} s: only its first "
-            f"{max_seconds:.0f} s are used"
+            f"{MAX_SECONDS:.0f} s are used"
         )
     return name, samples, rate
 
@@ -237,11 +228,18 @@ def _is_tensor(source: object) -> bool:
 def _as_float(name: str, source: "np.ndarray | torch.Tensor") -> np.ndarray:
     """Convert samples of any layout and type to float32 (T, channels)."""
     if not isinstance(source, np.ndarray):
-        source = source.detach().cpu()
-        source = (source.float() if source.is_floating_point() else source).numpy()
+        try:
+            source = source.detach().cpu()
+            source = (source.float() if source.is_floating_point() else source).numpy()
+        except (NotImplementedError, RuntimeError, TypeError) as error:
+            raise UserError(
+                f"reference {name} cannot be read ({first_line(error)}): give a dense "
+                "tensor of samples"
+            ) from error
+    source = np.asarray(source)  # also of a masked array or another kind
     if source.ndim == 1:
         source = source[:, None]
-    if source.ndim != 2:
+    if source.ndim != 2 or (source.size == 0 and max(source.shape) > 1):
         raise UserError(
             f"reference {name} should have the shape (T,), (T, channels) or "
             "(channels, T): give the samples of one recording"
@@ -259,13 +257,13 @@ def _as_float(name: str, source: "np.ndarray | torch.Tensor") -> np.ndarray:
     return source.astype(np.float32)
 
 
-def _check_length(name: str, seconds: float, wanted: float) -> None:
+def _check_length(name: str, seconds: float) -> None:
     if seconds == 0:
         raise UserError(f"reference {name} is empty: record some seconds of speech")
-    if seconds < wanted:
+    if seconds < MIN_SECONDS:
         raise UserError(
-            f"reference {name} lasts {seconds:.2f} s, wanted at least {wanted} s: use "
-            "a longer recording"
+            f"reference {name} lasts {seconds:.2f} s, wanted at least {MIN_SECONDS} s: "
+            "use a longer recording"
         )
 
 

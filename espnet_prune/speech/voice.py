@@ -14,32 +14,29 @@ import torch
 from espnet_prune import __version__
 from espnet_prune.errors import UserError, first_line
 from espnet_prune.files import replace_when_written
+from espnet_prune.text.normalise import normalise
 
 TENSOR = "style_vector"
+CHECKSUM = "sha256"  # of the style vector
 # A style vector has a few hundred values.
 MAX_BYTES = 2**20
 
 
 class Voice(NamedTuple):
-    """The content of a voice file.
+    """The content of a voice file."""
 
-    Attributes:
-        style_vector: float32 (style_dim,).
-        model: :func:`identify_model` of the model that computed it.
-        note: free text of its maker.
-        plugin_version: version of espnet_prune that wrote it.
-    """
-
-    style_vector: torch.Tensor
-    model: str
-    note: str
-    plugin_version: str
+    style_vector: torch.Tensor  # float32 (style_dim,)
+    model: str  # SHA-256 of the weights that computed it
+    note: str  # free text of its maker
+    plugin_version: str  # version of espnet_prune that wrote it
 
 
-def identify_model(model_file: str | Path) -> str:
-    """Return the SHA-256 of a file of weights, which identifies a model."""
-    with open(model_file, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _is_style(vector: torch.Tensor) -> bool:
+    return vector.dim() == 1 and len(vector) > 0 and bool(vector.isfinite().all())
+
+
+def _digest(vector: torch.Tensor) -> str:
+    return hashlib.sha256(vector.numpy().tobytes()).hexdigest()
 
 
 def save_voice(
@@ -50,29 +47,32 @@ def save_voice(
     Args:
         path: File to write, usually NAME.voice.
         style_vector: (style_dim,).
-        model: :func:`identify_model` of the weights that computed it.
-        note: Note in the file, for instance the name of the speaker, and whose consent
-            there is.
-
-    Raises:
-        UserError: The file cannot be written, or the style vector is not valid.
+        model: SHA-256 of the weights that computed it.
+        note: For instance the name of the speaker, and whose consent there is.
     """
     import safetensors.torch
 
     given: dict[str, Any] = {"file": path, "note": note}
     for name, value in given.items():
-        if not isinstance(value, (str, os.PathLike)):
+        kinds = (str, os.PathLike) if name == "file" else str
+        if not isinstance(value, kinds):
             raise UserError(
                 f"the {name} of a voice is {value!r}: give a text, for instance "
                 "me.voice"
             )
+    normalise(note, "the note")  # it refuses damaged texts
     vector = style_vector.detach().to("cpu", torch.float32).contiguous()
-    if vector.dim() != 1 or not torch.isfinite(vector).all():
+    if not _is_style(vector):
         raise UserError(
             "a style vector should have the shape (style_dim,) and finite values: "
             "compute it with style_vector() of a model"
         )
-    facts = {"model": model, "note": note, "plugin_version": __version__}
+    facts = {
+        "model": model,
+        "note": note,
+        "plugin_version": __version__,
+        CHECKSUM: _digest(vector),
+    }
     content = safetensors.torch.save({TENSOR: vector}, facts)
     try:
         with replace_when_written(Path(path)) as partial:
@@ -87,14 +87,8 @@ def save_voice(
 def load_voice(path: str | Path, model: str | None = None) -> Voice:
     """Read a voice file.
 
-    Args:
-        path: File that :func:`save_voice` wrote.
-        model: :func:`identify_model` of the weights that will speak; None does not
-            compare them.
-
-    Raises:
-        UserError: There is no such file, it is not a voice file, or it belongs to
-            another model.
+    If ``model``, the SHA-256 of the weights that will speak, is given, a voice of
+    another model is refused.
     """
     import safetensors
 
@@ -109,8 +103,11 @@ def load_voice(path: str | Path, model: str | None = None) -> Voice:
             raise ValueError("it is too large")
         with safetensors.safe_open(path, "pt") as file:
             vector, facts = file.get_tensor(TENSOR), file.metadata() or {}
-        if vector.dim() != 1 or not torch.isfinite(vector).all():
+        if not vector.is_floating_point() or not _is_style(vector := vector.float()):
             raise ValueError("it has no valid style vector")
+        # files of earlier versions have none
+        if facts.get(CHECKSUM) not in (None, _digest(vector)):
+            raise ValueError("its style vector is damaged")
         if "model" not in facts:
             raise ValueError("it names no model")
     except Exception as error:  # safetensors raises its own errors
@@ -124,7 +121,7 @@ def load_voice(path: str | Path, model: str | None = None) -> Voice:
             "recordings, with espnet-prune voice and this model"
         )
     return Voice(
-        vector.float(),
+        vector,
         facts["model"],
         facts.get("note", ""),
         facts.get("plugin_version", ""),

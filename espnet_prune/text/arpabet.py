@@ -126,11 +126,8 @@ def is_phones(words: Sequence[str]) -> bool:
 def to_tokens(text: str) -> list[str]:
     """Return the phones of a text, with a pause at its ends and at its punctuation.
 
-    Args:
-        text: English, or phones separated by spaces, which are not changed.
-
-    Returns:
-        ARPAbet with stress, and ``sp`` for pauses; empty if nothing is spoken.
+    Phones separated by spaces are not changed. The result is ARPAbet with stress, and
+    ``sp`` for pauses; it is empty if nothing is spoken.
     """
     words = text.split()
     if is_phones(words):

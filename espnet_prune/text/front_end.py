@@ -46,7 +46,6 @@ class Tokenizer(Protocol):
         token_type: ``char``, ``phn`` or another type of ESPnet.
         g2p: Name of the phonemizer, for ``phn``.
         known: Id of each token.
-
     """
 
     @property
@@ -79,11 +78,6 @@ def tokenize(
 
     Returns:
         Token ids without <eos>, int64, one or more of (T_text,).
-
-    Raises:
-        UserError: The text is empty or damaged, or yields no token that the model
-            knows.
-
     """
     text = normalise(text)
     if not text:
@@ -134,7 +128,6 @@ def known_ids(
     Returns:
         np.ndarray: Ids, int64 (T_text,); other unknown tokens are <unk>.
         dict: These unknown tokens.
-
     """
     tokens = list(tokens)
     new = dict.fromkeys(token for token in tokens if token not in known)
@@ -163,14 +156,8 @@ def split_text(text: str, max_characters: int | None = MAX_CHARACTERS) -> list[s
 
     Sentences stay together while they fit. A sentence that is too long is split at its
     clauses, and clauses between words. A word that is too long, such as a whole text in
-    Chinese or Thai, is split anywhere between characters.
-
-    Args:
-        text: Any text.
-        max_characters: Longest part. None does not split the text.
-
-    Returns:
-        Parts in order; together they are the text except the spaces at the cuts.
+    Chinese or Thai, is split anywhere between characters. Together, the parts are the
+    text except the spaces at the cuts. Without ``max_characters``, nothing is split.
     """
     text = text.strip()
     if max_characters is None or len(text) <= max_characters:
@@ -217,6 +204,58 @@ def _split_at(end: str, part: str, max_characters: int) -> list[str]:
     return [part[begin:stop] for begin, stop in spans]
 
 
+def check_ids(ids: Any, number: int) -> np.ndarray:
+    """Return token ids as int64 (T_text,); refuse all but ids below ``number``."""
+    try:
+        found = np.asarray(ids)
+    except (TypeError, ValueError, RuntimeError):
+        found = np.empty(0)
+    fault = None
+    if found.ndim != 1 or not found.size or not np.issubdtype(found.dtype, np.integer):
+        fault = f"{found.dtype} of shape {found.shape}"
+    elif found.min() < 0 or found.max() >= number:
+        fault = f"{found.min()} to {found.max()}"
+    if fault is not None:
+        raise UserError(
+            f"token ids should be whole numbers from 0 to {number - 1} of the shape "
+            f"(T_text,), found {fault}: give a text, or what tokenize() returns"
+        )
+    return found.astype(np.int64)
+
+
+# ---------------------------------------------------- tokens of ESPnet
+
+
+def build_espnet(
+    token_type: str, g2p: str | None, cleaner: str
+) -> tuple[Callable[[str], str], Any]:
+    """Build ESPnet's cleaner and its tokenizer.
+
+    Args:
+        token_type: As in ESPnet.
+        g2p: Its name; ``none`` for texts that are tokens.
+        cleaner: Its name, or ``none``.
+
+    Raises:
+        UserError: One of them is unknown, or its package is missing.
+
+    """
+    from espnet2.text.build_tokenizer import build_tokenizer
+    from espnet2.text.cleaner import TextCleaner
+
+    try:
+        clean = TextCleaner(None if cleaner == "none" else cleaner)
+        clean("a")  # a cleaner loads its packages when it is called
+        return clean, build_tokenizer(
+            token_type, g2p_type=None if g2p == "none" else g2p
+        )
+    except Exception as error:  # g2ps and cleaners raise many kinds of error
+        raise UserError(
+            f"no tokens can be made with token_type {token_type}, g2p {g2p}, cleaner "
+            f"{cleaner} ({first_line(error)}); install what is missing or choose others"
+        ) from error
+
+
 # ---------------------------------------------------- tokens without ESPnet
 
 
@@ -224,11 +263,7 @@ class FrontEnd:
     """The tokens of a model, without ESPnet and torch.
 
     It knows the token types ``char`` and ``phn``, the g2p ``arpabet``, ``espeak_ng_*``
-    and none, and the cleaner ``lower_case``.
-
-    Args:
-        settings: What ``describe`` returned.
-
+    and none, and the cleaner ``lower_case``. ``describe`` returns its settings.
     """
 
     def __init__(self, settings: dict[str, Any]):
@@ -240,17 +275,10 @@ class FrontEnd:
 
     @staticmethod
     def describe(train_args: Any, tokenizer: Any) -> dict[str, Any]:
-        """Return the settings of a trained model's front end.
+        """Return the settings of a trained model's front end, for ``FrontEnd``.
 
-        Args:
-            train_args: Its settings of training, with ``token_list``, ``token_type``,
-                ``g2p``, ``cleaner`` and ``non_linguistic_symbols``.
-            tokenizer: ESPnet's tokenizer, which knows the language of espeak-ng; None
-                if there is none.
-
-        Raises:
-            UserError: ``FrontEnd`` does not know this type, g2p or cleaner.
-
+        ``train_args`` are its settings of training. ESPnet's ``tokenizer``, None if
+        there is none, knows the language of espeak-ng.
         """
         kind, cleaner = train_args.token_type, train_args.cleaner
         g2p = train_args.g2p if kind == "phn" else None

@@ -17,10 +17,6 @@ class SwitchPhase(Callback):
 
     Args:
         epoch: The first epoch of phase 2, counted from 0.
-
-    Raises:
-        UserError: The epoch is not a whole number above 0.
-
     """
 
     def __init__(self, epoch: int):

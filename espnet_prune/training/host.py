@@ -33,6 +33,9 @@ Only on request:
         .average_nbest_models       when it is complete (``whole_checkpoints``). The
                                     trainer has no hook for it, and ``torch.save``
                                     itself is not changed for other code.
+    espnet2.fileio.sound_scp,       ``soundfile_read``, and ``DATA_TYPES["sound"]``: a
+    espnet2.train.iterable_dataset  recording that cannot be read is an error that names
+                                    its file (``name_recordings``)
     attention layers of a model     ``__class__`` of ESPnet's attention, in the models
                                     that ``prune_self_attention`` is called for
                                     (``espnet_prune/attention.py``), and of the style
@@ -91,21 +94,20 @@ def register(name: str, model: type) -> None:
     Raises:
         UserError: ESPnet defines the name itself, or it is not lower case.
         TypeError: ``model`` is not an ``AbsTTS``.
-
     """
     from espnet2.tasks.tts import tts_choices
     from espnet2.tts.abs_tts import AbsTTS
     from espnet2.tts.fastspeech2 import FastSpeech2
 
+    if not isinstance(name, str) or name != name.lower():
+        raise UserError(f"tts: {name} never matches: choose a lower-case name")
+    if not isinstance(model, type) or not issubclass(model, AbsTTS):
+        raise TypeError(f"{model!r} is not an AbsTTS")
     if name in tts_choices.classes and name not in _registered:
         raise UserError(
             f"ESPnet defines tts: {name} itself: choose another name for "
             f"{model.__name__}"
         )
-    if name != name.lower():
-        raise UserError(f"tts: {name} never matches: choose a lower-case name")
-    if not issubclass(model, AbsTTS):
-        raise TypeError(f"{model.__name__} is not an AbsTTS")
     tts_choices.classes[name] = model
     FastSpeech2.register(model)
     _registered.add(name)
@@ -162,6 +164,34 @@ class _WholeSaves(types.ModuleType):
                     "choose a writable folder; training continues from the last "
                     "complete checkpoint"
                 ) from error
+
+
+@functools.cache  # once for a process
+def name_recordings() -> None:
+    """Let ESPnet refuse recordings that it cannot read with a UserError."""
+    from espnet2.fileio import sound_scp
+    from espnet2.train import iterable_dataset
+
+    def naming(read: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(read)
+        def read_or_refuse(path, *args, **kwargs):
+            try:
+                return read(path, *args, **kwargs)
+            except (OSError, RuntimeError) as error:  # libsndfile raises the latter
+                from espnet_prune.speech import audio
+
+                for file in [path] if isinstance(path, str) else path:
+                    audio.read(file)  # it says what is wrong
+                raise UserError(
+                    f"the recording {path} cannot be read ({first_line(error)}): run "
+                    "the stages that wrote it again"
+                ) from error
+
+        return read_or_refuse
+
+    sound_scp.soundfile_read = naming(sound_scp.soundfile_read)
+    types = iterable_dataset.DATA_TYPES
+    types["sound"] = naming(types["sound"])
 
 
 def after_import(name: str, action: Callable[[Any], None]) -> None:

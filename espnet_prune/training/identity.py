@@ -20,7 +20,8 @@ from typing import Any
 
 from espnet_prune.errors import UserError
 from espnet_prune.experiment import CHECKPOINT, CONFIG, read_config
-from espnet_prune.files import write_text
+from espnet_prune.files import digest, write_text
+from espnet_prune.loading import load_json, reading
 
 RECORD = "identity.json"
 # At least this many recordings of a set, or all, are compared by their samples.
@@ -47,21 +48,15 @@ _logger = logging.getLogger(__name__)
 
 
 def identify(settings: Mapping[str, Any]) -> _Identity:
-    """Describe a training.
-
-    Args:
-        settings: Parsed options of training, or the content of config.yaml.
+    """Describe a training by its options, or by the content of config.yaml.
 
     Returns:
         ``features``, ``text``, ``model``, ``free`` (settings of the model that may
         change) and ``optimiser``: values by the name of their option; ``tokens``, a
         list; ``phase``; ``data``, see :func:`describe_data`.
-
-    Raises:
-        UserError: Statistics have values that are not finite.
-
     """
     model, free, phase = _split_model(settings)
+    bpemodel = settings.get("bpemodel") or ""
     return {
         "features": _features(settings),
         "tokens": read_tokens(settings.get("token_list")),
@@ -69,7 +64,7 @@ def identify(settings: Mapping[str, Any]) -> _Identity:
             "token_type": settings.get("token_type"),
             "g2p": settings.get("g2p"),
             "cleaner": settings.get("cleaner"),
-            "bpemodel": digest(settings.get("bpemodel")),
+            "bpemodel": digest(bpemodel) if os.path.isfile(bpemodel) else None,
         },
         "model": model,
         "free": free,
@@ -81,11 +76,17 @@ def identify(settings: Mapping[str, Any]) -> _Identity:
 
 def read_identity(folder: str | Path) -> _Identity | None:
     """Return the record in a folder; None if there is none, as in older folders."""
-    try:
-        found = json.loads((Path(folder) / RECORD).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    file = Path(folder) / RECORD
+    if not os.path.isfile(file):
         return None
-    return found if isinstance(found, dict) else None
+    what, remedy = "the record of a training", "restore it, or train in another folder"
+    with reading(file, what, remedy):
+        record = load_json(file, what, remedy)
+        for name, value in record.items():
+            kind = {"tokens": list, "phase": int}.get(name, dict)
+            if not isinstance(value, kind | None):
+                raise TypeError(f"{name} is {value!r}")
+    return record
 
 
 def write_identity(folder: str | Path, identity: _Identity) -> None:
@@ -95,29 +96,9 @@ def write_identity(folder: str | Path, identity: _Identity) -> None:
     write_text(Path(folder) / RECORD, content + "\n")
 
 
-def _known_identity(folder: Path) -> _Identity | None:
-    """Return the record of a training, or what its config.yaml says."""
-    found = read_identity(folder)
-    if found is None and (folder / CONFIG).is_file():
-        found = identify(read_config(folder))
-    return None if found is None else _as_json(found)
-
-
-def _as_json(identity: _Identity) -> _Identity:
-    return json.loads(json.dumps(identity))
-
-
-def digest(path: str | Path | None) -> str | None:
-    """Return the SHA-256 of a file; None if it is missing or not named."""
-    if not path or not os.path.isfile(path):
-        return None
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def read_tokens(tokens: str | Path | Sequence[str] | None) -> list[str] | None:
     """Return a token list, which may be the name of its file; None if it is missing."""
-    if tokens is None or not isinstance(tokens, (str, Path)):
+    if not isinstance(tokens, (str, Path)):
         return None if tokens is None else list(tokens)
     try:
         lines = Path(tokens).read_text(encoding="utf-8").split("\n")
@@ -130,16 +111,15 @@ def read_tokens(tokens: str | Path | Sequence[str] | None) -> list[str] | None:
 def _features(settings: Mapping[str, Any]) -> dict[str, Any]:
     from espnet2.tasks import tts
 
-    choices = {
-        "feats_extract": tts.feats_extractor_choices,
-        "pitch_extract": tts.pitch_extractor_choices,
-        "energy_extract": tts.energy_extractor_choices,
-        "normalize": tts.normalize_choices,
-        "pitch_normalize": tts.pitch_normalize_choices,
-        "energy_normalize": tts.energy_normalize_choices,
-    }
     found: dict[str, Any] = {}
-    for name, choice in choices.items():
+    for name, choice in (
+        ("feats_extract", tts.feats_extractor_choices),
+        ("pitch_extract", tts.pitch_extractor_choices),
+        ("energy_extract", tts.energy_extractor_choices),
+        ("normalize", tts.normalize_choices),
+        ("pitch_normalize", tts.pitch_normalize_choices),
+        ("energy_normalize", tts.energy_normalize_choices),
+    ):
         kind = settings.get(name)
         found[name] = kind
         if kind is None:
@@ -148,7 +128,6 @@ def _features(settings: Mapping[str, Any]) -> dict[str, Any]:
         conf.pop("reduction_factor", None)  # ESPnet repeats that of the model here
         file = conf.pop("stats_file", None)
         if file is not None:
-            require_finite_statistics(file)
             found[f"the statistics of {name}"] = digest_statistics(file)
         found.update({f"{name}_conf.{key}": value for key, value in conf.items()})
     return found
@@ -246,14 +225,10 @@ def _columns(path: str | Path) -> Iterator[tuple[str, str]]:
 def describe_data(
     texts: Mapping[str, str], recordings: Mapping[str, str | Path], sizes: bool = False
 ) -> dict[str, Any]:
-    """Describe a set by its content, in a second or two.
+    """Describe texts and recordings by their content, in a second or two.
 
-    Args:
-        texts: Text by utterance.
-        recordings: File by utterance. Some of them are compared by their samples.
-        sizes: Compare also the sizes of all files. Files that are made again may have
-            another size and the same samples.
-
+    Some of the recordings are compared by their samples. ``sizes`` compares also the
+    sizes of all files, which differ if files with the same samples are made again.
     """
     said = hashlib.sha256()
     for name in sorted(texts):
@@ -288,42 +263,28 @@ def _samples(path: str | Path) -> bytes:
 
 
 def digest_statistics(path: str | Path) -> str | None:
-    """Return a hash of the numbers in an .npz file, which also has times inside."""
-    import numpy as np
+    """Return a hash of the numbers in an .npz file, which also has times inside.
 
-    if not os.path.isfile(path):
-        return None
-    try:
-        with np.load(path) as numbers:
-            found = hashlib.sha256()
-            for name in sorted(numbers):
-                found.update(name.encode() + np.asarray(numbers[name]).tobytes())
-    except Exception:  # ESPnet's older format, or a broken file: numpy raises any kind
-        return digest(path)
-    return found.hexdigest()
-
-
-def require_finite_statistics(path: str | Path) -> None:
-    """Refuse statistics of features that are NaN or infinite.
-
-    Raises:
-        UserError: The file has such numbers.
-
+    Numbers that are NaN or infinite are refused.
     """
     import numpy as np
 
     if not os.path.isfile(path):
-        return
+        return None
+    found = hashlib.sha256()
     try:
-        with np.load(path) as numbers:
-            bad = [name for name in numbers if not np.isfinite(numbers[name]).all()]
-    except Exception:  # see digest_statistics
-        return
-    if bad:
-        raise UserError(
-            f"the statistics {path} have {bad[0]} that is NaN or infinite, so some "
-            "recording has such samples: remove it, and run stages 2 to 6 again"
-        )
+        with np.load(path) as file:
+            statistics = {name: np.asarray(file[name]) for name in sorted(file)}
+    except Exception:  # ESPnet's older format, or a broken file: numpy raises any kind
+        return digest(path)
+    for name, numbers in statistics.items():
+        if not np.isfinite(numbers).all():
+            raise UserError(
+                f"the statistics {path} have {name} that is NaN or infinite, so some "
+                "recording has such samples: remove it, and run stages 2 to 6 again"
+            )
+        found.update(name.encode() + numbers.tobytes())
+    return found.hexdigest()
 
 
 # ------------------------------------------------------------------------ the checks
@@ -332,7 +293,7 @@ def require_finite_statistics(path: str | Path) -> None:
 def require_same_training(
     folder: str | Path, now: _Identity, new_folder: bool = False
 ) -> _Identity:
-    """Refuse to continue a training with settings of another one.
+    """Refuse to continue the training in a folder with settings of another one.
 
     Settings that may change, or that a checkpoint replaces, are warnings.
 
@@ -343,15 +304,14 @@ def require_same_training(
 
     Returns:
         The record of the continued training, whose optimiser is that of the first one.
-
-    Raises:
-        UserError: It would be another training.
-
     """
-    before = _known_identity(Path(folder))
+    before = read_identity(folder)
+    if before is None and (Path(folder) / CONFIG).is_file():
+        before = identify(read_config(folder))
     if before is None:
         return now
-    now = _as_json(now)
+    # compared as JSON, which has no tuples
+    before, now = json.loads(json.dumps([before, now]))
     remedy = "give the settings of that training, or train in a new folder (--tag)"
     if new_folder:
         remedy = "train both phases with the same configuration"
@@ -361,41 +321,42 @@ def require_same_training(
             "choose another folder"
         )
     require_same_tokens(before.get("tokens"), now["tokens"], f"{folder}", remedy)
-    for part in ("model", "features", "text"):
-        for name, old, new in _differences(before.get(part), now[part]):
-            if name.startswith("the statistics"):
-                raise UserError(
-                    f"{name} have other values than when {folder} was trained: run "
-                    "stages 2 to 6 with the data and features of that training, or "
-                    "train in a new folder (--tag)"
-                )
+    differ = {
+        part: list(_differences(before.get(part), now[part]))
+        for part in ("model", "features", "text", "data", "optimiser", "free")
+    }
+    for name, old, new in differ["model"] + differ["features"] + differ["text"]:
+        if name.startswith("the statistics"):
             raise UserError(
-                f"{folder} was trained with {name} {_short(old)}, not with {name} "
-                f"{_short(new)}: {remedy}"
+                f"{name} have other values than when {folder} was trained: run stages "
+                "2 to 6 with the data and features of that training, or train in a new "
+                "folder (--tag)"
             )
-    for name, _, _ in _differences(before.get("data"), now["data"]):
+        raise UserError(
+            f"{folder} was trained with {name} {_short(old)}, not with {name} "
+            f"{_short(new)}: {remedy}"
+        )
+    for name, _, _ in differ["data"]:
         what = "durations or lengths" if name == "numbers" else name
         raise UserError(
             f"{folder} was trained on other data, its {what} differ from those given "
             "now: give the data of that training, or train in a new folder (--tag)"
         )
-    for name, old, new in _differences(before.get("optimiser"), now["optimiser"]):
+    for name, old, new in differ["optimiser"]:
         if "_conf." not in name:
             raise UserError(
                 f"{folder} was trained with {name} {_short(old)}, whose state cannot "
                 f"be continued with {_short(new)}: {remedy}"
             )
-    for name, old, new in _differences(before.get("optimiser"), now["optimiser"]):
         _warn(
             f"{name} {_short(new)} is ignored: the training in {folder} continues with "
             f"{_short(old)}; to change it, train in a new folder with --init_param"
         )
-    for name, old, new in _differences(before.get("free"), now["free"]):
-        if not new_folder:
-            _warn(
-                f"{name} is {_short(new)} from now on; the training in {folder} began "
-                f"with {_short(old)}"
-            )
+    for name, old, new in [] if new_folder else differ["free"]:
+        _warn(
+            f"{name} is {_short(new)} from now on; the training in {folder} began with "
+            f"{_short(old)}"
+        )
     kept = ("optimiser",) if new_folder else ("optimiser", "free")
     return {**now, **{name: before[name] for name in kept if name in before}}
 
@@ -406,24 +367,11 @@ def require_same_tokens(
     source: str,
     remedy: str,
 ) -> None:
-    """Refuse weights whose token embeddings would mean other tokens.
-
-    Args:
-        before: Tokens of the weights.
-        now: Tokens of this training.
-        source: Where the weights come from.
-        remedy: What to do.
-
-    Raises:
-        UserError: The message names the first token that differs.
-
-    """
+    """Refuse weights from ``source`` whose token embeddings would mean other tokens."""
     if before is None or now is None or list(before) == list(now):
         return
-    pairs = zip(before, now, strict=False)
-    same = next((n for n, (a, b) in enumerate(pairs) if a != b), None)
-    if same is None:
-        same = min(len(before), len(now))
+    pairs = enumerate(zip(before, now, strict=False))
+    same = next((n for n, (a, b) in pairs if a != b), min(len(before), len(now)))
     old, new = (
         repr(tokens[same]) if same < len(tokens) else "nothing"
         for tokens in (before, now)
@@ -437,16 +385,12 @@ def require_same_tokens(
 def require_known_tokens(
     init_params: Iterable[str], now: Sequence[str] | None, ignores_mismatch: bool
 ) -> None:
-    """Refuse initial weights of a model with other tokens.
+    """Refuse initial weights of a model with other tokens than those of this training.
 
     Args:
         init_params: As of ESPnet's ``--init_param``: FILE:FROM:TO:EXCLUDED.
         now: Tokens of this training.
         ignores_mismatch: Whether weights of other shapes are left out.
-
-    Raises:
-        UserError: The message names the first token that differs.
-
     """
     for init_param in init_params:
         path, prefix, _, excluded = _split_init_param(init_param)
@@ -459,7 +403,7 @@ def require_known_tokens(
             tokens is not None and now is not None and len(tokens) != len(now)
         )
         embeds = not prefix or EMBEDDING.startswith(prefix) or prefix in EMBEDDING
-        left_out = any(EMBEDDING.startswith(name) for name in excluded if name)
+        left_out = EMBEDDING.startswith(excluded)
         if embeds and not left_out and not (ignores_mismatch and other_number):
             require_same_tokens(
                 tokens,
@@ -473,16 +417,7 @@ def require_known_tokens(
 def require_initial_weights(
     model: Any, init_param: str, ignores_mismatch: bool
 ) -> None:
-    """Refuse initial weights that are broken or do not fit a model.
-
-    Args:
-        model: Model to train.
-        init_param, ignores_mismatch: See :func:`require_known_tokens`.
-
-    Raises:
-        UserError: The message names the file and the first such weight.
-
-    """
+    """Refuse initial weights that are broken or do not fit a model."""
     from espnet_prune.loading import load_weights
 
     path, prefix, target, excluded = _split_init_param(init_param)
@@ -491,9 +426,7 @@ def require_initial_weights(
     if ignores_mismatch:
         return
     for name, value in weights.items():
-        if any(name.startswith(each) for each in excluded if each):
-            continue
-        if prefix and not name.startswith(prefix):
+        if name.startswith(excluded) or not name.startswith(prefix):
             continue
         inner = name[len(prefix) + 1 :] if prefix else name
         own = f"{target}.{inner}" if target else inner
@@ -507,21 +440,15 @@ def require_initial_weights(
             )
 
 
-def _split_init_param(init_param: str) -> tuple[str, str, str, list[str]]:
+def _split_init_param(init_param: str) -> tuple[str, str, str, tuple[str, ...]]:
     path, prefix, target, excluded = [*init_param.split(":", 4), "", "", ""][:4]
-    return path, prefix, target, excluded.split(",")
+    return path, prefix, target, tuple(filter(None, excluded.split(",")))
 
 
 def require_same_statistics(settings: Mapping[str, Any], folder: str | Path) -> None:
-    """Refuse to decode with other statistics than those of training.
+    """Refuse to decode with other statistics than those of the training in a folder.
 
-    Args:
-        settings: Content of config.yaml.
-        folder: Its folder; without a record nothing is checked.
-
-    Raises:
-        UserError: A file of statistics has other content than in training.
-
+    Without a record of the training nothing is checked.
     """
     before = (read_identity(folder) or {}).get("features", {})
     for name in NORMALIZERS:
@@ -537,13 +464,8 @@ def require_same_statistics(settings: Mapping[str, Any], folder: str | Path) -> 
 def require_rate(data: Iterable[tuple[str, str, str]], rate: Any) -> None:
     """Refuse recordings with another sampling rate than the features.
 
-    Args:
-        data: Path, name and type of the data, as in ESPnet's options.
-        rate: Sampling rate of the features in Hz; None if it is not known.
-
-    Raises:
-        UserError: The first recording of a set has another rate.
-
+    ``data`` has path, name and type, as in ESPnet's options; only the first recording
+    of a set is looked at. ``rate`` is that of the features in Hz, None if not known.
     """
     import soundfile
 
@@ -576,10 +498,6 @@ def require_fresh_models(
 
     Returns:
         The record to write into the folder once the set is written.
-
-    Raises:
-        UserError: A model would continue training with other data.
-
     """
     texts = {row["utterance"]: row["text"] for row in rows}
     wavs = {row["utterance"]: row["wav.scp"] for row in rows}

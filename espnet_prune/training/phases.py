@@ -18,9 +18,8 @@ import yaml
 from espnet_prune.config import parse_encoder_pruning
 from espnet_prune.errors import UserError
 from espnet_prune.experiment import CHECKPOINT, CONFIG, is_finished, read_config
-from espnet_prune.files import replace_when_written, write_text
+from espnet_prune.files import digest, replace_when_written, write_text
 from espnet_prune.loading import load_weights, load_yaml
-from espnet_prune.training.identity import digest
 
 PHASE1_RECORD = "phase1.yaml"
 
@@ -42,11 +41,6 @@ def prepare_phase2(
             begun.
         output_dir: experiment folder of phase 2.
         writes: if false, only check, as all processes except the first one do.
-
-    Raises:
-        UserError: ``phase1_dir`` has no usable phase 1, or ``output_dir`` was started
-            from another phase 1.
-
     """
     checkpoint = Path(output_dir) / CHECKPOINT
     record = Path(output_dir) / PHASE1_RECORD

@@ -20,11 +20,10 @@ from espnet2.train.distributed_utils import get_node_rank, get_rank
 from espnet2.train.reporter import Reporter
 from espnet2.train.trainer import Trainer
 from espnet2.utils.types import str_or_none
-from torch.multiprocessing.spawn import ProcessRaisedException
 
 import espnet_prune
 from espnet_prune.config import VARIANCES, check_variances, choose_durations
-from espnet_prune.errors import UserError, explain
+from espnet_prune.errors import UserError, explain, sent_message
 from espnet_prune.experiment import CHECKPOINT
 from espnet_prune.files import lock_folder, replace_when_written
 from espnet_prune.loading import load_weights, load_yaml
@@ -34,6 +33,7 @@ from espnet_prune.training.host import (
     MODELS,
     allow_cleaner,
     is_ours,
+    name_recordings,
     whole_checkpoints,
 )
 from espnet_prune.training.identity import (
@@ -71,12 +71,7 @@ class PruneTrainer(Trainer):
 
     @classmethod
     def train_one_epoch(cls, *args, **kwargs) -> bool:
-        """Train one epoch.
-
-        Raises:
-            UserError: No step of it had a finite loss and gradient.
-
-        """
+        """Train one epoch; end if no step of it had a finite loss and gradient."""
         all_steps_are_invalid = super().train_one_epoch(*args, **kwargs)
         losses = [each.value for each in kwargs["reporter"].stats.get("loss", ())]
         if all_steps_are_invalid and len(losses) >= kwargs["options"].accum_grad:
@@ -96,15 +91,8 @@ def mend_last_epoch(folder: Path, best_model_criterion) -> None:
 
     ESPnet saves ``checkpoint.pth``, then ``{epoch}epoch.pth``, then the links to the
     latest and the best models, and averages the best ones at the end; a resumed run
-    begins with the next epoch.
-
-    Args:
-        folder: experiment folder; without a checkpoint in it, nothing happens.
-        best_model_criterion: (train or valid, name, min or max) triples.
-
-    Raises:
-        UserError: the checkpoint is broken or has values that are not finite.
-
+    begins with the next epoch. ``best_model_criterion`` has (train or valid, name, min
+    or max) triples.
     """
     for partial in folder.glob(".*.pth.*.partial"):  # of a killed writer
         partial.unlink(missing_ok=True)
@@ -199,12 +187,7 @@ class PruneTTSTask(TTSTask):
 
     @classmethod
     def main(cls, args=None, cmd=None) -> None:
-        """Check the settings, prepare phase 2, and train as ESPnet does.
-
-        Raises:
-            UserError: settings that cannot work, or phase 2 without phase 1.
-
-        """
+        """Check the settings, prepare phase 2, and train as ESPnet does."""
         if args is None:
             args = cls.get_parser().parse_args(cmd)
         if args.print_config:
@@ -216,22 +199,17 @@ class PruneTTSTask(TTSTask):
         with _training_folder(args):
             try:
                 super().main(args=args)
-            except (ProcessRaisedException, UserError) as error:
-                # a process per GPU, or one that loads data, sends a traceback as text
-                text = str(error).strip()
-                mark = f"{UserError.__name__}: "
-                if "Traceback (most recent call last)" not in text or mark not in text:
+            except Exception as error:
+                # of a process per GPU, or of one that loads data
+                message = sent_message(error)
+                if message is None:
                     raise
-                raise UserError(text.rpartition(mark)[2]) from error
+                raise UserError(message) from error
 
     @classmethod
     def main_worker(cls, args) -> None:
-        """Train in one process.
-
-        Raises:
-            UserError: also for a full disk or another fault of the machine.
-
-        """
+        """Train in one process; a full disk is a ``UserError``."""
+        name_recordings()
         try:
             super().main_worker(args)
         except OSError as error:
@@ -254,12 +232,7 @@ class PruneTTSTask(TTSTask):
 
     @classmethod
     def build_model_from_file(cls, config_file=None, model_file=None, device="cpu"):
-        """Build a trained model as ESPnet's commands do.
-
-        Raises:
-            UserError: its files are broken or do not fit together.
-
-        """
+        """Build a trained model as ESPnet's commands do, but refuse broken files."""
         if config_file is None and model_file is not None:
             config_file = Path(model_file).parent / "config.yaml"
         if config_file is not None:
@@ -272,12 +245,8 @@ class PruneTTSTask(TTSTask):
 
     @classmethod
     def build_streaming_iterator(cls, data_path_and_name_and_type, *args, **kwargs):
-        """Read the data of decoding as ESPnet does.
-
-        Raises:
-            UserError: references have another sampling rate than the model.
-
-        """
+        """Read the data of decoding; references must have the rate of the model."""
+        name_recordings()
         if kwargs.get("inference"):
             require_rate(data_path_and_name_and_type, cls._rate)
         return super().build_streaming_iterator(
@@ -298,10 +267,7 @@ class PruneTTSTask(TTSTask):
 class CheckedPreprocessor:
     """Prepares utterances as ESPnet does, and refuses those that cannot be used.
 
-    Args:
-        preprocess: ESPnet's preparation; None leaves utterances unchanged.
-        args: options of training.
-
+    ``preprocess`` is ESPnet's preparation; None leaves utterances unchanged.
     """
 
     def __init__(self, preprocess: Any, args: argparse.Namespace):
@@ -319,13 +285,7 @@ class CheckedPreprocessor:
         return getattr(self.preprocess, name)
 
     def __call__(self, uid: str, data: dict[str, Any]) -> dict[str, Any]:
-        """Prepare an utterance.
-
-        Raises:
-            UserError: its recording is empty or has samples that are not finite, or
-                its durations do not fit text and recording.
-
-        """
+        """Prepare an utterance, and check its recording and its durations."""
         if self.preprocess is not None:
             data = self.preprocess(uid, data)
         speech, durations = data.get("speech"), data.get("durations")
@@ -399,15 +359,7 @@ def _training_folder(args: argparse.Namespace) -> Iterator[None]:
 
 
 def check_settings(args: argparse.Namespace) -> None:
-    """Refuse settings that would fail later or train another model than intended.
-
-    Args:
-        args: parsed options of training.
-
-    Raises:
-        UserError: one line that names the setting and the remedy.
-
-    """
+    """Refuse settings that would fail later or train another model than intended."""
     if not isinstance(args.tts_conf, dict):
         raise UserError(
             f"tts_conf is {args.tts_conf!r}: write its settings as lines of NAME: VALUE"
@@ -435,15 +387,11 @@ def check_settings(args: argparse.Namespace) -> None:
 
 
 def fill_in(args: argparse.Namespace) -> None:
-    """Fill in settings that are not given and that our models need.
+    """Fill in settings that are not given and that our models need; change ``args``.
 
     Durations are given if the data has them and learned otherwise. Pitch and energy are
     extracted, averaged over tokens if durations are given, and normalised, unless
     statistics are being collected. Settings of the user are kept.
-
-    Args:
-        args: parsed options of training; changed in place.
-
     """
     names = _data_names(args)
     ours = args.tts in MODELS and isinstance(args.tts_conf, dict)

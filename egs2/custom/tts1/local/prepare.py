@@ -85,11 +85,8 @@ def split(
 ) -> Split:
     """Hold out speakers for evaluation, unless they are given, and some utterances.
 
-    Args:
-        known: usable recordings of the training corpus.
-        given: usable recordings of the evaluation corpus, None if there is none.
-        eval_speakers: how many to evaluate, by default a tenth of them, 2 to 10.
-        seed: of the draw.
+    ``known`` and ``given`` are the usable recordings of the training and of the
+    evaluation corpus. By default a tenth of the speakers, 2 to 10, are evaluated.
     """
     speakers = by_speaker(known)
     pool = by_speaker(known if given is None else given)
@@ -278,11 +275,7 @@ def main_cause(
     kept: Sequence[Checked],
     left_out: Sequence[Finding],
 ) -> str:
-    """Say why a corpus may be too little.
-
-    Returns:
-        What most recordings have in common and what to do, or nothing.
-    """
+    """Say what most recordings have in common and what to do, or nothing."""
     if left_out and len(left_out) >= len(kept):
         ((reason, number),) = Counter(one.reason for one in left_out).most_common(1)
         first = next(one for one in left_out if one.reason == reason)

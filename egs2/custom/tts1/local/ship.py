@@ -21,7 +21,7 @@ import yaml
 from espnet_prune import Text2Speech
 from espnet_prune.errors import UserError, run
 from espnet_prune.experiment import read_config
-from espnet_prune.files import replace_when_written
+from espnet_prune.files import digest, replace_when_written
 from espnet_prune.loading import load_weights
 from espnet_prune.speech.pretrained import (
     DEFAULT_WEIGHTS,
@@ -29,7 +29,7 @@ from espnet_prune.speech.pretrained import (
     VOICE_SUFFIX,
     paths_made_absolute,
 )
-from espnet_prune.speech.voice import identify_model, save_voice
+from espnet_prune.speech.voice import save_voice
 
 # Settings that synthesis needs.
 SETTINGS = (
@@ -84,16 +84,8 @@ def ship(
 ) -> Text2Speech:
     """Write the folder of a model, and return the model that it contains.
 
-    Args:
-        experiment: Folder of the training.
-        weights: File of weights in it.
-        output: Folder to write; files of the same names are replaced.
-        voices: name -> recording, for the voice files.
-        notes: name -> note in the voice file.
-
-    Raises:
-        UserError: A file cannot be read.
-
+    Files of the same names are replaced. ``voices`` has the recording of each voice
+    file by its name, and ``notes`` the note in it.
     """
     settings = settings_of_synthesis(read_config(experiment))
     output.mkdir(parents=True, exist_ok=True)
@@ -113,7 +105,7 @@ def ship(
     with replace_when_written(small) as partial:
         partial.write_bytes(content)
     model = Text2Speech.from_pretrained(output)
-    identity = identify_model(small)
+    identity = digest(small)
     (output / "voices").mkdir(exist_ok=True)
     for name, recording in voices.items():
         file = output / "voices" / f"{name}{VOICE_SUFFIX}"

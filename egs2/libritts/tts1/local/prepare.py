@@ -79,12 +79,7 @@ class Utterance(NamedTuple):
 
 
 class Checker:
-    """Reads the files of one recording.
-
-    Args:
-        label_root: folder of a part's labels, laid out as its recordings; None if
-            labels are not needed.
-    """
+    """Reads the files of one recording, and its labels if ``label_root`` is given."""
 
     def __init__(self, label_root: Path | None = None):
         self.label_root = label_root

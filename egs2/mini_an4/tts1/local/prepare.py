@@ -41,11 +41,7 @@ class Recording(NamedTuple):
 
 
 def read_transcription(path: Path) -> dict[str, str]:
-    """Read lines such as ``<s> ELEVEN FIFTY </s> (cen8-mwhw-b)``.
-
-    Returns:
-        Words in lower case by the name of the recording.
-    """
+    """Read the words of ``<s> ELEVEN FIFTY </s> (cen8-mwhw-b)`` by recording."""
     if not path.is_file():
         raise UserError(f"there is no {path}; unpack the AN4 archive again")
     words = {}
@@ -93,12 +89,7 @@ def report(name: str, recordings: list[Recording], texts: int, note: str) -> Non
 
 
 def prepare(an4_dir: Path, data_dir: Path, exp_dir: Path = Path("exp")) -> None:
-    """Write the three folders and print a line about each.
-
-    Raises:
-        UserError: The corpus is not as expected, or a model of other data exists; in
-            this case nothing is written.
-    """
+    """Write the three folders and print a line about each."""
     print(f"AN4 in {an4_dir}:")
     known = read_recordings(an4_dir, "train", "an4_clstk")
     unseen = read_recordings(an4_dir, "test", "an4test_clstk")

@@ -27,8 +27,7 @@ VCTK_LEFT_OUT = {
 class VCTK:
     """VCTK 0.92, first microphone, or the release before it.
 
-    Args:
-        folder: Of the corpus, or the one that it was unpacked in.
+    ``folder`` is that of the corpus, or the one that it was unpacked in.
     """
 
     def __init__(self, folder: Path):
@@ -76,9 +75,7 @@ class VCTK:
 class Libri:
     """Common base of LibriSpeech and LibriTTS: SPEAKER/CHAPTER/ folders.
 
-    Args:
-        folder: Of the corpus, of its part, or the one that it was unpacked in.
-        part: For instance test-other.
+    ``folder`` is that of the corpus, of its part, or the one that it was unpacked in.
     """
 
     name, separator, suffix = "", "", ""
@@ -169,12 +166,7 @@ def _read(path: Path) -> str | None:
 
 
 def _read_manifest(path: Path) -> dict[str, str]:
-    """Read a manifest of LibriSpeech-PC: JSON lines of audio_filepath and text.
-
-    Raises:
-        UserError: A line is not such a line.
-
-    """
+    """Read a manifest of LibriSpeech-PC: JSON lines of audio_filepath and text."""
     texts = {}
     for number, line in enumerate(_lines(path), 1):
         if not line.strip():
