@@ -335,11 +335,7 @@ def measure_losses(
     ``models`` has the experiment folder of each name with seed, and ``recordings`` the
     Kaldi folders of each set.
     """
-    from espnet_prune.evaluation.held_out import (
-        HeldOut,
-        measure_all,
-        read_recordings,
-    )
+    from espnet_prune.evaluation.held_out import HeldOut, measure_all, read_recordings
     from espnet_prune.speech.synthesis import Text2Speech
 
     read = {

@@ -31,11 +31,7 @@ from matplotlib.figure import Figure
 from espnet_prune.attention import AttentionMaps, record_attention, without_masks
 from espnet_prune.errors import UserError, first_line
 from espnet_prune.evaluation import maps, page, plots
-from espnet_prune.speech.pretrained import (
-    DEFAULT_MODEL,
-    VOICE_SUFFIX,
-    default_vocoder,
-)
+from espnet_prune.speech.pretrained import DEFAULT_MODEL, VOICE_SUFFIX, default_vocoder
 from espnet_prune.speech.synthesis import Output, Text2Speech
 from espnet_prune.speech.vocoder import (
     GRIFFIN_LIM,

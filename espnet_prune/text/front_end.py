@@ -163,11 +163,7 @@ def split_text(text: str, max_characters: int | None = MAX_CHARACTERS) -> list[s
     if max_characters is None or len(text) <= max_characters:
         return [text]
     parts = [text]
-    for end in (
-        SENTENCE_END,
-        r"(?<=[,;:])\s+|(?<=[，；：、])\s*",
-        r"\s+",
-    ):
+    for end in (SENTENCE_END, r"(?<=[,;:])\s+|(?<=[，；：、])\s*", r"\s+"):
         pieces = []
         for part in parts:
             pieces.extend(_split_at(end, part, max_characters))
@@ -302,10 +298,7 @@ class FrontEnd:
             quiet = logging.getLogger("espnet_prune.espeak")
             quiet.setLevel(logging.ERROR)
             backend = EspeakBackend(
-                self.language,
-                with_stress=True,
-                preserve_punctuation=True,
-                logger=quiet,
+                self.language, with_stress=True, preserve_punctuation=True, logger=quiet
             )
         except (ImportError, RuntimeError) as error:
             raise UserError(

@@ -30,12 +30,7 @@ from espnet_prune.files import lock_folder, replace_when_written
 from espnet_prune.loading import load_weights, load_yaml
 from espnet_prune.speech.vocoder import GRIFFIN_LIM, describe_features, open_vocoder
 from espnet_prune.text.normalise import LOWER_CASE
-from espnet_prune.training.host import (
-    MODELS,
-    allow_cleaner,
-    is_ours,
-    whole_checkpoints,
-)
+from espnet_prune.training.host import MODELS, allow_cleaner, is_ours, whole_checkpoints
 from espnet_prune.training.identity import (
     identify,
     require_initial_weights,

@@ -271,9 +271,7 @@ def converted(
 
 
 def main_cause(
-    folder: Path,
-    kept: Sequence[Checked],
-    left_out: Sequence[Finding],
+    folder: Path, kept: Sequence[Checked], left_out: Sequence[Finding]
 ) -> str:
     """Say what most recordings have in common and what to do, or nothing."""
     if left_out and len(left_out) >= len(kept):
@@ -320,10 +318,7 @@ def describe(
         lines.append(f"  {label:16s} {value}")
 
     hours = sum(one.seconds for one in kept) / 3600
-    line(
-        "usable",
-        f"{len(kept)} recordings, {len(groups)} speakers, {hours:.2f} h",
-    )
+    line("usable", f"{len(kept)} recordings, {len(groups)} speakers, {hours:.2f} h")
     if is_one_each(kept):
         line(
             "speakers",
