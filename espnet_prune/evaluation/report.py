@@ -85,20 +85,20 @@ def describe(experiment: Experiment) -> str:
     )
 
 
-def draw(experiments: Sequence[Experiment], axis: str = "step") -> list[Exhibit]:
+def draw(experiments: Sequence[Experiment]) -> list[Exhibit]:
     """Draw every figure that the experiments have data for."""
     rows = join(experiments)
     found = []
     if experiments[-1].pruning != "none" and decoder_layers(rows):
-        figure = plots.plot_thresholds(rows, axis)
+        figure = plots.plot_thresholds(rows)
         found.append(Exhibit(THRESHOLDS, "Threshold of each decoder layer.", figure))
         caption = "Connections and attention mass that the hard mask keeps."
-        found.append(Exhibit("kept", caption, plots.plot_kept(rows, axis)))
+        found.append(Exhibit("kept", caption, plots.plot_kept(rows)))
     caption = "Loss terms of training and validation."
-    found.append(Exhibit("losses", caption, plots.plot_losses(rows, axis)))
+    found.append(Exhibit("losses", caption, plots.plot_losses(rows)))
     phase1 = next((e for e in experiments if e.phase == 1), None)
     if phase1 is not None and phase1.sparsity_ratio is not None:
-        figure = plots.plot_soft_mean(phase1.rows, phase1.sparsity_ratio, axis)
+        figure = plots.plot_soft_mean(phase1.rows, phase1.sparsity_ratio)
         caption = "Mean soft mask of each decoder layer, which L_sp pulls towards R."
         found.append(Exhibit("soft_mean", caption, figure))
     return found
@@ -114,7 +114,7 @@ def name_models(models: Sequence[Sequence[Experiment]]) -> list[str]:
     return names
 
 
-def read(folders: Sequence[str | Path], axis: str = "step") -> list[Model]:
+def read(folders: Sequence[str | Path]) -> list[Model]:
     """Read experiment folders and draw their figures."""
     found = read_models(folders)
     return [
@@ -122,7 +122,7 @@ def read(folders: Sequence[str | Path], axis: str = "step") -> list[Model]:
             name,
             experiments,
             None if experiments[-1].pruning == "none" else threshold_rows(experiments),
-            draw(experiments, axis),
+            draw(experiments),
         )
         for name, experiments in zip(name_models(found), found, strict=True)
     ]
@@ -159,7 +159,6 @@ def write(
     scores: Sequence[Path] = (),
     data_dirs: Sequence[Path] = (),
     samples: int = 4,
-    axis: str = "step",
 ) -> list[Path]:
     """Write tables, figures and the page; return the files, the page first.
 
@@ -169,7 +168,6 @@ def write(
         scores: Folders whose tables become part of the page, see ``documents.read``.
         data_dirs: Kaldi folders of the test sets.
         samples: Number of utterances of each test set on the page.
-        axis: "step" or "epoch", the unit of time.
     """
     pages = documents.read(scores)
     prompts = read_prompts(data_dirs)
@@ -186,7 +184,7 @@ def write(
         PAGE,
         title=models[0].name if len(models) == 1 else f"Report of {len(models)} models",
         summary=lay_out_summary(models),
-        comparison=compare(models, axis),
+        comparison=compare(models),
         scores=pages,
         speech=speech,
         models=shown,
@@ -339,12 +337,12 @@ def _figure(png: bytes, caption: str, figure: "Figure | None" = None) -> dict[st
     return {"caption": caption, "width": width, "address": address}
 
 
-def compare(models: Sequence[Model], axis: str) -> dict[str, Any] | None:
+def compare(models: Sequence[Model]) -> dict[str, Any] | None:
     """Draw the mel loss of all models that have one; None for a single model."""
     joined = {model.name: join(model.experiments) for model in models}
     rows = {name: rows for name, rows in joined.items() if keys.MEL_LOSS in rows[-1]}
     if len(rows) < 2:
         return None
-    figure = plots.plot_models(rows, keys.MEL_LOSS, axis)
+    figure = plots.plot_models(rows, keys.MEL_LOSS)
     caption = "Mel loss of the validation set."
     return _figure(plots.to_png(figure, PAGE_DPI), caption, figure)
