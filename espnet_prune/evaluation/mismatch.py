@@ -274,11 +274,8 @@ def write(
 ) -> str:
     """Write table and plot: mismatch.md, .csv, .json, .png, and trainings.csv.
 
-    Args:
-        scores: Metric -> its scores.
-        distances: Set -> speaker -> distance.
-        output_dir: Existing folder.
-        baseline: System to which differences are taken; by default the first one.
+    ``scores`` are given by metric, and ``distances`` by set and speaker. Differences
+    are taken to the baseline, by default the first system.
 
     Returns:
         The page in Markdown.
