@@ -1,6 +1,5 @@
 """The report of experiments: tables, figures and one web page that can be sent."""
 
-import collections
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -63,13 +62,8 @@ class Model(NamedTuple):
         ]
 
 
-class Sample(NamedTuple):
-    """Decoded speech: test set, utterance, vocoder and file."""
-
-    test_set: str
-    utterance: str
-    system: str
-    path: Path
+# File of decoded speech by test set, utterance and system.
+Samples = dict[str, dict[str, dict[str, Path]]]
 
 
 def describe(experiment: Experiment) -> str:
@@ -251,18 +245,15 @@ def lay_out_settings(models: Sequence[Model]) -> list[list[str]]:
     return [["setting", *names], *lines] if lines else []
 
 
-def find_samples(models: Sequence[Model]) -> list[Sample]:
+def find_samples(models: Sequence[Model]) -> Samples:
     """Return the speech that ESPnet's decoding wrote, EXP/DECODED/TEST_SET/wav."""
-    return [
-        Sample(
-            wav.parent.parent.name,
-            wav.stem,
-            f"{model.name}: {wav.parent.parent.parent.name}",
-            wav,
-        )
-        for model in models
-        for wav in sorted(model.last.folder.glob("*/*/wav/*.wav"))
-    ]
+    found: Samples = {}
+    for model in models:
+        for wav in sorted(model.last.folder.glob("*/*/wav/*.wav")):
+            decoded, test_set = wav.parts[-4:-2]
+            said = found.setdefault(test_set, {}).setdefault(wav.stem, {})
+            said[f"{model.name}: {decoded}"] = wav
+    return found
 
 
 def read_prompts(folders: Sequence[Path]) -> dict[str, dict[str, str]]:
@@ -289,20 +280,19 @@ def choose(systems: dict[str, int], number: int) -> list[str]:
 
 
 def lay_out_samples(
-    samples: Sequence[Sample], prompts: dict[str, dict[str, str]], number: int
+    samples: Samples, prompts: dict[str, dict[str, str]], number: int
 ) -> list[dict[str, Any]]:
     """Lay out speech: a table per test set, a line per utterance."""
     found = []
-    for test_set in dict.fromkeys(sample.test_set for sample in samples):
-        own = [sample for sample in samples if sample.test_set == test_set]
-        systems = list(dict.fromkeys(sample.system for sample in own))
-        paths = {(sample.utterance, sample.system): sample.path for sample in own}
+    for test_set, utterances in samples.items():
+        systems = list(dict.fromkeys(s for said in utterances.values() for s in said))
         lines = []
-        for name in choose(collections.Counter(s.utterance for s in own), number):
+        counts = {name: len(said) for name, said in utterances.items()}
+        for name in choose(counts, number):
             # a wav.scp may also have archives and commands, which are left out
             reference = Path(prompts["wav.scp"].get(name, ""))
             clips = [_clip(reference, f"{name}, reference")]
-            clips += [_clip(paths.get((name, s)), f"{name}, {s}") for s in systems]
+            clips += [_clip(utterances[name].get(s), f"{name}, {s}") for s in systems]
             text = prompts["text"].get(name, "")
             lines.append({"name": name, "text": text, "clips": clips})
         found.append({"name": test_set, "systems": systems, "lines": lines})
