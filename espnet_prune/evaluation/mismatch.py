@@ -10,7 +10,7 @@ A system is a setting of training; its trainings differ in the seed. All interva
 over trainings, speakers and texts, see ``intervals.crossed_interval``.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -88,20 +88,17 @@ def read_scores(
 # ------------------------------------------------------------------------------- page
 
 
-def _form(metric: str, sign: str = "") -> tuple[float, str]:
-    """Return the factor and the format with which values of a metric are shown."""
-    if metric not in METRICS:
-        return 1.0, f"{sign}.4f"
-    scale = 100.0 if METRICS[metric].percent else 1.0
-    return scale, f"{sign}.{METRICS[metric].digits}f"
+def _is_percent(metric: str) -> bool:
+    return metric in METRICS and METRICS[metric].percent
 
 
 def _print(found: Crossed | None, metric: str, sign: str = "") -> str | None:
     if found is None:
         return None
-    scale, form = _form(metric, sign)
     ends = [found.value, found.lower, found.upper]
-    return tables.with_ends([e if e is None else scale * e for e in ends], form)
+    if metric in METRICS:
+        return METRICS[metric].show(ends, sign)
+    return tables.with_ends(ends, f"{sign}.4f")
 
 
 def summarise(
@@ -135,7 +132,7 @@ def summarise(
 
     for metric, axis in axes.items():
         about = METRICS[metric].measures if metric in METRICS else MEASURES[metric]
-        unit = " (%)" if metric in METRICS and METRICS[metric].percent else ""
+        unit = " (%)" if _is_percent(metric) else ""
         blocks += [{"heading": metric + unit}, {"text": f"{about}."}]
         rivals = [system for system in axis.systems if system != baseline]
         lines, gains = [], []
@@ -217,7 +214,7 @@ def plot(axes: Mapping[str, Axis], rows: Sequence[dict], baseline: str) -> Figur
     with plots.styled_figure(9.0, 0.6 + 2.7 * len(axes)) as figure:
         panels = figure.subplots(len(axes), 2, squeeze=False)
         for (left, right), (metric, axis) in zip(panels, axes.items(), strict=True):
-            scale, _ = _form(metric)
+            scale = 100.0 if _is_percent(metric) else 1.0
             for ax, kind in ((left, "score"), (right, "difference")):
                 for number, system in enumerate(systems):
                     mine = [
@@ -399,10 +396,11 @@ def compare(
     if experiments:
         measure_losses(experiments, recorded, output_dir, device, model_file)
     found: dict[str, list[Score]] = {}
+    trained = {Training.parse(name) for name in experiments}
     for name in recorded:
         folder = output_dir / "losses" / name
         for metric, values in read_scores(name, folder, texts[name]).items():
-            wanted = [v for v in values if _is_one_of(v.training, experiments)]
+            wanted = [value for value in values if value.training in trained]
             found.setdefault(metric, []).extend(wanted)
     for name, folders in scored.items():
         for folder in folders:
@@ -419,7 +417,3 @@ def compare(
         ]
         return tables.markdown(lines, tables.named("set", "speakers", "distance"))
     return write(found, distances, output_dir, baseline)
-
-
-def _is_one_of(training: Training, named: Iterable[str]) -> bool:
-    return any(Training.parse(name) == training for name in named)
