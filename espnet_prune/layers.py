@@ -10,7 +10,9 @@ kernel.
 import contextlib
 import functools
 import io
+import itertools
 import weakref
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -152,82 +154,231 @@ def probabilities(scores: torch.Tensor, mask: torch.Tensor | None) -> torch.Tens
     return attn
 
 
+class Pruning(NamedTuple):
+    """How ``attend`` prunes.
+
+    Attributes:
+        cutoff: probability below which a connection is pruned (B, 1, 1, 1).
+        temperature: of a soft mask; None for a hard mask.
+        weights: of every position in the mean of the soft mask (B, 1, T): the weight of
+            a pair is the product of its weights, divided by the sum over all pairs.
+        share: a connection stays if any head keeps it; for hard masks only.
+
+    """
+
+    cutoff: torch.Tensor
+    temperature: float | None = None
+    weights: torch.Tensor | None = None
+    share: bool = False
+
+
+class Attended(NamedTuple):
+    """What ``attend`` returns.
+
+    Attributes:
+        context: (B, H, T, d), of the type of the values.
+        soft_means: mean of the soft mask of each head (H,); None without one.
+        probabilities: before the mask (B, H, T, T), without gradient; None if they were
+            not asked for.
+
+    """
+
+    context: torch.Tensor
+    soft_means: torch.Tensor | None
+    probabilities: torch.Tensor | None
+
+
+# Numbers of a block of (B, H, T, T): what is computed from it stays in the cache.
+BLOCK = 2**18
+
+
 def attend(
-    scores: torch.Tensor,
+    scores: torch.Tensor | tuple[torch.Tensor, torch.Tensor],
     value: torch.Tensor,
     mask: torch.Tensor | None,
     dropout_rate: float = 0.0,
-    cutoff: torch.Tensor | None = None,
-    share: bool = False,
-) -> torch.Tensor:
-    """Weigh values by attention that is dense or pruned by a hard mask.
+    pruning: Pruning | None = None,
+    watched: bool = False,
+) -> Attended:
+    """Weigh values by attention that is dense, or pruned by a hard or soft mask.
 
-    The result is that of softmax, hard mask, dropout and product in turn, but only one
-    number per connection is kept for the backward pass.
+    The result is that of softmax, mask, dropout and product in turn. On a CPU they are
+    done block by block, because reading and writing (B, H, T, T) again and again takes
+    longer than the arithmetic. Only one number per connection is kept for the backward
+    pass, and none without gradients.
 
     Args:
-        scores: (B, H, T, T).
+        scores: (B, H, T, T), or the queries and keys (B, H, T, d) of which they are the
+            products.
         value: (B, H, T, d).
         mask: true where a key may be attended to (B, 1, T); None for all.
         dropout_rate: of the remaining connections.
-        cutoff: probability below which a connection is pruned (B, 1, 1, 1); None for
-            dense attention.
-        share: a connection stays if any head keeps it.
-
-    Returns:
-        (B, H, T, d), of the type of the values.
+        pruning: None for dense attention.
+        watched: whether to return the probabilities.
 
     """
-    scores = scores.float() if scores.dtype != torch.float64 else scores
     bias = None
     if mask is not None:
-        lowest = torch.finfo(scores.dtype).min
-        bias = scores.new_zeros(mask.shape).masked_fill(mask.eq(0), lowest)
+        kind = torch.float64 if value.dtype == torch.float64 else torch.float32
+        lowest = torch.finfo(kind).min
+        bias = value.new_zeros(mask.shape, dtype=kind).masked_fill(mask.eq(0), lowest)
         bias = bias.unsqueeze(1)
-    return _Attend.apply(scores, value, bias, dropout_rate, cutoff, share)
+    query, key = scores if isinstance(scores, tuple) else (None, None)
+    scores = None if isinstance(scores, tuple) else scores
+    cutoff = None if pruning is None else pruning.cutoff
+    with full_precision(value.device):
+        return Attended(
+            *_Attend.apply(
+                scores, query, key, value, cutoff, bias, dropout_rate, pruning, watched
+            )
+        )
 
 
 class _Attend(torch.autograd.Function):
-    """Softmax, hard mask, dropout and product with the values in one.
+    """Softmax, mask, dropout and product with the values in one.
 
     A probability is never negative. In the tensor for the backward pass, a negative
-    sign therefore marks a connection that was pruned or dropped.
+    sign therefore marks a connection that was dropped or pruned by a hard mask.
     """
 
     @staticmethod
-    def forward(ctx, scores, value, bias, dropout_rate, cutoff, share):
-        scores = scores if bias is None else scores + bias
-        signed = scores.softmax(dim=-1)
-        factor, margins = 1.0, []  # a negative margin removes a connection
-        if cutoff is not None:
-            margin = signed - cutoff
-            margins.append(margin.amax(dim=1, keepdim=True) if share else margin)
-        if dropout_rate > 0:
-            keep, factor = draw_mask(signed.shape, dropout_rate, signed.device)
-            margins.append(keep.to(signed.dtype).sub_(0.5))
-        if margins:
-            signed.copysign_(functools.reduce(torch.minimum, margins))
-        ctx.dense = not margins
-        del margins
-        kept = signed if ctx.dense else signed.clamp(min=0)
-        context = kept.to(value.dtype) @ value
-        context = context if factor == 1 else context.mul_(factor)
-        ctx.factor = factor
-        ctx.save_for_backward(signed, value)
-        return context
+    def forward(
+        ctx, scores, query, key, value, cutoff, bias, dropout_rate, pruning, watched
+    ):
+        queries = (scores if query is None else query).size(2)
+        shape = (*value.shape[:2], queries, value.size(2))
+        kind = torch.promote_types(value.dtype, torch.float32)
+        soft = pruning is not None and pruning.temperature is not None
+        needed = watched or any(ctx.needs_input_grad)
+        signed = value.new_empty(shape, dtype=kind) if needed else None
+        ctx.factor, ctx.soft = 1.0, soft
+        ctx.temperature = temperature = pruning.temperature if soft else None
+        ctx.signs = dropout_rate > 0 or (pruning is not None and not soft)
+        ctx.blocks = _blocks(value, queries, pruning is not None and pruning.share)
+        weights = pruning.weights.to(kind).unsqueeze(-1) if soft else None
+        row_means = value.new_empty((*shape[:3], 1), dtype=kind) if soft else None
+        context = _like_heads(value, queries)
+        for batch, head, rows in ctx.blocks:
+            if scores is None:
+                block = query[batch, head, rows] @ key[batch, head].mT
+            else:
+                block = scores[batch, head, rows]
+            block = block.to(kind)
+            block = (block if bias is None else block + bias[batch]).softmax(dim=-1)
+            margins = []  # a negative margin removes a connection
+            if soft:
+                mask = _soften(block, cutoff[batch], temperature)
+                row_means[batch, head, rows] = mask @ weights[batch]
+            elif pruning is not None:
+                margin = block - cutoff[batch]
+                share = pruning.share
+                margins.append(margin.amax(dim=1, keepdim=True) if share else margin)
+            if dropout_rate > 0:
+                keep, ctx.factor = draw_mask(block.shape, dropout_rate, block.device)
+                margins.append(keep.to(kind).sub_(0.5))
+            if margins:
+                block.copysign_(functools.reduce(torch.minimum, margins))
+            if signed is not None:
+                signed[batch, head, rows] = block
+            kept = block.clamp_(min=0) if margins else block
+            kept = mask.mul_(kept) if soft else kept
+            context[batch, head, rows] = kept.to(value.dtype) @ value[batch, head]
+        if ctx.factor != 1:
+            context.mul_(ctx.factor)
+        ctx.save_for_backward(signed, query, key, value, cutoff, weights)
+        means = probs = None
+        if soft:
+            means = (row_means * _shares(weights)).sum(dim=(0, 2, 3))
+        if watched:
+            probs = signed.abs()
+            ctx.mark_non_differentiable(probs)
+        return context, means, probs
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, grad):
-        signed, value = ctx.saved_tensors
+    def backward(ctx, grad, grad_means, _):
+        signed, query, key, value, cutoff, weights = ctx.saved_tensors
         grad = grad if ctx.factor == 1 else grad * ctx.factor
-        kept = signed if ctx.dense else signed.clamp(min=0)
-        grad_value = kept.to(grad.dtype).transpose(-2, -1) @ grad
-        grad_scores = (grad @ value.transpose(-2, -1)).to(signed.dtype).mul_(kept)
-        # the gradient of softmax subtracts the sum of each row, by probability
-        gains = grad_scores.sum(dim=-1, keepdim=True)
-        grad_scores.addcmul_(signed if ctx.dense else signed.abs(), gains, value=-1)
-        return grad_scores, grad_value, None, None, None, None
+        grad_value = _like_heads(value).zero_()
+        grad_scores = grad_query = grad_key = grad_cutoff = None
+        if query is None:
+            grad_scores = torch.empty_like(signed)
+        else:
+            grad_query = _like_heads(query)
+            grad_key = _like_heads(key).zero_()
+        if ctx.soft:
+            temperature = ctx.temperature
+            row_grads = _shares(weights) * grad_means.view(-1, 1, 1)
+            grad_cutoff = torch.zeros_like(cutoff)
+        for batch, head, rows in ctx.blocks:
+            probs = kept = signed[batch, head, rows]
+            if ctx.signs:
+                probs, kept = probs.abs(), kept.clamp(min=0)
+            part = grad[batch, head, rows]
+            delta = (part @ value[batch, head].mT).to(signed.dtype)
+            if ctx.soft:
+                # gradient of the mask, then of the sigmoid's argument
+                mask = _soften(probs, cutoff[batch], temperature)
+                slope = row_grads[batch, head, rows] * weights[batch].mT
+                slope = slope.addcmul_(delta, kept)
+                slope = torch.ops.aten.sigmoid_backward(slope, mask)
+                grad_cutoff[batch] -= slope.sum(dim=(1, 2, 3), keepdim=True)
+                kept = mask.mul_(kept)
+            grad_value[batch, head] += kept.to(grad.dtype).mT @ part
+            delta.mul_(kept)
+            if ctx.soft:
+                delta.addcmul_(probs, slope, value=1 / temperature)
+            # the gradient of softmax subtracts the sum of each row, by probability
+            gains = delta.sum(dim=-1, keepdim=True)
+            delta.addcmul_(probs, gains, value=-1)
+            if grad_scores is not None:
+                grad_scores[batch, head, rows] = delta
+            else:
+                delta = delta.to(grad.dtype)
+                grad_query[batch, head, rows] = delta @ key[batch, head]
+                grad_key[batch, head] += delta.mT @ query[batch, head, rows]
+        if ctx.soft:
+            grad_cutoff /= temperature
+        inputs = grad_scores, grad_query, grad_key, grad_value, grad_cutoff
+        return *inputs, None, None, None, None
+
+
+def _blocks(value, queries, share):
+    """Divide (B, H, T, T) into blocks, as slices of utterances, heads and queries."""
+    size, heads, keys = value.shape[:3]
+    steps = (size, heads, queries)
+    if _is_eager_on_cpu(value):
+        together = heads if share else 1
+        rows = max(BLOCK // max(keys, 1), 1)
+        if rows >= heads * queries:
+            steps = (rows // (heads * queries), heads, queries)
+        else:
+            steps = (1, together, max(rows // together, 16))
+    starts = itertools.product(
+        *map(range, (0, 0, 0), (size, heads, queries), steps)
+    )
+    return [
+        tuple(slice(first, first + step) for first, step in zip(start, steps))
+        for start in starts
+    ]
+
+
+def _soften(probs, cutoff, temperature):
+    """Return the soft mask of probabilities, see ``masks.soft_mask``."""
+    mask = torch.add(-cutoff / temperature, probs, alpha=1 / temperature)
+    return mask.sigmoid_()
+
+
+def _shares(weights):
+    """Return the weight of every query (B, 1, T, 1) in the mean of a batch."""
+    total = weights.sum(dim=2, keepdim=True).square().clamp(min=1)
+    return weights / (total * len(weights))
+
+
+def _like_heads(x, length=None):
+    """Return an empty (B, H, T, d) of which (B, T, H * d) is a view."""
+    size, heads, own, width = x.shape
+    return x.new_empty(size, length or own, heads, width).transpose(1, 2)
 
 
 class SelfAttention(MultiHeadedAttention):
@@ -239,22 +390,18 @@ class SelfAttention(MultiHeadedAttention):
     def forward(self, query, key, value, mask, expand_kv=False):
         """Return the same as ESPnet's class."""
         q, k, v = self.forward_qkv(query, key, value, expand_kv)
-        scores = scaled_scores(q, k)
         rate = self.dropout.p if self.training else 0.0
-        if (0 < rate < 1 and torch.compiler.is_compiling()) or rate == 1:
-            attn = self.dropout(probabilities(scores, mask))
+        if torch.compiler.is_compiling() or rate == 1:
+            attn = self.dropout(probabilities(scaled(q) @ k.mT, mask))
             context = attn.to(v.dtype) @ v
         else:
-            context = attend(scores, v, mask, rate)
+            context = attend((scaled(q), k), v, mask, rate).context
         return self.linear_out(context.transpose(1, 2).flatten(2))
 
 
-def scaled_scores(q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
-    """Return the scores (B, H, T, T) of queries and keys (B, H, T, d).
-
-    There are fewer queries than scores, so scaling the queries is faster.
-    """
-    return (q * q.size(-1) ** -0.5) @ k.transpose(-2, -1)
+def scaled(q: torch.Tensor) -> torch.Tensor:
+    """Divide queries (B, H, T, d), of which there are fewer than scores, by sqrt(d)."""
+    return q * q.size(-1) ** -0.5
 
 
 def same_conv(in_size: int, out_size: int, kernel_size: int) -> torch.nn.Conv1d:
