@@ -24,6 +24,9 @@ with contextlib.redirect_stderr(io.StringIO()):
         MultiHeadedAttention,
     )
 
+# Long chains of operations on a CPU are done block by block, because reading and writing
+# memory takes longer than the arithmetic. Blocks of so many numbers stay in the cache.
+BLOCK = 2**18
 LEVELS = 256  # number of values of a random byte, and so of dropout rates
 
 
@@ -41,77 +44,110 @@ class Dropout(torch.nn.Dropout):
             return x
         if self.p == 1 or not _is_eager_on_cpu(x):
             return F.dropout(x, self.p, self.training)
-        return _Mask.apply(x, *draw_mask(x.shape, self.p))
+        return _Drop.apply(x, *draw_bytes(x.shape, self.p))
 
 
-def draw_mask(
-    shape: torch.Size, rate: float, device: torch.device | str = "cpu"
-) -> tuple[torch.Tensor, float]:
-    """Draw the mask of dropout.
+def draw_bytes(shape: torch.Size, rate: float) -> tuple[torch.Tensor, int]:
+    """Draw what dropout on a CPU decides by.
 
     Args:
         shape: of the mask.
         rate: share of elements to drop, above 0 and below 1.
-        device: of the mask; the rate is rounded only on a CPU.
 
     Returns:
-        Tensor: true where an element is kept, of the shape.
-        float: factor of the elements that are kept.
+        Tensor: random bytes of the shape, int8.
+        int: how many of the 256 values of a byte are dropped; they are the lowest.
 
     """
-    if torch.device(device).type != "cpu":
-        keep = torch.empty(shape, dtype=torch.bool, device=device)
-        return keep.bernoulli_(1 - rate), 1 / (1 - rate)
-    dropped = min(max(round(rate * LEVELS), 1), LEVELS - 1)
     words = torch.empty(-(-shape.numel() // 8), dtype=torch.int64)
     words.random_(-(2**63), None)  # all 64 bits are random
-    keep = words.view(torch.uint8)[: shape.numel()].view(shape) >= dropped
-    return keep, LEVELS / (LEVELS - dropped)
+    dropped = min(max(round(rate * LEVELS), 1), LEVELS - 1)
+    return words.view(torch.int8)[: shape.numel()].view(shape), dropped
 
 
-class _Mask(torch.autograd.Function):
-    """Multiply by a mask and a factor; only the mask, a byte per element, is kept."""
+def _keep(drawn, dropped, dtype):
+    """Make the mask of dropout: 0, or the factor of elements that are kept.
+
+    Products and comparisons of bytes or booleans take longer than those of floats.
+    """
+    mask = drawn.to(dtype).ge_(dropped - LEVELS // 2)
+    return mask.mul_(LEVELS / (LEVELS - dropped))
+
+
+class _Drop(torch.autograd.Function):
+    """Multiply by the mask of dropout; a byte per element is kept."""
 
     @staticmethod
-    def forward(ctx, x, keep, factor):
-        ctx.save_for_backward(keep)
-        ctx.factor = factor
-        return (x * keep).mul_(factor)
+    def forward(ctx, x, drawn, dropped):
+        ctx.save_for_backward(drawn)
+        ctx.dropped = dropped
+        return _keep(drawn, dropped, x.dtype).mul_(x)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad):
-        (keep,) = ctx.saved_tensors
-        return (grad * keep).mul_(ctx.factor), None, None
+        (drawn,) = ctx.saved_tensors
+        return _keep(drawn, ctx.dropped, grad.dtype).mul_(grad), None, None
 
 
-def mish(x: torch.Tensor) -> torch.Tensor:
-    """Return x * tanh(softplus(x)).
+def mish(x: torch.Tensor, dropout: Dropout | None = None) -> torch.Tensor:
+    """Return x * tanh(softplus(x)), with dropout if it is given.
 
     On a CPU, tanh(softplus(x)) is computed with a single exponential, n / (n + 2) with
     n = e^x (e^x + 2), in a third of the time.
     """
-    return _Mish.apply(x) if _is_eager_on_cpu(x) else F.mish(x)
+    if not _is_eager_on_cpu(x):
+        x = F.mish(x)
+        return x if dropout is None else dropout(x)
+    rate = dropout.p if dropout is not None and dropout.training else 0
+    if rate == 1:
+        return F.dropout(x, 1)
+    return _Mish.apply(x, *(draw_bytes(x.shape, rate) if rate > 0 else (None, 0)))
 
 
 class _Mish(torch.autograd.Function):
-    """Mish, which keeps its derivative for the backward pass."""
+    """Mish and dropout, which keep one number per element for the backward pass."""
 
     @staticmethod
-    def forward(ctx, x):
-        exp = x.clamp(max=20).exp_()  # above, mish is the identity
-        n = torch.addcmul(2 * exp, exp, exp)
-        gate = n / (n + 2)
-        if ctx.needs_input_grad[0]:
-            sigmoid = exp.div_(exp + 1)
-            ctx.save_for_backward(torch.addcmul(gate, x * sigmoid, 1 - gate * gate))
-        return x * gate
+    def forward(ctx, x, drawn, dropped):
+        y = x.new_empty(x.shape)
+        slope = x.new_empty(x.shape) if ctx.needs_input_grad[0] else None
+        for part in _parts(x):
+            value = x[part]
+            exp = value.clamp(max=20).exp_()  # above, mish is the identity
+            gate = (exp + 2).mul_(exp)
+            gate = gate.div_(gate + 2)
+            keep = None if drawn is None else _keep(drawn[part], dropped, x.dtype)
+            if slope is not None:
+                sigmoid = exp.div_(exp + 1)
+                rise = torch.addcmul(_ONE, gate, gate, value=-1)  # of the gate
+                rise = torch.addcmul(gate, sigmoid.mul_(value), rise)
+                slope[part] = rise if keep is None else rise.mul_(keep)
+            gate.mul_(value)
+            y[part] = gate if keep is None else gate.mul_(keep)
+        ctx.save_for_backward(slope)
+        return y
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad):
-        (derivative,) = ctx.saved_tensors
-        return grad * derivative
+        (slope,) = ctx.saved_tensors
+        return grad * slope, None, None
+
+
+_ONE = torch.ones(())
+
+
+def _parts(x):
+    """Divide x (B, T, D) into parts that stay in the cache, as indices."""
+    if x.dim() != 3:
+        return [...]
+    rows = max(BLOCK // 4 // max(x.size(2), 1), 1)
+    return [
+        (utterance, slice(first, first + rows))
+        for utterance in range(x.size(0))
+        for first in range(0, x.size(1), rows)
+    ]
 
 
 class Mish(torch.nn.Module):
@@ -186,10 +222,6 @@ class Attended(NamedTuple):
     context: torch.Tensor
     soft_means: torch.Tensor | None
     probabilities: torch.Tensor | None
-
-
-# Numbers of a block of (B, H, T, T): what is computed from it stays in the cache.
-BLOCK = 2**18
 
 
 def attend(
@@ -274,8 +306,8 @@ class _Attend(torch.autograd.Function):
                 share = pruning.share
                 margins.append(margin.amax(dim=1, keepdim=True) if share else margin)
             if dropout_rate > 0:
-                keep, ctx.factor = draw_mask(block.shape, dropout_rate, block.device)
-                margins.append(keep.to(kind).sub_(0.5))
+                margin, ctx.factor = _draw_margin(block, dropout_rate)
+                margins.append(margin)
             if margins:
                 block.copysign_(functools.reduce(torch.minimum, margins))
             if signed is not None:
@@ -361,6 +393,15 @@ def _blocks(value, queries, share):
         tuple(slice(first, first + step) for first, step in zip(start, steps))
         for start in starts
     ]
+
+
+def _draw_margin(x, rate):
+    """Draw dropout for x: negative where it drops, and the factor of the others."""
+    if x.device.type != "cpu":
+        return torch.rand_like(x).sub_(rate), 1 / (1 - rate)
+    drawn, dropped = draw_bytes(x.shape, rate)
+    margin = drawn.to(x.dtype).add_(LEVELS // 2 - dropped + 0.5)
+    return margin, LEVELS / (LEVELS - dropped)
 
 
 def _soften(probs, cutoff, temperature):
@@ -509,10 +550,46 @@ def _convolve_by_phases(x, kernel, bias, before):
 
 def _convolve_directly(x, weight, bias):
     """Convolve x (B, T, D) as one matrix product."""
-    length, taps = x.size(1), weight.size(2)
-    x = F.pad(x, (0, 0, taps // 2, taps // 2))
-    weight = weight.transpose(1, 2).flatten(1)
-    return _WindowProduct.apply(x[None], weight[:, None])[0, :, :length] + bias
+    return _Convolve.apply(x, weight.transpose(1, 2).flatten(1), bias)
+
+
+class _Convolve(torch.autograd.Function):
+    """Convolve x (B, T, D) with a weight (O, K * D): one product forward, two backward.
+
+    The windows of successive frames are a view of the padded input, see ``_windows``.
+    """
+
+    @staticmethod
+    def forward(ctx, x, weight, bias):
+        length, around = x.size(1), weight.size(1) // x.size(2) // 2
+        x = F.pad(x, (0, 0, around, around))
+        y = x.new_empty(*x.shape[:2], len(weight))
+        windows = _windows(x, weight)
+        torch.addmm(bias, windows, weight.t(), out=y.flatten(0, 1)[: len(windows)])
+        ctx.save_for_backward(x, weight)
+        return y[:, :length]  # the windows of the others extend beyond the utterance
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad):
+        x, weight = ctx.saved_tensors
+        size, padded, _ = x.shape
+        length, outputs = grad.shape[1:]
+        taps = 1 + padded - length
+        grads = grad.new_zeros(size * padded + taps - 1, outputs)
+        inner = grads[taps - 1 :]
+        inner.view(size, padded, outputs)[:, :length] = grad
+        windows = _windows(x, weight)
+        grad_weight = inner[: len(windows)].t() @ windows
+        grad_x = None
+        if ctx.needs_input_grad[0]:
+            # a convolution with the taps in reverse order
+            reverse = weight.view(outputs, taps, -1).flip(1).transpose(0, 1)
+            reverse = reverse.flatten(0, 1)
+            grad_x = _windows(grads[None], reverse.t()) @ reverse
+            around = taps // 2
+            grad_x = grad_x.view(size, padded, -1)[:, around : around + length]
+        return grad_x, grad_weight, grad.sum(dim=(0, 1))
 
 
 class _WindowProduct(torch.autograd.Function):

@@ -92,7 +92,7 @@ class PhonemeEncoder(torch.nn.Module):
         """Encode tokens (B, T_text) to (B, T_text, D); style (B, S)."""
         embedded = x = self.embed(tokens) * valid
         for conv in self.convs:
-            x = self.dropout(mish(convolve(conv, x))) * valid
+            x = mish(convolve(conv, x), self.dropout) * valid
         x = self.linear(x) + embedded
         x = add_positions(x, valid)
         for block in self.blocks:
