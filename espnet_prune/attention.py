@@ -375,7 +375,17 @@ def prune_self_attention(
 
 def pruned_attentions(module: torch.nn.Module) -> list[PruningMixin]:
     """Return the attention modules of a model that can prune, in order of layers."""
-    return [m for m in module.modules() if isinstance(m, PruningMixin)]
+    # Every training step asks for them; ``module.modules()`` takes longer.
+    found: dict[PruningMixin, None] = {}
+
+    def search(part):
+        if isinstance(part, PruningMixin):
+            found[part] = None
+        for child in part.children():
+            search(child)
+
+    search(module)
+    return list(found)
 
 
 def pruning_terms(

@@ -24,9 +24,7 @@ with contextlib.redirect_stderr(io.StringIO()):
         MultiHeadedAttention,
     )
 
-# Long chains of operations on a CPU are done block by block, because reading and writing
-# memory takes longer than the arithmetic. Blocks of so many numbers stay in the cache.
-BLOCK = 2**18
+BLOCK = 2**20  # connections of a block of attention; it fits in a processor's cache
 LEVELS = 256  # number of values of a random byte, and so of dropout rates
 
 
@@ -110,23 +108,17 @@ class _Mish(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, drawn, dropped):
-        y = x.new_empty(x.shape)
-        slope = x.new_empty(x.shape) if ctx.needs_input_grad[0] else None
-        for part in _parts(x):
-            value = x[part]
-            exp = value.clamp(max=20).exp_()  # above, mish is the identity
-            gate = (exp + 2).mul_(exp)
-            gate = gate.div_(gate + 2)
-            keep = None if drawn is None else _keep(drawn[part], dropped, x.dtype)
-            if slope is not None:
-                sigmoid = exp.div_(exp + 1)
-                rise = torch.addcmul(_ONE, gate, gate, value=-1)  # of the gate
-                rise = torch.addcmul(gate, sigmoid.mul_(value), rise)
-                slope[part] = rise if keep is None else rise.mul_(keep)
-            gate.mul_(value)
-            y[part] = gate if keep is None else gate.mul_(keep)
-        ctx.save_for_backward(slope)
-        return y
+        exp = x.clamp(max=20).exp_()  # above, mish is the identity
+        gate = (exp + 2).mul_(exp)
+        gate = gate.div_(gate + 2)
+        keep = None if drawn is None else _keep(drawn, dropped, x.dtype)
+        if ctx.needs_input_grad[0]:
+            sigmoid = exp.div_(exp + 1)
+            rise = torch.addcmul(_ONE, gate, gate, value=-1)  # of the gate
+            slope = torch.addcmul(gate, sigmoid.mul_(x), rise)
+            ctx.save_for_backward(slope if keep is None else slope.mul_(keep))
+        y = gate.mul_(x)
+        return y if keep is None else y.mul_(keep)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -136,18 +128,6 @@ class _Mish(torch.autograd.Function):
 
 
 _ONE = torch.ones(())
-
-
-def _parts(x):
-    """Divide x (B, T, D) into parts that stay in the cache, as indices."""
-    if x.dim() != 3:
-        return [...]
-    rows = max(BLOCK // 4 // max(x.size(2), 1), 1)
-    return [
-        (utterance, slice(first, first + rows))
-        for utterance in range(x.size(0))
-        for first in range(0, x.size(1), rows)
-    ]
 
 
 class Mish(torch.nn.Module):
@@ -291,16 +271,21 @@ class _Attend(torch.autograd.Function):
         row_means = value.new_empty((*shape[:3], 1), dtype=kind) if soft else None
         context = _like_heads(value, queries)
         for batch, head, rows in ctx.blocks:
+            where = batch, head, rows
             if scores is None:
-                block = query[batch, head, rows] @ key[batch, head].mT
+                block = (query[where] @ key[batch, head].mT).to(kind)
+                block = block if bias is None else block.add_(bias[batch])
             else:
-                block = scores[batch, head, rows]
-            block = block.to(kind)
-            block = (block if bias is None else block + bias[batch]).softmax(dim=-1)
+                block = scores[where].to(kind)
+                block = block if bias is None else block + bias[batch]
+            if signed is None:
+                block = block.softmax(dim=-1)
+            else:
+                block = torch.softmax(block, dim=-1, out=signed[where])
             margins = []  # a negative margin removes a connection
             if soft:
                 mask = _soften(block, cutoff[batch], temperature)
-                row_means[batch, head, rows] = mask @ weights[batch]
+                row_means[where] = mask @ weights[batch]
             elif pruning is not None:
                 margin = block - cutoff[batch]
                 share = pruning.share
@@ -310,11 +295,9 @@ class _Attend(torch.autograd.Function):
                 margins.append(margin)
             if margins:
                 block.copysign_(functools.reduce(torch.minimum, margins))
-            if signed is not None:
-                signed[batch, head, rows] = block
-            kept = block.clamp_(min=0) if margins else block
+            kept = block.clamp(min=0) if margins else block
             kept = mask.mul_(kept) if soft else kept
-            context[batch, head, rows] = kept.to(value.dtype) @ value[batch, head]
+            context[where] = kept.to(value.dtype) @ value[batch, head]
         if ctx.factor != 1:
             context.mul_(ctx.factor)
         ctx.save_for_backward(signed, query, key, value, cutoff, weights)
@@ -331,32 +314,33 @@ class _Attend(torch.autograd.Function):
     def backward(ctx, grad, grad_means, _):
         signed, query, key, value, cutoff, weights = ctx.saved_tensors
         grad = grad if ctx.factor == 1 else grad * ctx.factor
-        grad_value = _like_heads(value).zero_()
+        grad_value = _like_heads(value)
         grad_scores = grad_query = grad_key = grad_cutoff = None
         if query is None:
             grad_scores = torch.empty_like(signed)
         else:
             grad_query = _like_heads(query)
-            grad_key = _like_heads(key).zero_()
+            grad_key = _like_heads(key)
         if ctx.soft:
             temperature = ctx.temperature
             row_grads = _shares(weights) * grad_means.view(-1, 1, 1)
             grad_cutoff = torch.zeros_like(cutoff)
         for batch, head, rows in ctx.blocks:
-            probs = kept = signed[batch, head, rows]
+            where = batch, head, rows
+            probs = kept = signed[where]
             if ctx.signs:
                 probs, kept = probs.abs(), kept.clamp(min=0)
-            part = grad[batch, head, rows]
+            part = grad[where]
             delta = (part @ value[batch, head].mT).to(signed.dtype)
             if ctx.soft:
                 # gradient of the mask, then of the sigmoid's argument
                 mask = _soften(probs, cutoff[batch], temperature)
-                slope = row_grads[batch, head, rows] * weights[batch].mT
+                slope = row_grads[where] * weights[batch].mT
                 slope = slope.addcmul_(delta, kept)
                 slope = torch.ops.aten.sigmoid_backward(slope, mask)
                 grad_cutoff[batch] -= slope.sum(dim=(1, 2, 3), keepdim=True)
                 kept = mask.mul_(kept)
-            grad_value[batch, head] += kept.to(grad.dtype).mT @ part
+            _add(grad_value, where, kept.to(grad.dtype).mT @ part)
             delta.mul_(kept)
             if ctx.soft:
                 delta.addcmul_(probs, slope, value=1 / temperature)
@@ -364,11 +348,11 @@ class _Attend(torch.autograd.Function):
             gains = delta.sum(dim=-1, keepdim=True)
             delta.addcmul_(probs, gains, value=-1)
             if grad_scores is not None:
-                grad_scores[batch, head, rows] = delta
+                grad_scores[where] = delta
             else:
                 delta = delta.to(grad.dtype)
-                grad_query[batch, head, rows] = delta @ key[batch, head]
-                grad_key[batch, head] += delta.mT @ query[batch, head, rows]
+                grad_query[where] = delta @ key[batch, head]
+                _add(grad_key, where, delta.mT @ query[where])
         if ctx.soft:
             grad_cutoff /= temperature
         inputs = grad_scores, grad_query, grad_key, grad_value, grad_cutoff
@@ -386,13 +370,20 @@ def _blocks(value, queries, share):
             steps = (rows // (heads * queries), heads, queries)
         else:
             steps = (1, together, max(rows // together, 16))
-    starts = itertools.product(
-        *map(range, (0, 0, 0), (size, heads, queries), steps)
-    )
+    starts = itertools.product(*map(range, (0, 0, 0), (size, heads, queries), steps))
     return [
         tuple(slice(first, first + step) for first, step in zip(start, steps))
         for start in starts
     ]
+
+
+def _add(total, where, part):
+    """Add the gradient of keys that a block of queries gives; the first is written."""
+    batch, head, rows = where
+    if rows.start:
+        total[batch, head] += part
+    else:
+        total[batch, head] = part
 
 
 def _draw_margin(x, rate):

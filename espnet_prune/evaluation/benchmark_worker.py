@@ -19,8 +19,10 @@ import subprocess
 import sys
 import time
 import types
+from pathlib import Path
 
 import torch
+import yaml
 
 ODIM = 80
 VOCABULARY = 80
@@ -248,7 +250,7 @@ def _batch(work, by_frame=False):
 def _our_training(work, settings, batch):
     settings = {"durations": "given", **settings}
     model = _our_model(work, settings).train()
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-5)
+    optimizer = torch.optim.Adam(model.parameters(), **_our_optim_conf())
 
     def step():
         optimizer.zero_grad()
@@ -259,6 +261,13 @@ def _our_training(work, settings, batch):
             value.item()
 
     return step
+
+
+def _our_optim_conf():
+    """Read the settings of Adam in the checkout, with a rate that changes little."""
+    file = Path("conf", "train.yaml")
+    conf = yaml.safe_load(file.read_text())["optim_conf"] if file.is_file() else {}
+    return {**conf, "lr": 1e-5}
 
 
 def _public_training(work):
