@@ -372,7 +372,9 @@ def _blocks(value, queries, share):
             steps = (1, together, max(rows // together, 16))
     starts = itertools.product(*map(range, (0, 0, 0), (size, heads, queries), steps))
     return [
-        tuple(slice(first, first + step) for first, step in zip(start, steps))
+        tuple(
+            slice(first, first + step) for first, step in zip(start, steps, strict=True)
+        )
         for start in starts
     ]
 

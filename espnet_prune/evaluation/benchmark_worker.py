@@ -50,8 +50,13 @@ def main() -> None:
 
 
 def _time(step, work):
-    """Run a step and return its wall time, CPU time and the peak memory so far."""
+    """Run a step and return its wall time, CPU time and the peak memory.
+
+    The peak is that of the step on a GPU, and that of the process so far on a CPU.
+    """
     _synchronise(work["device"])
+    if work["device"].startswith("cuda"):
+        torch.cuda.reset_peak_memory_stats(work["device"])
     wall, cpu = time.perf_counter(), _cpu_seconds()
     step()
     _synchronise(work["device"])
