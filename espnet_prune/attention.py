@@ -154,11 +154,20 @@ class PruningMixin:
             (B, T, H * d_k).
 
         """
+        return self._weigh(value, scores, mask)
+
+    def _weigh(self, value, scores, mask):
+        """Weigh values; ``scores`` may also be a pair of scaled queries and keys."""
+        fast = self._may_be_fast(mask)
+        if isinstance(scores, tuple) and not fast:
+            scores = scores[0] @ scores[1].mT
         if self.attention_scale == "model_width":
-            scores = scores / self.h**0.5
-        if self._may_be_fast(mask):
-            with layers.full_precision(value.device):
-                context = self._attend(value, scores, mask)
+            if isinstance(scores, tuple):
+                scores = (scores[0] / self.h**0.5, scores[1])
+            else:
+                scores = scores / self.h**0.5
+        if fast:
+            context = self._attend(value, scores, mask)
             return self.linear_out(context.transpose(1, 2).flatten(2))
         with layers.full_precision(value.device):
             dense = layers.probabilities(scores, mask)
@@ -197,34 +206,29 @@ class PruningMixin:
         conf, kind = self.pruning_conf, self._mask_kind()
         rate = self.dropout.p if self.training else 0.0
         if kind is None:
-            return layers.attend(scores, value, mask, rate)
+            return layers.attend(scores, value, mask, rate).context
         if mask is None:
-            mask = scores.new_ones((len(scores), 1, scores.size(-1)), dtype=torch.bool)
+            mask = value.new_ones((len(value), 1, value.size(2)), dtype=torch.bool)
         counts = mask.sum(dim=-1)
         if conf.frame_count == "padded":
-            counts = torch.full_like(counts, scores.size(-1))
+            counts = torch.full_like(counts, value.size(2))
+        cutoff = masks.cutoff(self.threshold, counts)
         if kind == "hard":
-            cutoff = masks.cutoff(self.threshold, counts)
             share = conf.shares_mask(self.pruning)
-            context = layers.attend(scores, value, mask, rate, cutoff.detach(), share)
-            soft_means = None
+            pruning = layers.Pruning(cutoff.detach(), share=share)
         else:
-            weights = torch.ones_like(mask) if conf.sparsity_pairs == "padded" else mask
-            pruned, soft_means = masks.weigh_softly(
-                layers.probabilities(scores, mask),
-                self.threshold,
-                counts,
-                weights,
-                conf.temperature,
-            )
-            context = self.dropout(pruned).to(value.dtype) @ value
+            padded = conf.sparsity_pairs == "padded"
+            weights = torch.ones_like(mask) if padded else mask
+            pruning = layers.Pruning(cutoff, conf.temperature, weights)
+        counted = self.counted and not self.synthesising
+        found = layers.attend(scores, value, mask, rate, pruning, watched=counted)
         if not self.synthesising:
-            self.statistics = PruningStatistics(soft_means, None, None)
-            if self.counted:
-                with torch.no_grad():
-                    self._mask("hard", layers.probabilities(scores, mask), mask)
-                self.statistics = self.statistics._replace(soft_means=soft_means)
-        return context
+            self.statistics = PruningStatistics(found.soft_means, None, None)
+        if counted:
+            with torch.no_grad():
+                self._mask("hard", found.probabilities, mask)
+            self.statistics = self.statistics._replace(soft_means=found.soft_means)
+        return found.context
 
     def _prune(self, dense, mask, dropout=lambda attn: attn):
         """Apply the mask to the probabilities ``dense`` (B, H, T, T)."""
@@ -286,7 +290,7 @@ class PrunedMultiHeadedAttention(PruningMixin, MultiHeadedAttention):
     def forward(self, query, key, value, mask, expand_kv=False):
         """Return the same as ESPnet's class."""
         q, k, v = self.forward_qkv(query, key, value, expand_kv)
-        return self.forward_attention(v, layers.scaled_scores(q, k), mask)
+        return self._weigh(v, (layers.scaled(q), k), mask)
 
 
 class PrunedRelPositionMultiHeadedAttention(
@@ -371,7 +375,17 @@ def prune_self_attention(
 
 def pruned_attentions(module: torch.nn.Module) -> list[PruningMixin]:
     """Return the attention modules of a model that can prune, in order of layers."""
-    return [m for m in module.modules() if isinstance(m, PruningMixin)]
+    # Every training step asks for them; ``module.modules()`` takes longer.
+    found: dict[PruningMixin, None] = {}
+
+    def search(part):
+        if isinstance(part, PruningMixin):
+            found[part] = None
+        for child in part.children():
+            search(child)
+
+    search(module)
+    return list(found)
 
 
 def pruning_terms(

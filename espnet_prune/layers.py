@@ -10,7 +10,9 @@ kernel.
 import contextlib
 import functools
 import io
+import itertools
 import weakref
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +24,7 @@ with contextlib.redirect_stderr(io.StringIO()):
         MultiHeadedAttention,
     )
 
+BLOCK = 2**20  # connections of a block of attention; it fits in a processor's cache
 LEVELS = 256  # number of values of a random byte, and so of dropout rates
 
 
@@ -39,77 +42,92 @@ class Dropout(torch.nn.Dropout):
             return x
         if self.p == 1 or not _is_eager_on_cpu(x):
             return F.dropout(x, self.p, self.training)
-        return _Mask.apply(x, *draw_mask(x.shape, self.p))
+        return _Drop.apply(x, *draw_bytes(x.shape, self.p))
 
 
-def draw_mask(
-    shape: torch.Size, rate: float, device: torch.device | str = "cpu"
-) -> tuple[torch.Tensor, float]:
-    """Draw the mask of dropout.
+def draw_bytes(shape: torch.Size, rate: float) -> tuple[torch.Tensor, int]:
+    """Draw what dropout on a CPU decides by.
 
     Args:
         shape: of the mask.
         rate: share of elements to drop, above 0 and below 1.
-        device: of the mask; the rate is rounded only on a CPU.
 
     Returns:
-        Tensor: true where an element is kept, of the shape.
-        float: factor of the elements that are kept.
+        Tensor: random bytes of the shape, int8.
+        int: how many of the 256 values of a byte are dropped; they are the lowest.
 
     """
-    if torch.device(device).type != "cpu":
-        keep = torch.empty(shape, dtype=torch.bool, device=device)
-        return keep.bernoulli_(1 - rate), 1 / (1 - rate)
-    dropped = min(max(round(rate * LEVELS), 1), LEVELS - 1)
     words = torch.empty(-(-shape.numel() // 8), dtype=torch.int64)
     words.random_(-(2**63), None)  # all 64 bits are random
-    keep = words.view(torch.uint8)[: shape.numel()].view(shape) >= dropped
-    return keep, LEVELS / (LEVELS - dropped)
+    dropped = min(max(round(rate * LEVELS), 1), LEVELS - 1)
+    return words.view(torch.int8)[: shape.numel()].view(shape), dropped
 
 
-class _Mask(torch.autograd.Function):
-    """Multiply by a mask and a factor; only the mask, a byte per element, is kept."""
+def _keep(drawn, dropped, dtype):
+    """Make the mask of dropout: 0, or the factor of elements that are kept.
+
+    Products and comparisons of bytes or booleans take longer than those of floats.
+    """
+    mask = drawn.to(dtype).ge_(dropped - LEVELS // 2)
+    return mask.mul_(LEVELS / (LEVELS - dropped))
+
+
+class _Drop(torch.autograd.Function):
+    """Multiply by the mask of dropout; a byte per element is kept."""
 
     @staticmethod
-    def forward(ctx, x, keep, factor):
-        ctx.save_for_backward(keep)
-        ctx.factor = factor
-        return (x * keep).mul_(factor)
+    def forward(ctx, x, drawn, dropped):
+        ctx.save_for_backward(drawn)
+        ctx.dropped = dropped
+        return _keep(drawn, dropped, x.dtype).mul_(x)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad):
-        (keep,) = ctx.saved_tensors
-        return (grad * keep).mul_(ctx.factor), None, None
+        (drawn,) = ctx.saved_tensors
+        return _keep(drawn, ctx.dropped, grad.dtype).mul_(grad), None, None
 
 
-def mish(x: torch.Tensor) -> torch.Tensor:
-    """Return x * tanh(softplus(x)).
+def mish(x: torch.Tensor, dropout: Dropout | None = None) -> torch.Tensor:
+    """Return x * tanh(softplus(x)), with dropout if it is given.
 
     On a CPU, tanh(softplus(x)) is computed with a single exponential, n / (n + 2) with
     n = e^x (e^x + 2), in a third of the time.
     """
-    return _Mish.apply(x) if _is_eager_on_cpu(x) else F.mish(x)
+    if not _is_eager_on_cpu(x):
+        x = F.mish(x)
+        return x if dropout is None else dropout(x)
+    rate = dropout.p if dropout is not None and dropout.training else 0
+    if rate == 1:
+        return F.dropout(x, 1)
+    return _Mish.apply(x, *(draw_bytes(x.shape, rate) if rate > 0 else (None, 0)))
 
 
 class _Mish(torch.autograd.Function):
-    """Mish, which keeps its derivative for the backward pass."""
+    """Mish and dropout, which keep one number per element for the backward pass."""
 
     @staticmethod
-    def forward(ctx, x):
+    def forward(ctx, x, drawn, dropped):
         exp = x.clamp(max=20).exp_()  # above, mish is the identity
-        n = torch.addcmul(2 * exp, exp, exp)
-        gate = n / (n + 2)
+        gate = (exp + 2).mul_(exp)
+        gate = gate.div_(gate + 2)
+        keep = None if drawn is None else _keep(drawn, dropped, x.dtype)
         if ctx.needs_input_grad[0]:
             sigmoid = exp.div_(exp + 1)
-            ctx.save_for_backward(torch.addcmul(gate, x * sigmoid, 1 - gate * gate))
-        return x * gate
+            rise = torch.addcmul(_ONE, gate, gate, value=-1)  # of the gate
+            slope = torch.addcmul(gate, sigmoid.mul_(x), rise)
+            ctx.save_for_backward(slope if keep is None else slope.mul_(keep))
+        y = gate.mul_(x)
+        return y if keep is None else y.mul_(keep)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad):
-        (derivative,) = ctx.saved_tensors
-        return grad * derivative
+        (slope,) = ctx.saved_tensors
+        return grad * slope, None, None
+
+
+_ONE = torch.ones(())
 
 
 class Mish(torch.nn.Module):
@@ -152,82 +170,249 @@ def probabilities(scores: torch.Tensor, mask: torch.Tensor | None) -> torch.Tens
     return attn
 
 
+class Pruning(NamedTuple):
+    """How ``attend`` prunes.
+
+    Attributes:
+        cutoff: probability below which a connection is pruned (B, 1, 1, 1).
+        temperature: of a soft mask; None for a hard mask.
+        weights: of every position in the mean of the soft mask (B, 1, T): the weight of
+            a pair is the product of its weights, divided by the sum over all pairs.
+        share: a connection stays if any head keeps it; for hard masks only.
+
+    """
+
+    cutoff: torch.Tensor
+    temperature: float | None = None
+    weights: torch.Tensor | None = None
+    share: bool = False
+
+
+class Attended(NamedTuple):
+    """What ``attend`` returns.
+
+    Attributes:
+        context: (B, H, T, d), of the type of the values.
+        soft_means: mean of the soft mask of each head (H,); None without one.
+        probabilities: before the mask (B, H, T, T), without gradient; None if they were
+            not asked for.
+
+    """
+
+    context: torch.Tensor
+    soft_means: torch.Tensor | None
+    probabilities: torch.Tensor | None
+
+
 def attend(
-    scores: torch.Tensor,
+    scores: torch.Tensor | tuple[torch.Tensor, torch.Tensor],
     value: torch.Tensor,
     mask: torch.Tensor | None,
     dropout_rate: float = 0.0,
-    cutoff: torch.Tensor | None = None,
-    share: bool = False,
-) -> torch.Tensor:
-    """Weigh values by attention that is dense or pruned by a hard mask.
+    pruning: Pruning | None = None,
+    watched: bool = False,
+) -> Attended:
+    """Weigh values by attention that is dense, or pruned by a hard or soft mask.
 
-    The result is that of softmax, hard mask, dropout and product in turn, but only one
-    number per connection is kept for the backward pass.
+    The result is that of softmax, mask, dropout and product in turn. On a CPU they are
+    done block by block, because reading and writing (B, H, T, T) again and again takes
+    longer than the arithmetic. Only one number per connection is kept for the backward
+    pass, and none without gradients.
 
     Args:
-        scores: (B, H, T, T).
+        scores: (B, H, T, T), or the queries and keys (B, H, T, d) of which they are the
+            products.
         value: (B, H, T, d).
         mask: true where a key may be attended to (B, 1, T); None for all.
         dropout_rate: of the remaining connections.
-        cutoff: probability below which a connection is pruned (B, 1, 1, 1); None for
-            dense attention.
-        share: a connection stays if any head keeps it.
-
-    Returns:
-        (B, H, T, d), of the type of the values.
+        pruning: None for dense attention.
+        watched: whether to return the probabilities.
 
     """
-    scores = scores.float() if scores.dtype != torch.float64 else scores
     bias = None
     if mask is not None:
-        lowest = torch.finfo(scores.dtype).min
-        bias = scores.new_zeros(mask.shape).masked_fill(mask.eq(0), lowest)
+        kind = torch.float64 if value.dtype == torch.float64 else torch.float32
+        lowest = torch.finfo(kind).min
+        bias = value.new_zeros(mask.shape, dtype=kind).masked_fill(mask.eq(0), lowest)
         bias = bias.unsqueeze(1)
-    return _Attend.apply(scores, value, bias, dropout_rate, cutoff, share)
+    query, key = scores if isinstance(scores, tuple) else (None, None)
+    scores = None if isinstance(scores, tuple) else scores
+    cutoff = None if pruning is None else pruning.cutoff
+    with full_precision(value.device):
+        return Attended(
+            *_Attend.apply(
+                scores, query, key, value, cutoff, bias, dropout_rate, pruning, watched
+            )
+        )
 
 
 class _Attend(torch.autograd.Function):
-    """Softmax, hard mask, dropout and product with the values in one.
+    """Softmax, mask, dropout and product with the values in one.
 
     A probability is never negative. In the tensor for the backward pass, a negative
-    sign therefore marks a connection that was pruned or dropped.
+    sign therefore marks a connection that was dropped or pruned by a hard mask.
     """
 
     @staticmethod
-    def forward(ctx, scores, value, bias, dropout_rate, cutoff, share):
-        scores = scores if bias is None else scores + bias
-        signed = scores.softmax(dim=-1)
-        factor, margins = 1.0, []  # a negative margin removes a connection
-        if cutoff is not None:
-            margin = signed - cutoff
-            margins.append(margin.amax(dim=1, keepdim=True) if share else margin)
-        if dropout_rate > 0:
-            keep, factor = draw_mask(signed.shape, dropout_rate, signed.device)
-            margins.append(keep.to(signed.dtype).sub_(0.5))
-        if margins:
-            signed.copysign_(functools.reduce(torch.minimum, margins))
-        ctx.dense = not margins
-        del margins
-        kept = signed if ctx.dense else signed.clamp(min=0)
-        context = kept.to(value.dtype) @ value
-        context = context if factor == 1 else context.mul_(factor)
-        ctx.factor = factor
-        ctx.save_for_backward(signed, value)
-        return context
+    def forward(
+        ctx, scores, query, key, value, cutoff, bias, dropout_rate, pruning, watched
+    ):
+        queries = (scores if query is None else query).size(2)
+        shape = (*value.shape[:2], queries, value.size(2))
+        kind = torch.promote_types(value.dtype, torch.float32)
+        soft = pruning is not None and pruning.temperature is not None
+        needed = watched or any(ctx.needs_input_grad)
+        signed = value.new_empty(shape, dtype=kind) if needed else None
+        ctx.factor, ctx.soft = 1.0, soft
+        ctx.temperature = temperature = pruning.temperature if soft else None
+        ctx.signs = dropout_rate > 0 or (pruning is not None and not soft)
+        ctx.blocks = _blocks(value, queries, pruning is not None and pruning.share)
+        weights = pruning.weights.to(kind).unsqueeze(-1) if soft else None
+        row_means = value.new_empty((*shape[:3], 1), dtype=kind) if soft else None
+        context = _like_heads(value, queries)
+        for batch, head, rows in ctx.blocks:
+            where = batch, head, rows
+            if scores is None:
+                block = (query[where] @ key[batch, head].mT).to(kind)
+                block = block if bias is None else block.add_(bias[batch])
+            else:
+                block = scores[where].to(kind)
+                block = block if bias is None else block + bias[batch]
+            if signed is None:
+                block = block.softmax(dim=-1)
+            else:
+                block = torch.softmax(block, dim=-1, out=signed[where])
+            margins = []  # a negative margin removes a connection
+            if soft:
+                mask = _soften(block, cutoff[batch], temperature)
+                row_means[where] = mask @ weights[batch]
+            elif pruning is not None:
+                margin = block - cutoff[batch]
+                share = pruning.share
+                margins.append(margin.amax(dim=1, keepdim=True) if share else margin)
+            if dropout_rate > 0:
+                margin, ctx.factor = _draw_margin(block, dropout_rate)
+                margins.append(margin)
+            if margins:
+                block.copysign_(functools.reduce(torch.minimum, margins))
+            kept = block.clamp(min=0) if margins else block
+            kept = mask.mul_(kept) if soft else kept
+            context[where] = kept.to(value.dtype) @ value[batch, head]
+        if ctx.factor != 1:
+            context.mul_(ctx.factor)
+        ctx.save_for_backward(signed, query, key, value, cutoff, weights)
+        means = probs = None
+        if soft:
+            means = (row_means * _shares(weights)).sum(dim=(0, 2, 3))
+        if watched:
+            probs = signed.abs()
+            ctx.mark_non_differentiable(probs)
+        return context, means, probs
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, grad):
-        signed, value = ctx.saved_tensors
+    def backward(ctx, grad, grad_means, _):
+        signed, query, key, value, cutoff, weights = ctx.saved_tensors
         grad = grad if ctx.factor == 1 else grad * ctx.factor
-        kept = signed if ctx.dense else signed.clamp(min=0)
-        grad_value = kept.to(grad.dtype).transpose(-2, -1) @ grad
-        grad_scores = (grad @ value.transpose(-2, -1)).to(signed.dtype).mul_(kept)
-        # the gradient of softmax subtracts the sum of each row, by probability
-        gains = grad_scores.sum(dim=-1, keepdim=True)
-        grad_scores.addcmul_(signed if ctx.dense else signed.abs(), gains, value=-1)
-        return grad_scores, grad_value, None, None, None, None
+        grad_value = _like_heads(value)
+        grad_scores = grad_query = grad_key = grad_cutoff = None
+        if query is None:
+            grad_scores = torch.empty_like(signed)
+        else:
+            grad_query = _like_heads(query)
+            grad_key = _like_heads(key)
+        if ctx.soft:
+            temperature = ctx.temperature
+            row_grads = _shares(weights) * grad_means.view(-1, 1, 1)
+            grad_cutoff = torch.zeros_like(cutoff)
+        for batch, head, rows in ctx.blocks:
+            where = batch, head, rows
+            probs = kept = signed[where]
+            if ctx.signs:
+                probs, kept = probs.abs(), kept.clamp(min=0)
+            part = grad[where]
+            delta = (part @ value[batch, head].mT).to(signed.dtype)
+            if ctx.soft:
+                # gradient of the mask, then of the sigmoid's argument
+                mask = _soften(probs, cutoff[batch], temperature)
+                slope = row_grads[where] * weights[batch].mT
+                slope = slope.addcmul_(delta, kept)
+                slope = torch.ops.aten.sigmoid_backward(slope, mask)
+                grad_cutoff[batch] -= slope.sum(dim=(1, 2, 3), keepdim=True)
+                kept = mask.mul_(kept)
+            _add(grad_value, where, kept.to(grad.dtype).mT @ part)
+            delta.mul_(kept)
+            if ctx.soft:
+                delta.addcmul_(probs, slope, value=1 / temperature)
+            # the gradient of softmax subtracts the sum of each row, by probability
+            gains = delta.sum(dim=-1, keepdim=True)
+            delta.addcmul_(probs, gains, value=-1)
+            if grad_scores is not None:
+                grad_scores[where] = delta
+            else:
+                delta = delta.to(grad.dtype)
+                grad_query[where] = delta @ key[batch, head]
+                _add(grad_key, where, delta.mT @ query[where])
+        if ctx.soft:
+            grad_cutoff /= temperature
+        inputs = grad_scores, grad_query, grad_key, grad_value, grad_cutoff
+        return *inputs, None, None, None, None
+
+
+def _blocks(value, queries, share):
+    """Divide (B, H, T, T) into blocks, as slices of utterances, heads and queries."""
+    size, heads, keys = value.shape[:3]
+    steps = (size, heads, queries)
+    if _is_eager_on_cpu(value):
+        together = heads if share else 1
+        rows = max(BLOCK // max(keys, 1), 1)
+        if rows >= heads * queries:
+            steps = (rows // (heads * queries), heads, queries)
+        else:
+            steps = (1, together, max(rows // together, 16))
+    starts = itertools.product(*map(range, (0, 0, 0), (size, heads, queries), steps))
+    return [
+        tuple(
+            slice(first, first + step) for first, step in zip(start, steps, strict=True)
+        )
+        for start in starts
+    ]
+
+
+def _add(total, where, part):
+    """Add the gradient of keys that a block of queries gives; the first is written."""
+    batch, head, rows = where
+    if rows.start:
+        total[batch, head] += part
+    else:
+        total[batch, head] = part
+
+
+def _draw_margin(x, rate):
+    """Draw dropout for x: negative where it drops, and the factor of the others."""
+    if x.device.type != "cpu":
+        return torch.rand_like(x).sub_(rate), 1 / (1 - rate)
+    drawn, dropped = draw_bytes(x.shape, rate)
+    margin = drawn.to(x.dtype).add_(LEVELS // 2 - dropped + 0.5)
+    return margin, LEVELS / (LEVELS - dropped)
+
+
+def _soften(probs, cutoff, temperature):
+    """Return the soft mask of probabilities, see ``masks.soft_mask``."""
+    mask = torch.add(-cutoff / temperature, probs, alpha=1 / temperature)
+    return mask.sigmoid_()
+
+
+def _shares(weights):
+    """Return the weight of every query (B, 1, T, 1) in the mean of a batch."""
+    total = weights.sum(dim=2, keepdim=True).square().clamp(min=1)
+    return weights / (total * len(weights))
+
+
+def _like_heads(x, length=None):
+    """Return an empty (B, H, T, d) of which (B, T, H * d) is a view."""
+    size, heads, own, width = x.shape
+    return x.new_empty(size, length or own, heads, width).transpose(1, 2)
 
 
 class SelfAttention(MultiHeadedAttention):
@@ -239,22 +424,18 @@ class SelfAttention(MultiHeadedAttention):
     def forward(self, query, key, value, mask, expand_kv=False):
         """Return the same as ESPnet's class."""
         q, k, v = self.forward_qkv(query, key, value, expand_kv)
-        scores = scaled_scores(q, k)
         rate = self.dropout.p if self.training else 0.0
-        if (0 < rate < 1 and torch.compiler.is_compiling()) or rate == 1:
-            attn = self.dropout(probabilities(scores, mask))
+        if torch.compiler.is_compiling() or rate == 1:
+            attn = self.dropout(probabilities(scaled(q) @ k.mT, mask))
             context = attn.to(v.dtype) @ v
         else:
-            context = attend(scores, v, mask, rate)
+            context = attend((scaled(q), k), v, mask, rate).context
         return self.linear_out(context.transpose(1, 2).flatten(2))
 
 
-def scaled_scores(q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
-    """Return the scores (B, H, T, T) of queries and keys (B, H, T, d).
-
-    There are fewer queries than scores, so scaling the queries is faster.
-    """
-    return (q * q.size(-1) ** -0.5) @ k.transpose(-2, -1)
+def scaled(q: torch.Tensor) -> torch.Tensor:
+    """Divide queries (B, H, T, d), of which there are fewer than scores, by sqrt(d)."""
+    return q * q.size(-1) ** -0.5
 
 
 def same_conv(in_size: int, out_size: int, kernel_size: int) -> torch.nn.Conv1d:
@@ -362,10 +543,46 @@ def _convolve_by_phases(x, kernel, bias, before):
 
 def _convolve_directly(x, weight, bias):
     """Convolve x (B, T, D) as one matrix product."""
-    length, taps = x.size(1), weight.size(2)
-    x = F.pad(x, (0, 0, taps // 2, taps // 2))
-    weight = weight.transpose(1, 2).flatten(1)
-    return _WindowProduct.apply(x[None], weight[:, None])[0, :, :length] + bias
+    return _Convolve.apply(x, weight.transpose(1, 2).flatten(1), bias)
+
+
+class _Convolve(torch.autograd.Function):
+    """Convolve x (B, T, D) with a weight (O, K * D): one product forward, two backward.
+
+    The windows of successive frames are a view of the padded input, see ``_windows``.
+    """
+
+    @staticmethod
+    def forward(ctx, x, weight, bias):
+        length, around = x.size(1), weight.size(1) // x.size(2) // 2
+        x = F.pad(x, (0, 0, around, around))
+        y = x.new_empty(*x.shape[:2], len(weight))
+        windows = _windows(x, weight)
+        torch.addmm(bias, windows, weight.t(), out=y.flatten(0, 1)[: len(windows)])
+        ctx.save_for_backward(x, weight)
+        return y[:, :length]  # the windows of the others extend beyond the utterance
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad):
+        x, weight = ctx.saved_tensors
+        size, padded, _ = x.shape
+        length, outputs = grad.shape[1:]
+        taps = 1 + padded - length
+        grads = grad.new_zeros(size * padded + taps - 1, outputs)
+        inner = grads[taps - 1 :]
+        inner.view(size, padded, outputs)[:, :length] = grad
+        windows = _windows(x, weight)
+        grad_weight = inner[: len(windows)].t() @ windows
+        grad_x = None
+        if ctx.needs_input_grad[0]:
+            # a convolution with the taps in reverse order
+            reverse = weight.view(outputs, taps, -1).flip(1).transpose(0, 1)
+            reverse = reverse.flatten(0, 1)
+            grad_x = _windows(grads[None], reverse.t()) @ reverse
+            around = taps // 2
+            grad_x = grad_x.view(size, padded, -1)[:, around : around + length]
+        return grad_x, grad_weight, grad.sum(dim=(0, 1))
 
 
 class _WindowProduct(torch.autograd.Function):

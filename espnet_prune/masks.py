@@ -84,66 +84,6 @@ def soft_mask(
     return torch.sigmoid((_upcast(attn) - cutoff(threshold, lengths)) / temperature)
 
 
-def weigh_softly(
-    attn: torch.Tensor,
-    threshold: torch.Tensor,
-    lengths: torch.Tensor,
-    weights: torch.Tensor,
-    temperature: float = 0.01,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Multiply probabilities by their soft mask, and average the mask for L_sp.
-
-    The same as ``soft_mask``, the product and ``mean_soft_mask``, in fewer passes over
-    (B, H, T, T), forward and backward.
-
-    Args:
-        attn: A (B, H, T, T), float32 or float64.
-        threshold: theta, a scalar.
-        lengths: N (B,) or (B, T), see ``cutoff``.
-        weights: of every position in the mean (B, 1, T): the weight of a pair of
-            positions is the product of its weights, divided by the sum over all pairs.
-        temperature: T of the paper.
-
-    Returns:
-        Tensor: A * SM_soft (B, H, T, T).
-        Tensor: mean of SM_soft of each head (H,).
-
-    """
-    cutoffs = cutoff(threshold, lengths).to(attn.dtype)
-    return _SoftProduct.apply(attn, cutoffs, weights.to(attn.dtype), temperature)
-
-
-class _SoftProduct(torch.autograd.Function):
-    """``weigh_softly`` with its gradients."""
-
-    @staticmethod
-    def forward(ctx, attn, cutoffs, weights, temperature):
-        soft = torch.add(-cutoffs / temperature, attn, alpha=1 / temperature).sigmoid_()
-        rows = weights.unsqueeze(-1)  # (B, 1, T, 1)
-        shares = weights / weights.sum(dim=-1, keepdim=True).square().clamp(min=1)
-        shares = (shares / len(attn)).unsqueeze(-2)  # (B, 1, 1, T)
-        means = (shares @ (soft @ rows)).sum(dim=(0, 2, 3))
-        ctx.save_for_backward(attn, soft, rows, shares)
-        ctx.temperature = temperature
-        ctx.by_query = cutoffs.size(2) > 1
-        return attn * soft, means
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, grad, grad_means):
-        attn, soft, rows, shares = ctx.saved_tensors
-        # gradient of the mask, then of the sigmoid's argument
-        grad_soft = shares.transpose(-2, -1) * rows.transpose(-2, -1)
-        grad_soft = torch.addcmul(grad_soft * grad_means.view(-1, 1, 1), grad, attn)
-        grad_soft = torch.ops.aten.sigmoid_backward(grad_soft, soft)
-        grad_cutoffs = None
-        if ctx.needs_input_grad[1]:
-            dims = (1, 3) if ctx.by_query else (1, 2, 3)
-            grad_cutoffs = grad_soft.sum(dim=dims, keepdim=True) / -ctx.temperature
-        grad_attn = (grad * soft).add_(grad_soft, alpha=1 / ctx.temperature)
-        return grad_attn, grad_cutoffs, None, None
-
-
 def union_over_heads(mask: torch.Tensor) -> torch.Tensor:
     """Share one mask among the heads: a connection stays if any head keeps it (VP).
 

@@ -92,7 +92,7 @@ class PhonemeEncoder(torch.nn.Module):
         """Encode tokens (B, T_text) to (B, T_text, D); style (B, S)."""
         embedded = x = self.embed(tokens) * valid
         for conv in self.convs:
-            x = self.dropout(mish(convolve(conv, x))) * valid
+            x = mish(convolve(conv, x), self.dropout) * valid
         x = self.linear(x) + embedded
         x = add_positions(x, valid)
         for block in self.blocks:
@@ -128,7 +128,7 @@ class MelDecoder(torch.nn.Module):
         x = add_positions(self.prenet(x), valid)
         for block in self.blocks:
             x = block(x, style, valid)
-        return self.output(x) * valid
+        return self.output(x) * valid.to(x.dtype)
 
 
 class Variances(NamedTuple):
@@ -743,7 +743,7 @@ def _valid(lengths: torch.Tensor, size: int) -> torch.Tensor:
 
 def _utterance_mean(values: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
     """Average values (B, T, D) over each utterance, then over the batch."""
-    total = (values.float() * valid).sum(dim=(1, 2))
+    total = (values.float() * valid.float()).sum(dim=(1, 2))
     return (total / (valid.sum(dim=(1, 2)) * values.size(2))).mean()
 
 

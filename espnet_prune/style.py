@@ -133,8 +133,7 @@ class ConvFeedForward(torch.nn.Module):
     def forward(self, x: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
         """Map x (B, T, D) to (B, T, D); valid (B, T, 1) is true off padding."""
         valid = valid.to(x.dtype)  # a product with a boolean takes three times as long
-        x = mish(convolve(self.conv1, x * valid))
-        x = self.dropout(x)
+        x = mish(convolve(self.conv1, x * valid), self.dropout)
         if self.conv2.kernel_size[0] > 1:
             x = x * valid
         return self.dropout(convolve(self.conv2, x))
@@ -302,8 +301,8 @@ class StyleConvBlock(torch.nn.Module):
         x = x + self.dropout(self.attention(x, x, x, valid.transpose(1, 2)))
         valid = valid.to(x.dtype)
         x = self.norm1(x) * valid
-        inner = self.dropout(mish(self.inside(x))) * valid
-        inner = self.dropout(mish(self.convolution(inner, style)))
+        inner = mish(self.inside(x), self.dropout) * valid
+        inner = mish(self.convolution(inner, style), self.dropout)
         x = x + self.dropout(self.outside(inner))
         return self.norm2(x) * valid
 

@@ -109,6 +109,27 @@ def test_a_training_step_moves_all_weights(monkeypatch):
                 assert moved == parameter.requires_grad, name
 
 
+def test_tour_measures_every_setting_that_a_gpu_should_tell(
+    tmp_path, capsys, tiny_config, monkeypatch
+):
+    # compiling takes minutes on a CPU
+    eager = [setting for setting in benchmark.TOUR if not setting[2]]
+    monkeypatch.setattr(benchmark, "TOUR", eager)
+    file = tmp_path / "numbers.json"
+    main(
+        ["--tour", "--batch_size", "2", "--frames", "12", "--repeats", "2"]
+        + ["--config", tiny_config, "--json", str(file), "--threads", "1"]
+    )
+    rows = json.loads(file.read_text())["rows"]
+    measured = {(row["part"], row["precision"]) for row in rows}
+    assert measured == {(benchmark.WHAT[part], kind) for part, kind, _ in eager}
+    for row in rows:
+        batch = 1 if row["part"] == "text to mel" else 2
+        seconds = row["wall_ms"] / 1000
+        assert row["utterances_per_second"] == pytest.approx(batch / seconds)
+    assert "utterances/s" in capsys.readouterr().out
+
+
 class Clockwork:
     """A worker whose steps take the seconds it is told."""
 
@@ -142,7 +163,9 @@ def test_ratios_are_medians_and_quartiles_of_the_rounds():
 
     here = {"dense": times(1, 2, 1, 2, 1), "vanilla": times(2, 2, 1, 6, 5)}
     other = {"public": times(2, 2, 2, 2, 2)}
-    dense, vanilla, public = benchmark.summarise("training", [here, other])
+    dense, vanilla, public = benchmark.summarise(
+        benchmark.Work("training"), [here, other]
+    )
     assert vanilla["wall_ratio"] == vanilla["cpu_ratio"] == [1, 2, 3]  # 2, 1, 1, 3, 5
     assert vanilla["wall_ms"] == 2000 and vanilla["cpu_ms"] == 4000
     assert dense["wall_against"][1] == 0.5  # to the other's first, for want of a dense

@@ -96,7 +96,7 @@ def test_dropout_draws_anew_and_repeats_with_the_seed():
 def test_neighbours_are_dropped_independently():
     torch.manual_seed(0)
     dropped = (layers.Dropout(0.5)(torch.ones(1000, 512)) == 0).double()
-    for step in (1, 2, 8, 64, 511):
+    for step in (1, 2, 8, 64, 256):
         both = (dropped[:, step:] * dropped[:, :-step]).mean().item()
         assert abs(both - 0.25) < 0.01
 

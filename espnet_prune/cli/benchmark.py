@@ -35,6 +35,13 @@ def get_parser() -> argparse.ArgumentParser:
     add("--device", default="cpu", help="cpu, cuda or cuda:N")
     add("--precision", default="float32", choices=["float32", "bfloat16", "float16"])
     add("--compile", action="store_true", help="Compile the model")
+    add(
+        "--tour",
+        action="store_true",
+        help="Measure training in float32, in bfloat16 and compiled, learned durations "
+        "and synthesis, instead of --parts, --precision and --compile; for a GPU, with "
+        "--repeats 5 it is meant to take less than 8 minutes",
+    )
     add("--threads", type=int, help="Threads of the CPU (default: PyTorch's choice)")
     add("--batch_size", type=int, default=8, help="Utterances")
     add("--frames", type=int, default=480, help="Mel frames of each utterance")
@@ -64,9 +71,11 @@ def main(cmd: Sequence[str] | None = None) -> None:
 
     require_device(args.device)
     parts = list(benchmark.WHAT) if "all" in args.parts else args.parts
+    if args.tour:
+        parts = list(dict.fromkeys(part for part, _, _ in benchmark.TOUR))
     if args.against is not None and benchmark.is_public(args.against):
         lacking = [part for part in parts if part not in benchmark.PUBLIC_PARTS]
-        if lacking and "all" not in args.parts:
+        if lacking and "all" not in args.parts and not args.tour:
             raise UserError(
                 f"the public StyleSpeech has no {' or '.join(lacking)} to measure: "
                 f"choose --parts {' '.join(benchmark.PUBLIC_PARTS)}"
@@ -76,15 +85,18 @@ def main(cmd: Sequence[str] | None = None) -> None:
     machine = benchmark.describe_machine(args.against)
     print("\n".join(f"{name}: {value}" for name, value in machine.items()))
     rows = []
-    for part in parts:
+    settings = [(part, args.precision, args.compile) for part in parts]
+    if args.tour:
+        settings = [setting for setting in benchmark.TOUR if setting[0] in parts]
+    for part, precision, compiled in settings:
         work = benchmark.Work(
             part,
             model=model,
             batch_size=args.batch_size,
             frames=args.frames,
             device=args.device,
-            precision=args.precision,
-            compile=args.compile,
+            precision=precision,
+            compile=compiled,
         )
         if args.memory:
             new = benchmark.peak_memory(work, args.against, args.threads)
@@ -94,15 +106,17 @@ def main(cmd: Sequence[str] | None = None) -> None:
             columns = benchmark.TIME_COLUMNS
             if args.against is not None:
                 columns += benchmark.AGAINST_COLUMNS
+            if args.device.startswith("cuda"):
+                columns += (benchmark.MEMORY,)
         print(
             f"\n{describe(work, args)}\n\n{tables.markdown(new, columns)}", flush=True
         )
         rows += new
     if args.json is not None:
-        settings = {name: str(value) for name, value in vars(args).items() if value}
+        given = {name: str(value) for name, value in vars(args).items() if value}
         try:
             tables.write_json(
-                args.json, {"machine": machine, "settings": settings, "rows": rows}
+                args.json, {"machine": machine, "settings": given, "rows": rows}
             )
         except OSError as error:
             raise UserError(

@@ -31,6 +31,14 @@ WHAT = {  # by part
     "synthesis": "text to mel",
     "start": "start of Python",
 }
+# What a GPU should tell: part, precision, and whether the model is compiled.
+TOUR = (
+    ("training", "float32", False),
+    ("training", "bfloat16", False),
+    ("training", "bfloat16", True),
+    ("durations", "bfloat16", False),
+    ("synthesis", "float32", False),
+)
 PUBLIC_PARTS = ("training", "synthesis", "start")  # parts that the public model has too
 
 
@@ -139,7 +147,7 @@ def measure(
             stack.enter_context(contextlib.closing(Worker(folder, work, threads)))
             for folder in checkouts
         ]
-        return summarise(work.part, take_turns(workers, repeats))
+        return summarise(work, take_turns(workers, repeats))
 
 
 def take_turns(
@@ -158,10 +166,10 @@ def take_turns(
 
 
 def summarise(
-    part: str, answers: list[dict[str, list[dict[str, float]]]]
+    work: Work, answers: list[dict[str, list[dict[str, float]]]]
 ) -> list[dict[str, Any]]:
     """Make the rows of ``measure`` from what ``take_turns`` returned."""
-    rows = []
+    rows, part = [], work.part
     for number, systems in enumerate(answers):
         base = next(iter(systems.values()))
         other = answers[1] if number == 0 and len(answers) > 1 else None
@@ -170,6 +178,12 @@ def summarise(
                 "part": WHAT[part],
                 "system": name,
                 "checkout": ("here", "other")[number],
+                "precision": work.precision,
+                "compiled": work.compile,
+                "utterances_per_second": None
+                if part == "start"
+                else (1 if part == "synthesis" else work.batch_size)
+                / statistics.median(answer["wall"] for answer in mine),
                 "memory_mib": max(answer["memory"] for answer in mine) / 2**20,
             }
             for kind in ("wall", "cpu"):
@@ -240,6 +254,7 @@ TIME_COLUMNS: tuple[tables.Column, ...] = (
     tables.Column("checkout", "checkout"),
     tables.Column("wall_ms", "wall (ms)", tables.number),
     tables.Column("cpu_ms", "CPU (ms)", tables.number),
+    tables.Column("utterances_per_second", "utterances/s", "{:.1f}".format),
     tables.Column("wall_ratio", "to first, wall", lambda ratios: f"{ratios[1]:.3f}"),
     tables.Column("cpu_ratio", "to first, CPU", lambda ratios: f"{ratios[1]:.3f}"),
 )
@@ -247,7 +262,5 @@ AGAINST_COLUMNS: tuple[tables.Column, ...] = (
     tables.Column("wall_against", "to other, wall", lambda ratios: f"{ratios[1]:.3f}"),
     tables.Column("cpu_against", "to other, CPU", lambda ratios: f"{ratios[1]:.3f}"),
 )
-MEMORY_COLUMNS: tuple[tables.Column, ...] = (
-    *TIME_COLUMNS[:3],
-    tables.Column("memory_mib", "peak (MiB)", "{:.0f}".format),
-)
+MEMORY = tables.Column("memory_mib", "peak (MiB)", "{:.0f}".format)
+MEMORY_COLUMNS: tuple[tables.Column, ...] = (*TIME_COLUMNS[:3], MEMORY)

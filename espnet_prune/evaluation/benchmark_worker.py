@@ -19,8 +19,10 @@ import subprocess
 import sys
 import time
 import types
+from pathlib import Path
 
 import torch
+import yaml
 
 ODIM = 80
 VOCABULARY = 80
@@ -48,8 +50,13 @@ def main() -> None:
 
 
 def _time(step, work):
-    """Run a step and return its wall time, CPU time and the peak memory so far."""
+    """Run a step and return its wall time, CPU time and the peak memory.
+
+    The peak is that of the step on a GPU, and that of the process so far on a CPU.
+    """
     _synchronise(work["device"])
+    if work["device"].startswith("cuda"):
+        torch.cuda.reset_peak_memory_stats(work["device"])
     wall, cpu = time.perf_counter(), _cpu_seconds()
     step()
     _synchronise(work["device"])
@@ -248,7 +255,7 @@ def _batch(work, by_frame=False):
 def _our_training(work, settings, batch):
     settings = {"durations": "given", **settings}
     model = _our_model(work, settings).train()
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-5)
+    optimizer = torch.optim.Adam(model.parameters(), **_our_optim_conf())
 
     def step():
         optimizer.zero_grad()
@@ -259,6 +266,13 @@ def _our_training(work, settings, batch):
             value.item()
 
     return step
+
+
+def _our_optim_conf():
+    """Read the settings of Adam in the checkout, with a rate that changes little."""
+    file = Path("conf", "train.yaml")
+    conf = yaml.safe_load(file.read_text())["optim_conf"] if file.is_file() else {}
+    return {**conf, "lr": 1e-5}
 
 
 def _public_training(work):
