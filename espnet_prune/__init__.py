@@ -6,15 +6,7 @@ imported, before or after this package.
 """
 
 import importlib
-import os
-import signal
-import sys
 from typing import Any
-
-_is_command = os.path.basename("".join(sys.argv[:1])) in ("-m", "espnet-prune")
-if _is_command and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-    # Ctrl-C ends a command without a traceback until errors.run handles it
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 from espnet_prune.errors import UserError
 from espnet_prune.training import host

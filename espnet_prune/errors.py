@@ -96,8 +96,7 @@ def run(main: Callable[[], None]) -> None:
         raise KeyboardInterrupt
 
     in_main_thread = threading.current_thread() is threading.main_thread()
-    before = signal.getsignal(signal.SIGINT)
-    if in_main_thread and before in (signal.default_int_handler, signal.SIG_DFL):
+    if in_main_thread and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, interrupt)
     try:
         main()

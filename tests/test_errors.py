@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
@@ -132,18 +131,3 @@ def test_a_reader_that_ends_is_no_error():
     child.stdout.close()
     assert child.stderr.read() == b""
     assert child.wait() == 141
-
-
-def test_an_interruption_while_a_command_starts_prints_nothing(tmp_path):
-    # an import of the package itself, before any of its code can handle the signal
-    code = "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(9)"
-    (tmp_path / "secrets.py").write_text(code)
-    path = os.pathsep.join([str(tmp_path), str(Path(__file__).parents[1])])
-    child = subprocess.run(
-        [sys.executable, "-m", "espnet_prune", "--help"],
-        env={**os.environ, "PYTHONPATH": path},
-        capture_output=True,
-        # jobs in the background of a shell, such as this test may be, ignore it
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )
-    assert (child.returncode, child.stderr) == (-signal.SIGINT, b"")
