@@ -376,7 +376,7 @@ def test_without_scores_the_command_tells_distances(study, capsys):
         (["--scores", "far=train"], "train has no scores of the utterances of far"),
         (["--model", "a_s0=exp/a"], "need --model and --recordings"),
         (["--recordings", "far=far"], "need --model and --recordings"),
-        (["--recordings_per_speaker", "0"], "choose 1 or more"),
+        (["--recordings_per_speaker", "0"], "choose a whole number above 0"),
         (["--baseline", "denes"], "no scores of the baseline denes"),
     ],
 )

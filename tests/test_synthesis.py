@@ -901,7 +901,7 @@ FORCED = {"use_teacher_forcing": True}
         (lambda t: t.save_voice(3, LOW), "the file of a voice is 3"),
         (lambda t: t.save_voice("a.voice", LOW, note=3), "the note of a voice is 3"),
         (lambda t: t("abc", LOW, decode_conf=3), "decode_conf is 3"),
-        (lambda t: t("abc", LOW, decode_conf={"alpha": "x"}), "alpha, is 'x'"),
+        (lambda t: t("abc", LOW, decode_conf={"alpha": "x"}), "alpha, is x"),
         (lambda t: t("abc", LOW, decode_conf={"alpha": 0}), "alpha, is 0"),
         (lambda t: t("abc", LOW, decode_conf={"alpha": np.nan}), "alpha, is nan"),
         (lambda t: t("abc", LOW, durations=np.ones(4, int)), "teacher forcing only"),
