@@ -16,8 +16,8 @@ if _is_command and signal.getsignal(signal.SIGINT) is signal.default_int_handler
     # Ctrl-C ends a command without a traceback until errors.run handles it
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
-from espnet_prune.errors import UserError
-from espnet_prune.training import host
+from espnet_prune.errors import UserError  # noqa: E402  (after the above)
+from espnet_prune.training import host  # noqa: E402
 
 __version__ = "0.1.0"
 
