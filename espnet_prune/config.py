@@ -125,15 +125,9 @@ def parse_pruning(
     conf: dict[str, Any] | None,
     option: str = "pruning",
 ) -> PruningConf:
-    """Check a ``pruning`` name and its settings.
+    """Check a ``pruning`` name and its settings, keyword arguments of ``PruningConf``.
 
-    Args:
-        pruning: none, vanilla or differentiable.
-        conf: keyword arguments of ``PruningConf``.
-        option: name of the YAML key, for messages.
-
-    Raises:
-        UserError: an unknown name or setting, or a value outside its range.
+    ``option`` is the name of the YAML key, for messages.
     """
     # YAML reads `no` as False and an empty value as None
     if pruning is False or pruning is None:
@@ -158,19 +152,11 @@ def parse_encoder_pruning(
     encoder_pruning: str,
     encoder_pruning_conf: dict[str, Any] | None,
 ) -> tuple[PruningConf, PruningConf]:
-    """Check the pruning of a model's decoder and encoder together.
+    """Check the pruning of a model's decoder and encoder; return the settings of both.
 
-    Args:
-        pruning, pruning_conf: of the decoder, see ``parse_pruning``.
-        encoder_pruning: of the encoder.
-        encoder_pruning_conf: its settings; by default those of ``pruning_conf``.
-
-    Returns:
-        Settings of the decoder and of the encoder.
-
-    Raises:
-        UserError: see ``parse_pruning``; also if the encoder would need phases that the
-            decoder does not have, because both are trained in the same phases.
+    The encoder has the settings of the decoder where it has none of its own. Both are
+    trained in the same phases, so the encoder must not need phases that the decoder
+    does not have.
     """
     conf = parse_pruning(pruning, pruning_conf)
     parse_pruning(encoder_pruning, encoder_pruning_conf, option="encoder_pruning")
@@ -195,10 +181,7 @@ def parse_encoder_pruning(
 def choose_durations(tts: str, conf: Mapping[str, Any], data_has_them: bool) -> str:
     """Return the source of a model's durations: "given" with the data, or "learned".
 
-    Args:
-        tts: name of one of the plugin's models.
-        conf: its settings; ``durations`` in them is kept.
-        data_has_them: whether the data has ``durations``, which is the default.
+    A setting ``durations`` is kept. Otherwise they are given if the data has them.
     """
     if tts != "stylespeech":  # the other models have no aligner
         return "given"
@@ -214,9 +197,6 @@ def check_variances(
         settings: options of training by name; missing ones follow from the rest.
         durations: "given" or "learned".
         data_has_them: whether the data has ``durations``.
-
-    Raises:
-        UserError: one line that names the setting and the remedy.
     """
     tts = settings["tts"]
     require_choice("tts_conf.durations", durations, ("given", "learned"))
@@ -244,12 +224,7 @@ def check_variances(
 def require_numbers(model: Callable[..., Any], settings: dict[str, Any]) -> None:
     """Refuse values that are not numbers of the kind that a model needs.
 
-    Args:
-        model: class; annotations and names of its constructor define the kinds.
-        settings: its arguments by name.
-
-    Raises:
-        UserError: a size, rate or weight is not a number, or outside its range.
+    The annotations and names of the constructor of ``model`` define the kinds.
     """
     for name, parameter in inspect.signature(model).parameters.items():
         value = settings[name]

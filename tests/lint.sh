@@ -4,9 +4,7 @@
 #   tests/lint.sh
 #   tests/lint.sh --fix
 
-set -e
-set -u
-set -o pipefail
+set -euo pipefail
 
 root=$(cd "$(dirname "$(readlink -f "$0")")/.." && pwd -P)
 case "$*" in

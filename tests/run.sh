@@ -4,9 +4,7 @@
 #   tests/run.sh -m slow          the slow tests: training, whole recipes
 #   tests/run.sh tests/test_masks.py
 
-set -e
-set -u
-set -o pipefail
+set -euo pipefail
 
 root=$(cd "$(dirname "$(readlink -f "$0")")/.." && pwd -P)
 "${root}/egs2/setup.sh" --test

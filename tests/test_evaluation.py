@@ -320,17 +320,15 @@ def lines_of(ax):
     return found
 
 
-@pytest.mark.parametrize("axis, switch", [("step", 6), ("epoch", 2)])
-def test_threshold_figure_shows_both_phases_and_the_switch(tmp_path, axis, switch):
+def test_threshold_figure_shows_both_phases_and_the_switch(tmp_path):
     rows = join(read_experiments(two_phases(tmp_path)))
-    (ax,) = plots.plot_thresholds(rows, axis).axes
+    (ax,) = plots.plot_thresholds(rows).axes
     drawn = lines_of(ax)
     (marker,) = drawn.pop("0.4")
-    assert [x for x, _ in marker] == [switch, switch]
+    assert [x for x, _ in marker] == [6, 6]
     layer1, layer2 = drawn.values()
-    unit = switch / 2
-    assert np.allclose(layer1[0], [(unit, 0.5), (2 * unit, 1.5)])
-    assert np.allclose(layer2[1], [(x * unit, 2.5) for x in (3, 4, 5)])
+    assert np.allclose(layer1[0], [(3, 0.5), (6, 1.5)])
+    assert np.allclose(layer2[1], [(x, 2.5) for x in (9, 12, 15)])
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["1", "2"]
 
 
@@ -360,10 +358,10 @@ def test_models_are_drawn_side_by_side(tmp_path):
         "two phases": join(read_experiments(two_phases(tmp_path / "a"))),
         "other_$": join(read_experiments(two_phases(tmp_path / "b")))[:4],
     }
-    figure = plots.plot_models(models, "mel_loss", "epoch")
+    figure = plots.plot_models(models, "mel_loss")
     (ax,) = figure.axes
     lines = [list(line.get_xdata()) for line in ax.lines]
-    assert lines == [[1, 2], [3, 4, 5], [1, 2]]  # a gap where the mask was switched
+    assert lines == [[3, 6], [9, 12, 15], [3, 6]]  # a gap where the mask was switched
     assert ax.lines[0].get_ydata()[1] == pytest.approx(1.25)
     assert ax.lines[0].get_color() == ax.lines[1].get_color()
     assert ax.lines[0].get_color() != ax.lines[2].get_color()

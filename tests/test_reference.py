@@ -122,7 +122,6 @@ def test_empty_and_short_references(tmp_path):
     assert f"{path} is empty" in refused(path)
     path = write(tmp_path, voice(0.3))
     assert f"{path} lasts 0.30 s, wanted at least 0.5 s" in refused(path)
-    assert len(load_reference(path, 16000, min_seconds=0.2)) == 4800
 
 
 def test_shorter_than_advised_is_warned_about(tmp_path, caplog):
@@ -185,7 +184,7 @@ def test_only_the_beginning_of_a_long_recording_is_used(tmp_path, caplog):
     caplog.set_level(logging.WARNING)
     assert len(load_reference(path, 8000)) == 30 * 8000
     assert "lasts 33.0 s: only its first 30 s are used" in caplog.text
-    assert len(load_reference(voice(5.0), 16000, max_seconds=2.0)) == 32000
+    assert len(load_reference(voice(31.0), 16000)) == 30 * 16000
 
 
 def test_a_telephone_recording_is_warned_about(caplog):

@@ -78,7 +78,7 @@ def test_report_of_two_phases(folders, tmp_path, capsys):
 def test_a_new_report_replaces_the_old_one(folders, tmp_path):
     output = tmp_path / "report"
     main([*folders, "--output_dir", str(output)])
-    main([folders[0], "--output_dir", str(output), "--axis", "epoch"])
+    main([folders[0], "--output_dir", str(output)])
     content = json.loads((output / "thresholds.json").read_text())
     assert [row["phase"] for row in content["layers"]] == [1, 1]
     assert {file.name for file in output.glob(".*")} <= {".lock"}

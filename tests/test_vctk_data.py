@@ -336,7 +336,7 @@ def test_lists_that_cannot_be_read(prepare, vctk, tmp_path, content, fault):
         (["--test_texts", "none.txt"], "cannot read none.txt"),
         (["--num_speakers", "4"], "choose 0 .all. to 3"),
         (["--part", "test"], "VCTK has no parts"),
-        (["--texts_per_speaker", "0"], "choose 1 or more"),
+        (["--texts_per_speaker", "0"], "choose a whole number above 0"),
         (["--corpus", "librispeech"], "has no test-other"),
         (["--corpus", "libritts", "--part", "dev"], "has no dev"),
         (["--corpus_dir", "none"], "no folder none"),

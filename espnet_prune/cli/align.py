@@ -11,6 +11,7 @@ import argparse
 from pathlib import Path
 
 from espnet_prune.cli.options import make_parser
+from espnet_prune.config import require_whole
 from espnet_prune.data.alignments import align_folder
 from espnet_prune.data.forced_alignment import ForcedAligner
 from espnet_prune.errors import UserError
@@ -36,8 +37,7 @@ def get_parser() -> argparse.ArgumentParser:
 def main(cmd=None) -> None:
     """Align each set."""
     args = get_parser().parse_args(cmd)
-    if args.nj < 1:
-        raise UserError(f"--nj is {args.nj}: choose at least 1")
+    require_whole("--nj", args.nj)
     if not args.data_dir.is_dir():
         raise UserError(f"there is no folder {args.data_dir}: correct --data_dir")
     from espnet_prune.text.front_end import build_espnet

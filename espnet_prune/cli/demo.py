@@ -6,7 +6,6 @@ espnet-prune demo --model EXP --port 8000
 
 import argparse
 import importlib.util
-import logging
 from collections.abc import Sequence
 
 from espnet_prune.cli.options import add_model, make_parser
@@ -41,7 +40,6 @@ def get_parser() -> argparse.ArgumentParser:
 def main(cmd: Sequence[str] | None = None) -> None:
     """Serve the page until Ctrl-C."""
     args = get_parser().parse_args(cmd)
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     if importlib.util.find_spec("gradio") is None:
         raise UserError('the page needs Gradio: pip install "gradio>=6,<7"')
     from espnet_prune.speech.demo import serve

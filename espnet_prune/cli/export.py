@@ -5,7 +5,6 @@ espnet-prune export MODEL -o FOLDER --check
 """
 
 import argparse
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -52,7 +51,6 @@ def get_parser() -> argparse.ArgumentParser:
 def main(cmd: Sequence[str] | None = None) -> None:
     """Export, and compare if wanted."""
     args = get_parser().parse_args(cmd)
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
 
     # after the quick checks: it takes seconds to import
     from tabulate import tabulate

@@ -12,12 +12,11 @@ after an interruption.
 """
 
 import argparse
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 
 from espnet_prune.cli.options import make_parser
-from espnet_prune.errors import UserError
+from espnet_prune.config import require_whole
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -69,12 +68,7 @@ def get_parser() -> argparse.ArgumentParser:
 def main(cmd: Sequence[str] | None = None) -> None:
     """Measure, write and print the tables."""
     args = get_parser().parse_args(cmd)
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
-    if args.recordings_per_speaker < 1:
-        raise UserError(
-            f"--recordings_per_speaker is {args.recordings_per_speaker}; choose 1 or "
-            "more"
-        )
+    require_whole("--recordings_per_speaker", args.recordings_per_speaker)
     from espnet_prune.evaluation import mismatch
 
     print(

@@ -14,7 +14,6 @@ from pathlib import Path
 
 from espnet_prune.cli.options import make_parser
 from espnet_prune.errors import UserError
-from espnet_prune.evaluation.history import AXES
 from espnet_prune.files import lock_folder
 
 
@@ -30,12 +29,6 @@ def get_parser() -> argparse.ArgumentParser:
         "phase 2",
     )
     add("--output_dir", required=True, help="Folder to write tables and figures to")
-    add(
-        "--axis",
-        default="step",
-        choices=sorted(AXES),
-        help="Unit of time in the figures",
-    )
     add(
         "--scores",
         nargs="*",
@@ -70,10 +63,10 @@ def main(cmd: Sequence[str] | None = None) -> None:
         raise UserError(f"--samples is {args.samples}; choose 0 or more")
     from espnet_prune.evaluation import report, tables, thresholds
 
-    models = report.read(args.experiments, args.axis)
+    models = report.read(args.experiments)
     with lock_folder(args.output_dir, "report"):
         paths = report.write(
-            models, args.output_dir, args.scores, args.data_dir, args.samples, args.axis
+            models, args.output_dir, args.scores, args.data_dir, args.samples
         )
     for model in models:
         for experiment in model.experiments:

@@ -13,7 +13,6 @@ continue.
 """
 
 import argparse
-import logging
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ import soundfile
 from tqdm import tqdm
 
 from espnet_prune.cli.options import add_model, make_parser
+from espnet_prune.config import require_positive, require_whole
 from espnet_prune.errors import UserError
 from espnet_prune.files import can_name_a_file, lock_folder, replace_when_written
 from espnet_prune.speech.vocoder import CHOICES
@@ -173,7 +173,6 @@ def get_parser() -> argparse.ArgumentParser:
 def main(cmd=None) -> None:
     """Check everything, then speak."""
     args = get_parser().parse_args(cmd)
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     if args.list_voices:
         list_voices(args.model, args.model_file)
         return
@@ -183,11 +182,8 @@ def main(cmd=None) -> None:
             "there is not exactly one source of texts: give a text, --text_file or "
             "--data_dir"
         )
-    for name in ("speed", "batch_size"):
-        if not getattr(args, name) > 0:
-            raise UserError(
-                f"--{name} is {getattr(args, name)}: choose a value above 0"
-            )
+    require_positive("--speed", args.speed)
+    require_whole("--batch_size", args.batch_size)
     if args.text is not None and args.output is None:
         args.output = new_file()
     if args.output is None:

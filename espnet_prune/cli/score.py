@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from espnet_prune.cli.options import add_test_set, make_parser
+from espnet_prune.config import require_whole
 from espnet_prune.errors import UserError
 from espnet_prune.evaluation.backends import WavLM, WhisperCheckpoint
 from espnet_prune.evaluation.scorers import DEFAULT, MEASURED, METRICS
@@ -75,8 +76,7 @@ def get_parser() -> argparse.ArgumentParser:
 def main(cmd: Sequence[str] | None = None) -> None:
     """Score, write and print the tables."""
     args = get_parser().parse_args(cmd)
-    if args.nj < 1:
-        raise UserError(f"--nj is {args.nj}; choose 1 or more")
+    require_whole("--nj", args.nj)
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # so that each process uses one core
     for option, variable, _ in CHECKPOINTS:
         folder = getattr(args, option.removeprefix("--"))

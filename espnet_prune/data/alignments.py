@@ -67,13 +67,8 @@ def align_folder(
     """Align one set, and write its ``token_ends``.
 
     Utterances that cannot be aligned leave ``text`` and are listed in
-    ``unaligned.tsv``; most utterances must be aligned.
-
-    Args:
-        folder: Kaldi folder with ``text`` and a ``wav.scp`` of plain files.
-        store: File that keeps the results, one utterance per line.
-        tokenize: Function that returns the tokens of a text.
-        nj: Number of processes.
+    ``unaligned.tsv``; most utterances must be aligned. ``store`` is a file that keeps
+    the results. ``tokenize`` returns the tokens of a text.
 
     Returns:
         Numbers of aligned and of left-out utterances.

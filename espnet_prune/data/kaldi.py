@@ -133,7 +133,14 @@ def write_folder(folder: Path, rows: Iterable[Row]) -> None:
         write_table(folder / name, table)
 
 
-def describe_rows(name: str, rows: Collection[Row], note: str = "") -> str:
-    """Return one line that describes a set."""
-    speakers = len({row["utt2spk"] for row in rows})
-    return f"  {name:16s} {len(rows)} utterances, {speakers} speakers{note}"
+def write_sets(
+    data_dir: Path, sets: Mapping[str, Collection[Row]], notes: Mapping[str, str] = {}
+) -> None:
+    """Write a folder for each set, and print a line about it with its note."""
+    print(f"Sets in {data_dir}")
+    for name, rows in sets.items():
+        write_folder(data_dir / name, rows)
+        speakers = len({row["utt2spk"] for row in rows})
+        if rows:
+            note = notes.get(name, "")
+            print(f"  {name:16s} {len(rows)} utterances, {speakers} speakers{note}")

@@ -118,9 +118,7 @@ def _read_textgrid(path: Path) -> list[Interval]:
     return [Interval(entry.start, entry.end, entry.label) for entry in entries]
 
 
-def tokens_and_ends(
-    intervals: Sequence[Interval],
-) -> tuple[list[str], list[float]]:
+def tokens_and_ends(intervals: Sequence[Interval]) -> tuple[list[str], list[float]]:
     """Return tokens of intervals: one per phone, and one for neighbouring pauses.
 
     The intervals are in order and without gaps, from time 0 on.

@@ -51,9 +51,7 @@ class Axis:
     """
 
     def __init__(
-        self,
-        scores: Iterable[Score],
-        distances: Mapping[str, Mapping[str, float]],
+        self, scores: Iterable[Score], distances: Mapping[str, Mapping[str, float]]
     ):
         kept = [s for s in scores if s.speaker in distances.get(s.set, {})]
         self.trainings = list(dict.fromkeys(score.training for score in kept))

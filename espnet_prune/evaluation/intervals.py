@@ -136,9 +136,7 @@ def _draw_levels(
 
 
 def score_interval(
-    numerators: Sequence[float],
-    denominators: Sequence[float],
-    speakers: Sequence[str],
+    numerators: Sequence[float], denominators: Sequence[float], speakers: Sequence[str]
 ) -> Interval:
     """Return the score of one system with its interval.
 

@@ -230,11 +230,7 @@ def make_test(
         "systems": list(wavs),
         "parts": rated,
         "clips": {
-            code: {
-                "system": system,
-                "utterance": name,
-                "speaker": data[name].speaker,
-            }
+            code: {"system": system, "utterance": name, "speaker": data[name].speaker}
             for code, (name, system) in sorted(pairs.items())
         },
     }

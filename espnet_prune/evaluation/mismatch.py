@@ -11,7 +11,7 @@ over trainings, speakers and texts, see ``intervals.crossed_interval``.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -93,20 +93,17 @@ def read_scores(
 # ------------------------------------------------------------------------------- page
 
 
-def _form(metric: str, sign: str = "") -> tuple[float, str]:
-    """Return the factor and the format with which values of a metric are shown."""
-    if metric not in METRICS:
-        return 1.0, f"{sign}.4f"
-    scale = 100.0 if METRICS[metric].percent else 1.0
-    return scale, f"{sign}.{METRICS[metric].digits}f"
+def _is_percent(metric: str) -> bool:
+    return metric in METRICS and METRICS[metric].percent
 
 
 def _print(found: Crossed | None, metric: str, sign: str = "") -> str | None:
     if found is None:
         return None
-    scale, form = _form(metric, sign)
     ends = [found.value, found.lower, found.upper]
-    return tables.with_ends([e if e is None else scale * e for e in ends], form)
+    if metric in METRICS:
+        return METRICS[metric].show(ends, sign)
+    return tables.with_ends(ends, f"{sign}.4f")
 
 
 def summarise(
@@ -140,7 +137,7 @@ def summarise(
 
     for metric, axis in axes.items():
         about = METRICS[metric].measures if metric in METRICS else MEASURES[metric]
-        unit = " (%)" if metric in METRICS and METRICS[metric].percent else ""
+        unit = " (%)" if _is_percent(metric) else ""
         blocks += [{"heading": metric + unit}, {"text": f"{about}."}]
         rivals = [system for system in axis.systems if system != baseline]
         lines, gains = [], []
@@ -222,7 +219,7 @@ def plot(axes: Mapping[str, Axis], rows: Sequence[dict], baseline: str) -> Figur
     with plots.styled_figure(9.0, 0.6 + 2.7 * len(axes)) as figure:
         panels = figure.subplots(len(axes), 2, squeeze=False)
         for (left, right), (metric, axis) in zip(panels, axes.items(), strict=True):
-            scale, _ = _form(metric)
+            scale = 100.0 if _is_percent(metric) else 1.0
             for ax, kind in ((left, "score"), (right, "difference")):
                 for number, system in enumerate(systems):
                     mine = [
@@ -279,11 +276,8 @@ def write(
 ) -> str:
     """Write table and plot: mismatch.md, .csv, .json, .png, and trainings.csv.
 
-    Args:
-        scores: Metric -> its scores.
-        distances: Set -> speaker -> distance.
-        output_dir: Existing folder.
-        baseline: System to which differences are taken; by default the first one.
+    ``scores`` are given by metric, and ``distances`` by set and speaker. Differences
+    are taken to the baseline, by default the first system.
 
     Returns:
         The page in Markdown.
@@ -340,11 +334,7 @@ def measure_losses(
     ``models`` has the experiment folder of each name with seed, and ``recordings`` the
     Kaldi folders of each set.
     """
-    from espnet_prune.evaluation.held_out import (
-        HeldOut,
-        measure_all,
-        read_recordings,
-    )
+    from espnet_prune.evaluation.held_out import HeldOut, measure_all, read_recordings
     from espnet_prune.speech.synthesis import Text2Speech
 
     read = {
@@ -411,10 +401,11 @@ def compare(
     if experiments:
         measure_losses(experiments, recorded, output_dir, device, model_file)
     found: dict[str, list[Score]] = {}
+    trained = {Training.parse(name) for name in experiments}
     for name in recorded:
         folder = output_dir / "losses" / name
         for metric, values in read_scores(name, folder, texts[name]).items():
-            wanted = [v for v in values if _is_one_of(v.training, experiments)]
+            wanted = [value for value in values if value.training in trained]
             found.setdefault(metric, []).extend(wanted)
     for name, folders in scored.items():
         for folder in folders:
@@ -431,7 +422,3 @@ def compare(
         ]
         return tables.markdown(lines, tables.named("set", "speakers", "distance"))
     return write(found, distances, output_dir, baseline)
-
-
-def _is_one_of(training: Training, named: Iterable[str]) -> bool:
-    return any(Training.parse(name) == training for name in named)

@@ -29,7 +29,7 @@ def check(
     vocoder: str = GRIFFIN_LIM,
     spembs: Path | None = None,
 ) -> str:
-    """Load a packed model as its users do and compare its speech.
+    """Load a packed model as its users do, and compare its speech of one utterance.
 
     Args:
         packed: zip of ESPnet's packing stage.
@@ -39,9 +39,6 @@ def check(
         settings: options of decoding, keyword arguments of ``Text2Speech``.
         vocoder: vocoder of decoding.
         spembs: scp file of speaker embeddings, if the model uses them.
-
-    Returns:
-        Name of the utterance that was compared.
     """
     if not packed.exists():
         raise UserError(f"there is no {packed}; run the stage that makes it first")

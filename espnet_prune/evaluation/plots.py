@@ -19,7 +19,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from espnet_prune import keys
 from espnet_prune.evaluation import tables
-from espnet_prune.evaluation.history import AXES, Row, decoder_layers
+from espnet_prune.evaluation.history import Row, decoder_layers
 from espnet_prune.files import replace_when_written
 
 if TYPE_CHECKING:  # this import loads torch and ESPnet
@@ -34,6 +34,7 @@ HEADS_PER_BAND = 8  # attention maps next to each other in one line
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 DASHES = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (5, 2, 1, 2)))
 MARKERS = "osD^vP"
+TIME = "training step"
 _STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.titlesize": 9,
@@ -56,17 +57,17 @@ class AttentionPanel(NamedTuple):
     thresholds: Sequence[float | None]  # of each layer; None for a dense one
 
 
-def plot_thresholds(rows: Sequence[Row], axis: str = "step") -> Figure:
+def plot_thresholds(rows: Sequence[Row]) -> Figure:
     """Draw the threshold of every decoder layer against time."""
     with styled_figure(6.0, 3.4) as figure:
         ax = figure.subplots()
-        _draw_layers(ax, rows, keys.THRESHOLD, axis)
+        _draw_layers(ax, rows, keys.THRESHOLD)
         ax.set_ylabel("threshold (multiples of 1/N)")
         ax.legend(title="decoder layer", ncols=2)
     return figure
 
 
-def plot_kept(rows: Sequence[Row], axis: str = "step") -> Figure:
+def plot_kept(rows: Sequence[Row]) -> Figure:
     """Draw kept share and kept mass of the hard mask, per decoder layer.
 
     Both are of the hard mask, also in phase 1, where they show the effect of the
@@ -78,7 +79,7 @@ def plot_kept(rows: Sequence[Row], axis: str = "step") -> Figure:
             (left, keys.KEPT_SHARE, "kept share of connections (hard mask)"),
             (right, keys.KEPT_MASS, "kept attention mass (hard mask)"),
         ):
-            _draw_layers(ax, rows, name, axis)
+            _draw_layers(ax, rows, name)
             ax.set_ylabel(label)
             ax.set_ylim(-0.03, 1.03)
             ax.yaxis.set_major_formatter(PercentFormatter(1.0))
@@ -86,13 +87,11 @@ def plot_kept(rows: Sequence[Row], axis: str = "step") -> Figure:
     return figure
 
 
-def plot_soft_mean(
-    rows: Sequence[Row], sparsity_ratio: float, axis: str = "step"
-) -> Figure:
+def plot_soft_mean(rows: Sequence[Row], sparsity_ratio: float) -> Figure:
     """Draw the mean soft mask of every decoder layer against its target R."""
     with styled_figure(6.0, 3.4) as figure:
         ax = figure.subplots()
-        _draw_layers(ax, rows, keys.SOFT_MEAN, axis)
+        _draw_layers(ax, rows, keys.SOFT_MEAN)
         ax.axhline(sparsity_ratio, color="0.2", linewidth=1)
         ax.annotate(
             f" R = {sparsity_ratio:g}",
@@ -106,7 +105,7 @@ def plot_soft_mean(
     return figure
 
 
-def plot_losses(rows: Sequence[Row], axis: str = "step") -> Figure:
+def plot_losses(rows: Sequence[Row]) -> Figure:
     """Draw every loss term, of training and validation, across the phase switch."""
     names = sorted(
         {name for row in rows for name in row if keys.is_loss(name)},
@@ -115,26 +114,24 @@ def plot_losses(rows: Sequence[Row], axis: str = "step") -> Figure:
     with panels(len(names), 3, 3.3, 2.5, sharex=True) as (figure, grid, panel):
         for ax, name in zip(panel, names, strict=True):
             for number, split in enumerate(("train", "valid")):
-                _draw(ax, rows, split, name, axis, number, label=split)
-            _mark_phases(ax, rows, axis, label=False)
+                _draw(ax, rows, split, name, number, label=split)
+            _mark_phases(ax, rows, label=False)
             ax.set_title("total loss" if name == keys.LOSS else name.replace("_", " "))
         for column in grid.T:
             below = [ax for ax in column if ax.figure is not None]
-            below[-1].set_xlabel(AXES[axis])
+            below[-1].set_xlabel(TIME)
             below[-1].tick_params(labelbottom=True)
         panel[0].legend()
     return figure
 
 
-def plot_models(
-    models: Mapping[str, Sequence[Row]], name: str, axis: str = "step"
-) -> Figure:
+def plot_models(models: Mapping[str, Sequence[Row]], name: str) -> Figure:
     """Draw one statistic of the validation set, one line per model."""
     with styled_figure(9.0, 3.4) as figure:
         ax = figure.subplots()
         for number, (label, rows) in enumerate(models.items()):
-            _draw(ax, rows, "valid", name, axis, number, label=_plain(label))
-        ax.set_xlabel(AXES[axis])
+            _draw(ax, rows, "valid", name, number, label=_plain(label))
+        ax.set_xlabel(TIME)
         ax.set_ylabel(f"{name.replace('_', ' ')} (validation)")
         figure.legend(loc="outside lower center", fontsize=8)
     return figure
@@ -257,11 +254,11 @@ def panels(
         yield figure, grid, list(grid.flat[:number])
 
 
-def _draw_layers(ax: Axes, rows: Sequence[Row], name: str, axis: str) -> None:
+def _draw_layers(ax: Axes, rows: Sequence[Row], name: str) -> None:
     for number, layer in enumerate(decoder_layers(rows)):
-        _draw(ax, rows, "valid", keys.of_layer(name, layer), axis, number, str(layer))
-    _mark_phases(ax, rows, axis)
-    ax.set_xlabel(AXES[axis])
+        _draw(ax, rows, "valid", keys.of_layer(name, layer), number, str(layer))
+    _mark_phases(ax, rows)
+    ax.set_xlabel(TIME)
 
 
 def _draw(
@@ -269,7 +266,6 @@ def _draw(
     rows: Sequence[Row],
     split: str,
     name: str,
-    axis: str,
     number: int,
     label: str | None,
 ) -> None:
@@ -277,7 +273,7 @@ def _draw(
     colour = COLOURS[number % len(COLOURS)]
     for phase in sorted({row["phase"] for row in rows}, key=lambda p: p or 0):
         points = [
-            (row[axis], row[name])
+            (row["step"], row[name])
             for row in rows
             if row["phase"] == phase and row["split"] == split and name in row
         ]
@@ -295,11 +291,11 @@ def _draw(
     ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
 
 
-def _mark_phases(ax: Axes, rows: Sequence[Row], axis: str, label: bool = True) -> None:
+def _mark_phases(ax: Axes, rows: Sequence[Row], label: bool = True) -> None:
     """Mark the switch from soft to hard masks, if there is one."""
     if {1, 2} - {row["phase"] for row in rows}:
         return
-    switch = max(row[axis] for row in rows if row["phase"] == 1)
+    switch = max(row["step"] for row in rows if row["phase"] == 1)
     ax.axvline(switch, color="0.4", linewidth=1, linestyle=":")
     if label:
         for text, side in (

@@ -1,6 +1,5 @@
 """The report of experiments: tables, figures and one web page that can be sent."""
 
-import collections
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -63,13 +62,8 @@ class Model(NamedTuple):
         ]
 
 
-class Sample(NamedTuple):
-    """Decoded speech: test set, utterance, vocoder and file."""
-
-    test_set: str
-    utterance: str
-    system: str
-    path: Path
+# File of decoded speech by test set, utterance and system.
+Samples = dict[str, dict[str, dict[str, Path]]]
 
 
 def describe(experiment: Experiment) -> str:
@@ -85,20 +79,20 @@ def describe(experiment: Experiment) -> str:
     )
 
 
-def draw(experiments: Sequence[Experiment], axis: str = "step") -> list[Exhibit]:
+def draw(experiments: Sequence[Experiment]) -> list[Exhibit]:
     """Draw every figure that the experiments have data for."""
     rows = join(experiments)
     found = []
     if experiments[-1].pruning != "none" and decoder_layers(rows):
-        figure = plots.plot_thresholds(rows, axis)
+        figure = plots.plot_thresholds(rows)
         found.append(Exhibit(THRESHOLDS, "Threshold of each decoder layer.", figure))
         caption = "Connections and attention mass that the hard mask keeps."
-        found.append(Exhibit("kept", caption, plots.plot_kept(rows, axis)))
+        found.append(Exhibit("kept", caption, plots.plot_kept(rows)))
     caption = "Loss terms of training and validation."
-    found.append(Exhibit("losses", caption, plots.plot_losses(rows, axis)))
+    found.append(Exhibit("losses", caption, plots.plot_losses(rows)))
     phase1 = next((e for e in experiments if e.phase == 1), None)
     if phase1 is not None and phase1.sparsity_ratio is not None:
-        figure = plots.plot_soft_mean(phase1.rows, phase1.sparsity_ratio, axis)
+        figure = plots.plot_soft_mean(phase1.rows, phase1.sparsity_ratio)
         caption = "Mean soft mask of each decoder layer, which L_sp pulls towards R."
         found.append(Exhibit("soft_mean", caption, figure))
     return found
@@ -114,7 +108,7 @@ def name_models(models: Sequence[Sequence[Experiment]]) -> list[str]:
     return names
 
 
-def read(folders: Sequence[str | Path], axis: str = "step") -> list[Model]:
+def read(folders: Sequence[str | Path]) -> list[Model]:
     """Read experiment folders and draw their figures."""
     found = read_models(folders)
     return [
@@ -122,7 +116,7 @@ def read(folders: Sequence[str | Path], axis: str = "step") -> list[Model]:
             name,
             experiments,
             None if experiments[-1].pruning == "none" else threshold_rows(experiments),
-            draw(experiments, axis),
+            draw(experiments),
         )
         for name, experiments in zip(name_models(found), found, strict=True)
     ]
@@ -159,7 +153,6 @@ def write(
     scores: Sequence[Path] = (),
     data_dirs: Sequence[Path] = (),
     samples: int = 4,
-    axis: str = "step",
 ) -> list[Path]:
     """Write tables, figures and the page; return the files, the page first.
 
@@ -169,7 +162,6 @@ def write(
         scores: Folders whose tables become part of the page, see ``documents.read``.
         data_dirs: Kaldi folders of the test sets.
         samples: Number of utterances of each test set on the page.
-        axis: "step" or "epoch", the unit of time.
     """
     pages = documents.read(scores)
     prompts = read_prompts(data_dirs)
@@ -186,7 +178,7 @@ def write(
         PAGE,
         title=models[0].name if len(models) == 1 else f"Report of {len(models)} models",
         summary=lay_out_summary(models),
-        comparison=compare(models, axis),
+        comparison=compare(models),
         scores=pages,
         speech=speech,
         models=shown,
@@ -253,18 +245,15 @@ def lay_out_settings(models: Sequence[Model]) -> list[list[str]]:
     return [["setting", *names], *lines] if lines else []
 
 
-def find_samples(models: Sequence[Model]) -> list[Sample]:
+def find_samples(models: Sequence[Model]) -> Samples:
     """Return the speech that ESPnet's decoding wrote, EXP/DECODED/TEST_SET/wav."""
-    return [
-        Sample(
-            wav.parent.parent.name,
-            wav.stem,
-            f"{model.name}: {wav.parent.parent.parent.name}",
-            wav,
-        )
-        for model in models
-        for wav in sorted(model.last.folder.glob("*/*/wav/*.wav"))
-    ]
+    found: Samples = {}
+    for model in models:
+        for wav in sorted(model.last.folder.glob("*/*/wav/*.wav")):
+            decoded, test_set = wav.parts[-4:-2]
+            said = found.setdefault(test_set, {}).setdefault(wav.stem, {})
+            said[f"{model.name}: {decoded}"] = wav
+    return found
 
 
 def read_prompts(folders: Sequence[Path]) -> dict[str, dict[str, str]]:
@@ -291,20 +280,19 @@ def choose(systems: dict[str, int], number: int) -> list[str]:
 
 
 def lay_out_samples(
-    samples: Sequence[Sample], prompts: dict[str, dict[str, str]], number: int
+    samples: Samples, prompts: dict[str, dict[str, str]], number: int
 ) -> list[dict[str, Any]]:
     """Lay out speech: a table per test set, a line per utterance."""
     found = []
-    for test_set in dict.fromkeys(sample.test_set for sample in samples):
-        own = [sample for sample in samples if sample.test_set == test_set]
-        systems = list(dict.fromkeys(sample.system for sample in own))
-        paths = {(sample.utterance, sample.system): sample.path for sample in own}
+    for test_set, utterances in samples.items():
+        systems = list(dict.fromkeys(s for said in utterances.values() for s in said))
         lines = []
-        for name in choose(collections.Counter(s.utterance for s in own), number):
+        counts = {name: len(said) for name, said in utterances.items()}
+        for name in choose(counts, number):
             # a wav.scp may also have archives and commands, which are left out
             reference = Path(prompts["wav.scp"].get(name, ""))
             clips = [_clip(reference, f"{name}, reference")]
-            clips += [_clip(paths.get((name, s)), f"{name}, {s}") for s in systems]
+            clips += [_clip(utterances[name].get(s), f"{name}, {s}") for s in systems]
             text = prompts["text"].get(name, "")
             lines.append({"name": name, "text": text, "clips": clips})
         found.append({"name": test_set, "systems": systems, "lines": lines})
@@ -339,12 +327,12 @@ def _figure(png: bytes, caption: str, figure: "Figure | None" = None) -> dict[st
     return {"caption": caption, "width": width, "address": address}
 
 
-def compare(models: Sequence[Model], axis: str) -> dict[str, Any] | None:
+def compare(models: Sequence[Model]) -> dict[str, Any] | None:
     """Draw the mel loss of all models that have one; None for a single model."""
     joined = {model.name: join(model.experiments) for model in models}
     rows = {name: rows for name, rows in joined.items() if keys.MEL_LOSS in rows[-1]}
     if len(rows) < 2:
         return None
-    figure = plots.plot_models(rows, keys.MEL_LOSS, axis)
+    figure = plots.plot_models(rows, keys.MEL_LOSS)
     caption = "Mel loss of the validation set."
     return _figure(plots.to_png(figure, PAGE_DPI), caption, figure)

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from espnet_prune.evaluation import acoustics, backends
+from espnet_prune.evaluation import acoustics, backends, tables
 from espnet_prune.evaluation.backends import (
     RATE,
     Backend,
@@ -93,6 +93,12 @@ class Metric:
     def ratio(self, score: Mapping[str, Any]) -> tuple[float, float]:
         """Return numerator and denominator of a value that is not None."""
         return score["value"], 1.0
+
+    def show(self, values: Sequence[float | None], sign: str = "") -> str | None:
+        """Return a value and the ends of its interval as text; each may be None."""
+        scale = 100 if self.percent else 1
+        scaled = [None if value is None else scale * value for value in values]
+        return tables.with_ends(scaled, f"{sign}.{self.digits}f")
 
 
 class CharacterErrorRate(Metric):

@@ -33,6 +33,7 @@ In brackets: 95 % intervals over speakers ({RESAMPLES} bootstrap resamples). p:
 two-sided permutation test over speakers, not corrected for the number of comparisons.
 Error rates are pooled: all edits over all characters. Real-time factors are pooled too.
 """
+DIFFERENCE = ("difference", "difference_lower", "difference_upper")
 # Entries of a record of synthesis about the system, and their labels.
 FACTS = {
     "model": "model",
@@ -40,10 +41,8 @@ FACTS = {
     "device": "device",
     "batch_size": "batches of",
 }
-PATHS = {
-    "model",
-    "vocoder",
-}  # named without their folders, because the page may be published
+# Named without their folders, because the page may be published.
+PATHS = {"model", "vocoder"}
 
 
 class Group(NamedTuple):
@@ -210,12 +209,16 @@ def lay_out(
     for row in rows:
         name, metric = row["system"], row["metric"]
         line = scores[name]
-        line[metric] = print_value(row)
+        ends = [row[end] for end in ("value", "lower", "upper")]
+        line[metric] = METRICS[metric].show(ends)
         for count in ("utterances", "speakers"):
             line[count] = max(row[count], line[count] or 0)
         if row["difference"] is not None:
             line = differences.setdefault(name, {"system": name, **empty})
-            line[metric] = print_difference(row)
+            ends = [row[end] for end in DIFFERENCE]
+            p = row["difference_p"]
+            line[metric] = METRICS[metric].show(ends, "+")
+            line[metric] += "" if p is None else f" p={p:.2g}"
     percent = [name for name in metrics if METRICS[name].percent]
     headed = {name: f"{name} (%)" if name in percent else name for name in metrics}
     columns = [tables.Column(name, headed[name]) for name in metrics]
@@ -230,26 +233,6 @@ def lay_out(
         about = f"Differences to {baseline}, on the utterances that both have:"
         blocks += [{"text": about}, {"table": shown}]
     return blocks
-
-
-def _print(row: dict[str, Any], names: Sequence[str], sign: str) -> str:
-    metric = METRICS[row["metric"]]
-    values = [row[name] for name in names]
-    if metric.percent:
-        values = [value if value is None else 100 * value for value in values]
-    return tables.with_ends(values, f"{sign}.{metric.digits}f") or ""
-
-
-def print_value(row: dict[str, Any]) -> str:
-    """Return a value and its interval as text, in the unit of its metric."""
-    return _print(row, ("value", "lower", "upper"), "")
-
-
-def print_difference(row: dict[str, Any]) -> str:
-    """Return a difference, its interval and its p value as text."""
-    names = ("difference", "difference_lower", "difference_upper")
-    p = row["difference_p"]
-    return _print(row, names, "+") + ("" if p is None else f" p={p:.2g}")
 
 
 def describe_columns(results: Results, metrics: Sequence[str]) -> list[str]:

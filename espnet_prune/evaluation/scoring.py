@@ -121,17 +121,11 @@ def read_wavs(source: Path) -> dict[str, Path]:
     return wavs
 
 
-def read_system(name: str, source: Path) -> System:
-    """Return a system with its recordings, and its records of synthesis, if any."""
-    records = read_json_lines(source / RECORDS)
-    return System(name, read_wavs(source), records)
-
-
 def read_systems(named: Sequence[str], data_dir: Path) -> list[System]:
     """Return ground truth, if there is any, then the systems named as NAME=WAVS."""
     systems = []
     if (data_dir / "gt_wav.scp").exists():
-        systems.append(read_system(GROUND_TRUTH, data_dir / "gt_wav.scp"))
+        systems.append(System(GROUND_TRUTH, read_wavs(data_dir / "gt_wav.scp")))
     for item in named:
         name, _, source = item.partition("=")
         if not source or not name or name.startswith(".") or set(name) & set("/|\n"):
@@ -140,7 +134,8 @@ def read_systems(named: Sequence[str], data_dir: Path) -> list[System]:
             )
         if any(name == system.name for system in systems):
             raise UserError(f"--system {name} is given a second time; rename one")
-        systems.append(read_system(name, Path(source)))
+        records = read_json_lines(Path(source) / RECORDS)
+        systems.append(System(name, read_wavs(Path(source)), records))
     if not systems:
         raise UserError("there is nothing to score; give --system NAME=WAVS")
     return systems
@@ -332,7 +327,9 @@ def score_systems(
     with workers(min(nj, len(jobs))) as run:
         tried = run(loading_fault, needed)
         faults.update((name, fault) for name, fault in tried if fault is not None)
-        jobs = [_without(job, faults) for job in jobs]
+        for job in jobs:
+            for name in faults:
+                job.stamps.pop(name, None)
         jobs = [job for job in jobs if job.stamps]
         scored = run(score_job, jobs)
         for job, found in tqdm(scored, "scoring", len(jobs), unit="utt"):
@@ -360,11 +357,6 @@ def score_systems(
 
 def _said(system: System, data: dict[str, Utterance]) -> list[Utterance]:
     return [data[name] for name in data if name in system.wavs]
-
-
-def _without(job: Job, faults: dict[str, str]) -> Job:
-    stamps = {name: job.stamps[name] for name in job.stamps if name not in faults}
-    return job._replace(stamps=stamps)
 
 
 def _use_one_thread() -> None:

@@ -38,13 +38,6 @@ RECORDS = "synthesis.jsonl"
 Record = dict[str, Any]
 
 
-class Voice(NamedTuple):
-    """The style vector of a reference and its computing time in seconds."""
-
-    style: torch.Tensor
-    seconds: float
-
-
 class Kept(NamedTuple):
     """Kept share of connections, and their number per layer and head."""
 
@@ -139,32 +132,34 @@ def speak(
         return
     device = torch.device(text2speech.device)
     facts = {**facts, "device": name_device(device), "batch_size": batch_size}
-    tokens, seconds, voices = {}, {}, {}
+    tokens, seconds = {}, {}
+    styles, encoding = {}, {}  # of each reference: its style vector, and its seconds
     # the first call is slow, so it is not measured
     text2speech.style_vector(utterances[0].reference)
     for utterance in utterances:
         begin = time.perf_counter()
         tokens[utterance.name] = text2speech.tokenize(utterance.text)
         seconds[utterance.name] = time.perf_counter() - begin
-        if utterance.reference not in voices:
+        heard = utterance.reference
+        if heard not in styles:
             begin = time.perf_counter()
-            style = text2speech.style_vector(utterance.reference)
-            voices[utterance.reference] = Voice(style, time.perf_counter() - begin)
-        seconds[utterance.name] += voices[utterance.reference].seconds
+            styles[heard] = text2speech.style_vector(heard)
+            encoding[heard] = time.perf_counter() - begin
+        seconds[utterance.name] += encoding[heard]
     # of similar lengths, so that a batch has little padding
     utterances.sort(key=lambda utterance: sum(map(len, tokens[utterance.name])))
 
     warm_up = tokens[utterances[0].name][0][:8]
-    style = voices[utterances[0].reference].style
+    style = styles[utterances[0].reference]
     list(text2speech.vocode(text2speech.generate([warm_up], [style], speed)))
     with tqdm(total=len(utterances), desc="speaking", unit="utt", ncols=79) as bar:
         for start in range(0, len(utterances), batch_size):
             batch = utterances[start : start + batch_size]
             owners = [n for n, said in enumerate(batch) for _ in tokens[said.name]]
             parts = [part for said in batch for part in tokens[said.name]]
-            styles = [voices[batch[owner].reference].style for owner in owners]
+            voices = [styles[batch[owner].reference] for owner in owners]
             outputs, kept, elapsed = generate(
-                text2speech, parts, styles, speed, batch_size
+                text2speech, parts, voices, speed, batch_size
             )
             begin = time.perf_counter()
             waves = {}

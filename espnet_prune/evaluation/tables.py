@@ -75,11 +75,7 @@ def pipes(lines: Sequence[Sequence[str]]) -> str:
 
     heading, *rest = [[cell(text) for text in line] for line in lines]
     table = tabulate(
-        rest,
-        heading,
-        tablefmt="pipe",
-        colglobalalign="right",
-        disable_numparse=True,
+        rest, heading, tablefmt="pipe", colglobalalign="right", disable_numparse=True
     )
     return table + "\n"
 

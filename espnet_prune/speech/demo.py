@@ -31,11 +31,7 @@ from matplotlib.figure import Figure
 from espnet_prune.attention import AttentionMaps, record_attention, without_masks
 from espnet_prune.errors import UserError, first_line
 from espnet_prune.evaluation import maps, page, plots
-from espnet_prune.speech.pretrained import (
-    DEFAULT_MODEL,
-    VOICE_SUFFIX,
-    default_vocoder,
-)
+from espnet_prune.speech.pretrained import DEFAULT_MODEL, VOICE_SUFFIX, default_vocoder
 from espnet_prune.speech.synthesis import Output, Text2Speech
 from espnet_prune.speech.vocoder import (
     GRIFFIN_LIM,
@@ -65,13 +61,6 @@ ASKED = {
 
 
 # ---------------------------------------------------------------- speaking and drawing
-
-
-class Said(NamedTuple):
-    """One sentence, or the whole text."""
-
-    wave: np.ndarray  # (T_wav,), float32
-    mel: np.ndarray  # denormalised log-mel (T_feats, odim)
 
 
 class Speaker:
@@ -133,16 +122,16 @@ class Speaker:
             panel = maps.make_panel("", model, layers)
         return output, panel._replace(layers=[_halve(layer) for layer in layers])
 
-    def join(self, outputs: list[Output]) -> Said:
-        """Join the sentences of a text."""
+    def join(self, outputs: list[Output]) -> tuple[np.ndarray, np.ndarray]:
+        """Join sentences; return wave (T_wav,) and denormalised mel (T_feats, odim)."""
         joined = self.text2speech.join(outputs)
         mel = joined.get("feat_gen_denorm", joined["feat_gen"])
-        return Said(joined["wav"].cpu().numpy(), mel.cpu().numpy())
+        return joined["wav"].cpu().numpy(), mel.cpu().numpy()
 
-    @property
-    def frames_per_second(self) -> float:
-        """Frames of a mel in a second."""
-        return self.features["fs"] / self.features["n_shift"]
+    def draw_mel(self, mel: np.ndarray) -> dict[str, Any]:
+        """Draw a mel spectrogram (T_feats, odim) for the page."""
+        rate = self.features["fs"] / self.features["n_shift"]
+        return _show(_to_image(plots.plot_mel(mel, rate)))
 
 
 def _halve(layer: AttentionMaps) -> AttentionMaps:
@@ -323,38 +312,33 @@ class Actions:
                     tokens, style, speed, vocoder, masked
                 )
                 outputs.append(output)
-                said = self.speaker.join([output])
-                sounds = [*sounds, page.to_address(page.Sound(said.wave, model.fs))]
+                wave, mel = self.speaker.join([output])
+                sounds = [*sounds, page.to_address(page.Sound(wave, model.fs))]
                 changes: dict[str, Any] = {"player": {"click": click, "sounds": sounds}}
                 if number < len(parts):
                     changes["message"] = _news(
                         f"Sentence {number} of {len(parts)} is ready.", notes
                     )
                 if number == 1:
-                    changes |= {"panel": panel, "mel": self.draw_mel(said)}
+                    changes |= {"panel": panel, "mel": self.speaker.draw_mel(mel)}
                 yield changes
         except UserError as error:
             yield {"message": _error(error)}
             return
-        said = self.speaker.join(outputs)
-        seconds = len(said.wave) / model.fs
+        wave, mel = self.speaker.join(outputs)
+        seconds = len(wave) / model.fs
         took = time.monotonic() - started
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "speech.wav"
-            soundfile.write(file, said.wave, model.fs, "PCM_16")
+            soundfile.write(file, wave, model.fs, "PCM_16")
             # the page takes a copy of the file before this goes on
             yield {
                 "speech": str(file),
                 "message": _news(
                     f"{seconds:.1f} s of speech, made in {took:.1f} s.", notes
                 ),
-                "mel": self.draw_mel(said),
+                "mel": self.speaker.draw_mel(mel),
             }
-
-    def draw_mel(self, said: Said) -> dict[str, Any]:
-        """Draw the mel spectrogram of a sentence or a text."""
-        figure = plots.plot_mel(said.mel, self.speaker.frames_per_second)
-        return _show(_to_image(figure))
 
     def draw_attention(
         self, panel: plots.AttentionPanel | None, layer: int, head: int

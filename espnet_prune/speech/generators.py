@@ -12,7 +12,7 @@ import logging
 import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -188,19 +188,10 @@ def on_every_core(
     pool = ThreadPoolExecutor(
         workers, initializer=torch.set_num_threads, initargs=(threads // workers,)
     )
-    running: dict[Any, int] = {}
-    waiting = enumerate(inputs)
     try:
-        while True:
-            # no more at once than needed to use all cores, because results take memory
-            for number, value in waiting:
-                running[pool.submit(call, value)] = number
-                if len(running) > workers:
-                    break
-            if not running:
-                return
-            for ready in wait(running, return_when=FIRST_COMPLETED).done:
-                yield running.pop(ready), ready.result()
+        running = {pool.submit(call, each): n for n, each in enumerate(inputs)}
+        for ready in as_completed(running):
+            yield running.pop(ready), ready.result()
     finally:
         pool.shutdown(cancel_futures=True)
         torch.set_num_threads(threads)

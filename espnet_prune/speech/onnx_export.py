@@ -309,119 +309,74 @@ def _quiet() -> Iterator[None]:
 # ------------------------------------------------------------------------- the check
 
 
-class Agreement(NamedTuple):
-    """How an exported part agrees with torch."""
-
-    part: str  # what was compared
-    frames: list[int]  # lengths of the mels
-    difference: float  # the largest one
-    beyond: float  # share of the values that differ by more than ``TOLERANCE``
-    # CPU time of torch and of onnxruntime, per second of speech.
-    seconds: tuple[float, float]
-
-
 def check(text2speech: Text2Speech, folder: str | Path) -> list[list[str]]:
     """Compare an exported model with torch on 20 sentences; return rows of a table.
 
     They have part, shortest and longest mel in frames, largest difference, share of the
     values beyond ``TOLERANCE``, and CPU seconds of torch and of onnxruntime for a
-    second of speech.
+    second of speech. Other tokens or durations are an error.
     """
     speech = onnx_runtime.OnnxSpeech(folder, threads=torch.get_num_threads())
-    texts = read_sentences(SENTENCES)[:20]
-    return [
-        [
-            found.part,
-            f"{min(found.frames)} to {max(found.frames)}",
-            f"{found.difference:.1e}",
-            f"{100 * found.beyond:.3f} %",
-            *(f"{seconds:.4f}" for seconds in found.seconds),
-        ]
-        for found in compare(text2speech, speech, texts)
-    ]
-
-
-def compare(
-    text2speech: Text2Speech,
-    speech: onnx_runtime.OnnxSpeech,
-    texts: Sequence[str],
-    speeds: Sequence[float] = SPEEDS,
-) -> list[Agreement]:
-    """Compare an exported model with the model that it was made from.
-
-    Every text is spoken at every speed. Other tokens or durations are an error.
-
-    Returns:
-        One entry for each speed, and one for the vocoder.
-    """
     generator = torch.Generator().manual_seed(0)
     style = torch.randn(text2speech._style_shape, generator=generator)
     if speech.voices:
         style = torch.from_numpy(next(iter(speech.voices.values())))
+    texts = read_sentences(SENTENCES)[:20]
     with _quiet():  # tokens that the model does not know
         tokens = [part for text in texts for part in text2speech.tokenize(text)]
         theirs = [part for text in texts for part in speech.tokenize(text)]
     if not all(map(np.array_equal, tokens, theirs)) or len(tokens) != len(theirs):
         raise UserError("the exported model makes other tokens: report this fault")
-    features = speech.settings["features"]
-    rate = features["fs"] / features["n_shift"]
-    found = []
-    mels: list[np.ndarray] = []
-    for speed in speeds:
-        wanted, torch_time = [], 0.0
-        said, onnx_time = [], 0.0
-        for ids in tokens:
-            start = time.process_time()
+    frame = speech.settings["features"]["n_shift"] / speech.fs
+    rows = []
+    for speed in SPEEDS:
+
+        def say(ids: torch.Tensor, speed=speed) -> tuple[np.ndarray, np.ndarray]:
             (output,) = text2speech.generate([ids], [style], speed)
-            torch_time += time.process_time() - start
             mel = output.get("feat_gen_denorm", output["feat_gen"])
-            wanted.append((mel.numpy(), output["duration"].numpy()))
-            start = time.process_time()
+            return mel.numpy(), output["duration"].numpy()
+
+        def run(ids: torch.Tensor, speed=speed) -> list[np.ndarray]:
             inputs = {"tokens": ids.numpy(), "style_vector": style.numpy()}
             inputs["speed"] = np.array(speed, np.float32)
-            said.append(speech.acoustic.run(None, inputs))
-            onnx_time += time.process_time() - start
-        pairs = zip(wanted, said, strict=True)
-        for number, ((_, durations), (_, exported)) in enumerate(pairs):
-            if not np.array_equal(durations, exported):
+            return speech.acoustic.run(None, inputs)
+
+        wanted, found = _timed(say, tokens), _timed(run, tokens)
+        for number, (one, other) in enumerate(zip(wanted[0], found[0], strict=True), 1):
+            if not np.array_equal(one[1], other[1]):
                 raise UserError(
-                    f"the exported model gives text {number + 1} other durations at "
-                    f"speed {speed:g}: report this fault"
+                    f"the exported model gives text {number} other durations at speed "
+                    f"{speed:g}: report this fault"
                 )
-        mels = [mel for mel, _ in wanted]
-        found.append(
-            _agreement(
-                f"mel at speed {speed:g}",
-                mels,
-                [mel for mel, _ in said],
-                (torch_time, onnx_time),
-                rate,
-            )
-        )
+        mels = [mel for mel, _ in wanted[0]]
+        theirs = [mel for mel, _ in found[0]]
+        times = wanted[1], found[1]
+        rows.append(_row(f"mel at speed {speed:g}", mels, mels, theirs, times, frame))
     if speech.vocoder is not None and text2speech.vocoder is not None:
+        vocode, vocoder = text2speech.vocoder, speech.vocoder
         mels = sorted(mels, key=len)[:5]
-        start = time.process_time()
-        waves = [text2speech.vocoder(torch.from_numpy(mel)).numpy() for mel in mels]
-        torch_time = time.process_time() - start
-        start = time.process_time()
-        exported = [speech.vocoder.run(None, {"mel": mel})[0] for mel in mels]
-        onnx_time = time.process_time() - start
-        hop = features["n_shift"]
+        waves, torch_time = _timed(lambda m: vocode(torch.from_numpy(m)).numpy(), mels)
+        made, onnx_time = _timed(lambda m: vocoder.run(None, {"mel": m})[0], mels)
         times = torch_time, onnx_time
-        entry = _agreement("samples", waves, exported, times, rate * hop)
-        found.append(entry._replace(frames=[len(mel) for mel in mels]))
-    return found
+        rows.append(_row("samples", mels, waves, made, times, frame))
+    return rows
 
 
-def _agreement(part, wanted, said, seconds, rate) -> Agreement:
-    differences = [np.abs(a - b) for a, b in zip(wanted, said, strict=True)]
-    frames = [len(each) for each in wanted]
-    values = np.concatenate([each.ravel() for each in differences])
-    spoken = sum(frames) / rate
-    return Agreement(
+def _timed(call: Callable[[Any], Any], inputs: Sequence[Any]) -> tuple[list, float]:
+    """Return the results of a function, and the seconds of CPU that it took."""
+    start = time.process_time()
+    return [call(each) for each in inputs], time.process_time() - start
+
+
+def _row(part, mels, wanted, said, seconds, frame) -> list[str]:
+    """Return a line of the table; a frame lasts ``frame`` seconds."""
+    pairs = zip(wanted, said, strict=True)
+    difference = np.concatenate([np.abs(one - other).ravel() for one, other in pairs])
+    frames = [len(mel) for mel in mels]
+    return [
         part,
-        frames,
-        float(values.max()),
-        float((values > TOLERANCE).mean()),
-        (seconds[0] / spoken, seconds[1] / spoken),
-    )
+        f"{min(frames)} to {max(frames)}",
+        f"{difference.max():.1e}",
+        f"{100 * (difference > TOLERANCE).mean():.3f} %",
+        *(f"{each / (frame * sum(frames)):.4f}" for each in seconds),
+    ]

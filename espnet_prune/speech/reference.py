@@ -54,10 +54,7 @@ INTEGER_SCALE = {
 
 
 def load_reference(
-    source: Source,
-    fs: int,
-    reference_fs: int | None = None,
-    trim: bool = False,
+    source: Source, fs: int, reference_fs: int | None = None, trim: bool = False
 ) -> "torch.Tensor":
     """Load, check and convert one reference recording.
 

@@ -270,10 +270,7 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
 
     @torch.no_grad()
     def style_vector(
-        self,
-        reference: References,
-        reference_fs: int | None = None,
-        trim: bool = False,
+        self, reference: References, reference_fs: int | None = None, trim: bool = False
     ) -> torch.Tensor:
         """Compute the style vector of a voice, to save it or to use it again.
 

@@ -212,18 +212,18 @@ def check_features(
             f"this model carries no feature settings, so the vocoder '{name}' cannot "
             "be checked against them: train with tts.sh --feats_type raw"
         )
-    found = dict.fromkeys(wanted)
-    found.update(parameters)
+    found = {**dict.fromkeys(wanted), **parameters}
     # in ESPnet, None means the whole window and the whole band
-    if found["win_length"] is None:
-        found["win_length"] = found["n_fft"]
-    if found["fmin"] is None:
-        found["fmin"] = 0
-    if found["fmax"] is None and found["fs"] is not None:
-        found["fmax"] = found["fs"] / 2
-    fixed = {key: value for key, value in FIXED.items() if key in found}
+    whole = {
+        "win_length": found["n_fft"],
+        "fmin": 0,
+        "fmax": found["fs"] and found["fs"] / 2,
+    }
+    found.update((key, value) for key, value in whole.items() if found[key] is None)
     differing = {
-        key: value for key, value in {**wanted, **fixed}.items() if found[key] != value
+        key: value
+        for key, value in {**wanted, **FIXED}.items()
+        if found.get(key, value) != value
     }
     if not differing:
         return
@@ -231,13 +231,9 @@ def check_features(
         f"{key} found {found[key]} wanted {value}" for key, value in differing.items()
     )
     options = [f"--{key} {value}" for key, value in differing.items() if key in wanted]
-    remedies = []
-    if options:
-        remedies.append(f"tts.sh {' '.join(options)}")
-    extra = {key: value for key, value in differing.items() if key not in wanted}
-    if extra:
-        settings = ", ".join(f"{key}: {value}" for key, value in extra.items())
-        remedies.append(f"feats_extract_conf: {{{settings}}}")
+    extra = [f"{key}: {value}" for key, value in differing.items() if key not in wanted]
+    remedies = [f"tts.sh {' '.join(options)}"] if options else []
+    remedies += [f"feats_extract_conf: {{{', '.join(extra)}}}"] if extra else []
     raise UserError(
         f"vocoder '{name}' does not fit the features of this model: {faults}; train "
         f"with {' and '.join(remedies)}, or choose the vocoder {GRIFFIN_LIM}"

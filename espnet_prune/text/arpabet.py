@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from espnet_prune.data.labels import PAUSE
 from espnet_prune.errors import UserError
-from espnet_prune.text.espeak import use_bundled_espeak
+from espnet_prune.text.espeak import open_espeak
 
 G2P = "arpabet"  # its name among ESPnet's
 
@@ -211,15 +211,4 @@ def dictionary() -> dict[str, str]:
 @functools.cache
 def espeak():
     """Open espeak-ng's American English, once per process."""
-    use_bundled_espeak()
-    try:
-        from phonemizer.backend import EspeakBackend
-
-        quiet = logging.getLogger("espnet_prune.espeak")
-        quiet.setLevel(logging.ERROR)
-        return EspeakBackend("en-us", with_stress=True, logger=quiet)
-    except (ImportError, RuntimeError) as error:
-        raise UserError(
-            f"g2p arpabet needs espeak-ng ({error}): pip install phonemizer "
-            "espeakng-loader"
-        ) from error
+    return open_espeak("en-us", G2P)

@@ -1,9 +1,11 @@
 """Use the espeak-ng of ``espeakng-loader``, so that none has to be installed."""
 
+import logging
 import os
 import tempfile
 import zlib
 from pathlib import Path
+from typing import Any
 
 # espeak-ng keeps the path of its data in 160 bytes; a longer path crashes the process.
 LONGEST_DATA_PATH = 150
@@ -31,6 +33,24 @@ def use_bundled_espeak() -> bool:
     # Not phonemizer's own variable: phonemizer would resolve a shortened path again.
     os.environ[data] = shortened(espeakng_loader.get_data_path())
     return True
+
+
+def open_espeak(language: str | None, g2p: str | None, **options: bool) -> Any:
+    """Open espeak-ng with stress, as ESPnet does; ``g2p`` is its name for messages."""
+    from espnet_prune.errors import UserError, first_line
+
+    use_bundled_espeak()
+    try:
+        from phonemizer.backend import EspeakBackend
+
+        quiet = logging.getLogger("espnet_prune.espeak")
+        quiet.setLevel(logging.ERROR)
+        return EspeakBackend(language, with_stress=True, logger=quiet, **options)
+    except (ImportError, RuntimeError) as error:
+        raise UserError(
+            f"g2p {g2p} needs espeak-ng ({first_line(error)}): pip install phonemizer "
+            "espeakng-loader"
+        ) from error
 
 
 def shortened(path: str) -> str:

@@ -13,10 +13,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from espnet_prune.errors import UserError, first_line
+from espnet_prune.errors import UserError
 from espnet_prune.text.arpabet import G2P as ARPABET
 from espnet_prune.text.arpabet import to_tokens
-from espnet_prune.text.espeak import use_bundled_espeak
+from espnet_prune.text.espeak import open_espeak
 from espnet_prune.text.normalise import (
     LOWER_CASE,
     find_doubts,
@@ -163,11 +163,7 @@ def split_text(text: str, max_characters: int | None = MAX_CHARACTERS) -> list[s
     if max_characters is None or len(text) <= max_characters:
         return [text]
     parts = [text]
-    for end in (
-        SENTENCE_END,
-        r"(?<=[,;:])\s+|(?<=[，；：、])\s*",
-        r"\s+",
-    ):
+    for end in (SENTENCE_END, r"(?<=[,;:])\s+|(?<=[，；：、])\s*", r"\s+"):
         pieces = []
         for part in parts:
             pieces.extend(_split_at(end, part, max_characters))
@@ -327,24 +323,9 @@ class FrontEnd:
     @functools.cached_property
     def _say(self) -> Callable[[str], list[str]]:
         """Open espeak-ng as ESPnet does."""
-        use_bundled_espeak()
-        try:
-            from phonemizer.backend import EspeakBackend
-            from phonemizer.separator import Separator
+        backend = open_espeak(self.language, self.g2p, preserve_punctuation=True)
+        from phonemizer.separator import Separator
 
-            quiet = logging.getLogger("espnet_prune.espeak")
-            quiet.setLevel(logging.ERROR)
-            backend = EspeakBackend(
-                self.language,
-                with_stress=True,
-                preserve_punctuation=True,
-                logger=quiet,
-            )
-        except (ImportError, RuntimeError) as error:
-            raise UserError(
-                f"g2p {self.g2p} needs espeak-ng ({first_line(error)}): pip install "
-                "phonemizer espeakng-loader"
-            ) from error
         if self.g2p != "espeak_ng_english_us_vits":
             spaced = Separator(phone=" ", word=None, syllable=None)
             return lambda text: backend.phonemize([text], separator=spaced)[0].split()

@@ -362,10 +362,7 @@ def require_same_training(
 
 
 def require_same_tokens(
-    before: Sequence[str] | None,
-    now: Sequence[str] | None,
-    source: str,
-    remedy: str,
+    before: Sequence[str] | None, now: Sequence[str] | None, source: str, remedy: str
 ) -> None:
     """Refuse weights from ``source`` whose token embeddings would mean other tokens."""
     if before is None or now is None or list(before) == list(now):

@@ -25,9 +25,7 @@ PHASE1_RECORD = "phase1.yaml"
 
 
 def prepare_phase2(
-    phase1_dir: str | Path | None,
-    output_dir: str | Path,
-    writes: bool = True,
+    phase1_dir: str | Path | None, output_dir: str | Path, writes: bool = True
 ) -> None:
     """Make the checkpoint that the first epoch of phase 2 resumes from.
 

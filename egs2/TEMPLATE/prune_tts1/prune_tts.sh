@@ -52,9 +52,7 @@
 # options.sh reads and sets variables by their names.
 # shellcheck disable=SC2034,SC2154
 
-set -e
-set -u
-set -o pipefail
+set -euo pipefail
 
 . "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/options.sh"
 

@@ -28,9 +28,7 @@
 # options.sh reads and sets variables by their names.
 # shellcheck disable=SC2034,SC2154
 
-set -e
-set -u
-set -o pipefail
+set -euo pipefail
 
 called_from=${PWD}
 cd "$(dirname "$(readlink -f "$0")")"

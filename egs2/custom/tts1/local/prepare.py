@@ -30,7 +30,7 @@ from espnet_prune.data.checks import (
     has_speech,
     should_lower,
 )
-from espnet_prune.data.kaldi import Finding, Row, describe_rows, write_folder
+from espnet_prune.data.kaldi import Finding, Row, write_sets
 from espnet_prune.data.testset import (
     SHORTEST_REFERENCE,
     by_speaker,
@@ -271,9 +271,7 @@ def converted(
 
 
 def main_cause(
-    folder: Path,
-    kept: Sequence[Checked],
-    left_out: Sequence[Finding],
+    folder: Path, kept: Sequence[Checked], left_out: Sequence[Finding]
 ) -> str:
     """Say what most recordings have in common and what to do, or nothing."""
     if left_out and len(left_out) >= len(kept):
@@ -320,10 +318,7 @@ def describe(
         lines.append(f"  {label:16s} {value}")
 
     hours = sum(one.seconds for one in kept) / 3600
-    line(
-        "usable",
-        f"{len(kept)} recordings, {len(groups)} speakers, {hours:.2f} h",
-    )
+    line("usable", f"{len(kept)} recordings, {len(groups)} speakers, {hours:.2f} h")
     if is_one_each(kept):
         line(
             "speakers",
@@ -428,7 +423,7 @@ def prepare(args: argparse.Namespace) -> None:
                 flush=True,
             )
         try:
-            write_sets(args, kept, sentences, checker)
+            draw_sets(args, kept, sentences, checker)
             store_cleaner(data_dir / "train", settings.lower)
         except TooLittleError as error:
             causes = [
@@ -439,7 +434,7 @@ def prepare(args: argparse.Namespace) -> None:
             raise UserError(f"{cause} (so {error})" if cause else str(error)) from error
 
 
-def write_sets(
+def draw_sets(
     args: argparse.Namespace,
     kept: dict[str, list[Checked]],
     sentences: list[str],
@@ -494,11 +489,7 @@ def write_sets(
         "real_unseen": ": recordings of the speakers of test_unseen",
         "real_seen": ": recordings of the speakers of test_seen",
     }
-    print(f"Sets in {data_dir}")
-    for name, rows in sets.items():
-        write_folder(data_dir / name, rows)
-        if rows:
-            print(describe_rows(name, rows, notes[name]))
+    write_sets(data_dir, sets, notes)
     write_identity(data_dir / "train", identity)
     for remark in remarks:
         print(f"  note: {remark.utterance}: {remark.reason}: {remark.detail}")

@@ -127,7 +127,7 @@ def compare(small: Text2Speech, trained: Text2Speech, recording: Path) -> float:
 def get_parser() -> argparse.ArgumentParser:
     """Get argument parser."""
     parser = argparse.ArgumentParser(
-        description="Make a small folder of a trained model, for synthesis only",
+        description="Make a small folder of a trained model, for synthesis only"
     )
     add = parser.add_argument
     add("experiment", type=Path, metavar="EXP", help="folder of the training")

@@ -25,13 +25,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from espnet_prune.cli.options import make_parser
-from espnet_prune.data.kaldi import (
-    Finding,
-    Row,
-    describe_rows,
-    write_folder,
-    write_table,
-)
+from espnet_prune.data.kaldi import Finding, Row, write_sets, write_table
 from espnet_prune.data.labels import read_labels, tokens_and_ends
 from espnet_prune.data.testset import (
     by_speaker,
@@ -272,10 +266,10 @@ def prepare(args: argparse.Namespace) -> None:
                     f"({first.detail}): see {args.data_dir}/left_out.tsv and name "
                     "other copies in db.sh"
                 )
-        write_sets(args, used, "_phn" if labelled else "")
+        draw_sets(args, used, "_phn" if labelled else "")
 
 
-def write_sets(args: argparse.Namespace, used, suffix: str) -> None:
+def draw_sets(args: argparse.Namespace, used, suffix: str) -> None:
     """Draw the test sets and write all folders."""
     train = sorted(one for part in TRAIN_PARTS for one in used[part])
     test = used[TEST_PART]
@@ -295,10 +289,7 @@ def write_sets(args: argparse.Namespace, used, suffix: str) -> None:
     identity = require_fresh_models(
         args.data_dir / training_set, args.exp_dir, rows_of[training_set]
     )
-    print(f"Sets in {args.data_dir}")
-    for name, rows in rows_of.items():
-        write_folder(args.data_dir / name, rows)
-        print(describe_rows(name, rows))
+    write_sets(args.data_dir, rows_of)
     write_identity(args.data_dir / training_set, identity)
     (args.data_dir / "arpabet").mkdir(exist_ok=True)
     tokens = {"arpabet": " ".join(arpabet.TOKENS)}

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from espnet_prune.cli.options import make_parser
-from espnet_prune.data.kaldi import Row, write_folder
+from espnet_prune.data.kaldi import Row, write_sets
 from espnet_prune.data.testset import row
 from espnet_prune.errors import UserError, run
 from espnet_prune.files import lock_folder
@@ -37,7 +37,6 @@ class Recording(NamedTuple):
     speaker: str
     words: str
     path: Path
-    seconds: float
 
 
 def read_transcription(path: Path) -> dict[str, str]:
@@ -61,9 +60,9 @@ def read_recordings(an4_dir: Path, part: str, folder: str) -> list[Recording]:
     found = []
     for path in sorted((an4_dir / "wav" / folder).glob("*/*.sph")):
         if path.stem in words:
-            seconds = read_header(path).seconds
+            read_header(path)  # refuse a broken recording
             speaker = path.parent.name
-            found.append(Recording(path.stem, speaker, words[path.stem], path, seconds))
+            found.append(Recording(path.stem, speaker, words[path.stem], path))
         else:
             print(f"  left out: {path.stem}, which has no transcription")
     if not found:
@@ -76,16 +75,6 @@ def read_recordings(an4_dir: Path, part: str, folder: str) -> list[Recording]:
 def say(speaker: str, said: Recording, heard: Recording) -> Row:
     """Describe ``speaker`` saying the words of ``said``, with the audio ``heard``."""
     return row(f"{speaker}-{said.name}", speaker, said.words, heard.path)
-
-
-def report(name: str, recordings: list[Recording], texts: int, note: str) -> None:
-    """Print one line that describes a set."""
-    speakers = len({recording.speaker for recording in recordings})
-    seconds = sum(recording.seconds for recording in recordings)
-    print(
-        f"  {name:5s} {texts:2d} utterances, {speakers} speakers,"
-        f" {len(recordings)} recordings of {seconds:.1f} s{note}"
-    )
 
 
 def prepare(an4_dir: Path, data_dir: Path, exp_dir: Path = Path("exp")) -> None:
@@ -103,16 +92,15 @@ def prepare(an4_dir: Path, data_dir: Path, exp_dir: Path = Path("exp")) -> None:
         for said in known + unseen
         if said.words != reference.words
     ]
-    rows = [say(one.speaker, one, one) for one in train]
+    sets = {
+        "train": [say(one.speaker, one, one) for one in train],
+        "dev": [say(one.speaker, one, one) for one in dev],
+        "test": targets,
+    }
     with lock_folder(data_dir, "data preparation"):
-        identity = require_fresh_models(data_dir / "train", exp_dir, rows)
-        write_folder(data_dir / "train", rows)
+        identity = require_fresh_models(data_dir / "train", exp_dir, sets["train"])
+        write_sets(data_dir, sets)
         write_identity(data_dir / "train", identity)
-        write_folder(data_dir / "dev", [say(one.speaker, one, one) for one in dev])
-        write_folder(data_dir / "test", targets)
-    report("train", train, len(train), "")
-    report("dev", dev, len(dev), ", held out of training")
-    report("test", unseen, len(targets), ", the references of unseen speakers")
 
 
 def main(cmd=None) -> None:

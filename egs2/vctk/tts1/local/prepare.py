@@ -16,6 +16,7 @@ from typing import Any
 from corpora import open_corpus
 
 from espnet_prune.cli.options import make_parser
+from espnet_prune.config import require_whole
 from espnet_prune.data.kaldi import Finding, write_folder
 from espnet_prune.data.testlist import (
     LONGEST_REFERENCE,
@@ -107,10 +108,7 @@ def make_lines(
 
 def prepare(args: argparse.Namespace) -> None:
     """Check everything, then write the test set and describe it."""
-    if args.texts_per_speaker < 1:
-        raise UserError(
-            f"--texts_per_speaker is {args.texts_per_speaker}: choose 1 or more"
-        )
+    require_whole("--texts_per_speaker", args.texts_per_speaker)
     if args.list is not None and str(args.list) in KNOWN:
         wanted = KNOWN[str(args.list)]
         if (args.corpus, args.part or wanted[1]) != wanted:
