@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from espnet_prune.errors import UserError
+from espnet_prune.errors import UserError, first_line
 from espnet_prune.text.arpabet import G2P as ARPABET
 from espnet_prune.text.arpabet import to_tokens
 from espnet_prune.text.espeak import open_espeak
