@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Callable
 
-LONGEST_WORD = 300  # characters of a message; paths may have thousands
+LONGEST_WORD = 200  # characters of a message; paths may have thousands
 
 
 class UserError(ValueError):
@@ -45,7 +45,7 @@ def sent_message(error: BaseException) -> str | None:
     text = str(error)
     if "Traceback (most recent call last)" not in text:
         return None
-    kinds = (UserError, *UserError.__subclasses__())
+    kinds: list[type[UserError]] = [UserError, *UserError.__subclasses__()]
     names = "|".join(f"{kind.__module__}.{kind.__name__}" for kind in kinds)
     *_, last = re.split(f"({names}): ", text)
     return last if last != text else None

@@ -170,7 +170,6 @@ def lock_folder(path: str | Path, what: str) -> Iterator[None]:
             lock.acquire()
         except NotImplementedError:  # as on some file systems of clusters
             _logger.warning("%s cannot be locked: let only one process write", folder)
-        write_owner(folder, what, os.getpid(), " ".join(sys.argv))
     except Timeout:
         raise UserError(
             f"{folder} is in use by {read_owner(folder)}: wait for it to end, end "
@@ -182,6 +181,7 @@ def lock_folder(path: str | Path, what: str) -> Iterator[None]:
             "choose another"
         ) from error
     try:
+        write_owner(folder, what, os.getpid(), " ".join(sys.argv))
         yield
     finally:
         with contextlib.suppress(OSError):

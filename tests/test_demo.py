@@ -165,6 +165,7 @@ def test_a_note_that_no_file_can_have_is_said_on_the_page(actions):
         ({"text": "a" * 5001}, "The text has 5001 characters: give at most 5000"),
         ({"shipped": "other"}, "There is no voice other: choose a voice of the model"),
         ({"shipped": "/etc/me.voice"}, "There is no voice /etc/me.voice: choose a"),
+        ({"vocoder": "/etc/g_1"}, "There is no vocoder /etc/g_1: choose one of gri"),
         ({"source": "x"}, "No voice is given: choose its kind."),
         ({"text": "!?"}, "The text '!?' gives no token"),
         ({"source": demo.RECORDED}, "No voice is given: upload a recording, or record"),

@@ -203,3 +203,14 @@ def test_a_journal_that_is_none_is_begun_anew(tmp_path, content):
         assert journal.known == {}
         journal.add("u", 1)
     assert Journal(tmp_path / "journal").known == {"u": 1}
+
+
+def test_a_folder_that_cannot_be_locked_is_not_left_behind(tmp_path, monkeypatch):
+    def full(path, text):
+        raise UserError(f"cannot write {path} (No space left on device): free it")
+
+    monkeypatch.setattr(files, "write_text", full)
+    with pytest.raises(UserError, match="No space left"):
+        with lock_folder(tmp_path / "out", "report"):
+            pass
+    assert not list(tmp_path.iterdir())

@@ -61,15 +61,16 @@ def test_times_that_are_out_of_order_name_the_utterance(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "tables",
+    "tables, fault",
     [
-        {"token_ends": "a 0.1 O.2\n", "utt2num_samples": "a 9600\n"},
-        {"token_ends": "a 0.1 0.2\n", "utt2num_samples": "a 0.6s\n"},
+        ({"token_ends": "a 0.1 O.2\n", "utt2num_samples": "a 9600\n"}, " has no num"),
+        ({"token_ends": "a 0.1 0.2\n", "utt2num_samples": "a 0.6s\n"}, " has no num"),
+        ({"token_ends": "a 0.1 0.2\n", "utt2num_samples": f"a {10**30}\n"}, ": "),
     ],
 )
-def test_what_is_no_number_ends_in_one_line(tmp_path, tables):
+def test_what_is_no_number_ends_in_one_line(tmp_path, tables, fault):
     write(tmp_path, **tables)
-    with pytest.raises(UserError, match="a has no numbers in .*: run from") as caught:
+    with pytest.raises(UserError, match=f"^a{fault}") as caught:
         write_durations(tmp_path, tmp_path, 16000, 256, tmp_path / "durations")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "durations").exists()

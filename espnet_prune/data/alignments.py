@@ -150,7 +150,7 @@ def write_durations(
             ) from None
         try:
             durations = frame_durations(times, fs, n_shift, frames)
-        except UserError as error:
+        except (UserError, OverflowError) as error:
             raise UserError(f"{name}: {error}") from error
         table[name] = " ".join(map(str, durations))
     output.parent.mkdir(parents=True, exist_ok=True)

@@ -106,6 +106,9 @@ class Speaker:
             masked: Whether the attention is pruned.
         """
         model = self.text2speech
+        if vocoder not in self.vocoders:
+            names = ", ".join(self.vocoders)
+            raise UserError(f"there is no vocoder {vocoder}: choose one of {names}")
         with self._lock, contextlib.ExitStack() as stack:
             if vocoder not in self._opened:
                 self._opened[vocoder] = open_vocoder(

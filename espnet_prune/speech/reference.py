@@ -160,6 +160,8 @@ def read_speaker(
             if not table.get(name, "").isdigit():
                 raise UserError(f"{numbers} has no number for {name}: add it")
             found[key] = np.array([int(table[name])])
+    if spembs is not None and not text2speech.use_spembs:
+        logging.warning("this model uses no speaker embeddings: --spembs is ignored")
     if text2speech.use_spembs:
         if spembs is None or not Path(spembs).is_file():
             raise UserError(
