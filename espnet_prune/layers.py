@@ -235,13 +235,13 @@ def attend(
         lowest = torch.finfo(kind).min
         bias = value.new_zeros(mask.shape, dtype=kind).masked_fill(mask.eq(0), lowest)
         bias = bias.unsqueeze(1)
-    query, key = scores if isinstance(scores, tuple) else (None, None)
-    scores = None if isinstance(scores, tuple) else scores
+    pair = isinstance(scores, tuple)
+    product, query, key = (None, *scores) if pair else (scores, None, None)
     cutoff = None if pruning is None else pruning.cutoff
     with full_precision(value.device):
         return Attended(
             *_Attend.apply(
-                scores, query, key, value, cutoff, bias, dropout_rate, pruning, watched
+                product, query, key, value, cutoff, bias, dropout_rate, pruning, watched
             )
         )
 
