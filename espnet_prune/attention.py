@@ -227,6 +227,7 @@ class PruningMixin:
         if counted:
             with torch.no_grad():
                 self._mask("hard", found.probabilities, mask)
+            assert self.statistics is not None  # by _mask
             self.statistics = self.statistics._replace(soft_means=found.soft_means)
         return found.context
 

@@ -12,7 +12,7 @@ import functools
 import io
 import itertools
 import weakref
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -262,13 +262,15 @@ class _Attend(torch.autograd.Function):
         kind = torch.promote_types(value.dtype, torch.float32)
         soft = pruning is not None and pruning.temperature is not None
         needed = watched or any(ctx.needs_input_grad)
-        signed = value.new_empty(shape, dtype=kind) if needed else None
+        signed: Any = value.new_empty(shape, dtype=kind) if needed else None
         ctx.factor, ctx.soft = 1.0, soft
         ctx.temperature = temperature = pruning.temperature if soft else None
         ctx.signs = dropout_rate > 0 or (pruning is not None and not soft)
         ctx.blocks = _blocks(value, queries, pruning is not None and pruning.share)
         weights = pruning.weights.to(kind).unsqueeze(-1) if soft else None
-        row_means = value.new_empty((*shape[:3], 1), dtype=kind) if soft else None
+        row_means: Any = None
+        if soft:
+            row_means = value.new_empty((*shape[:3], 1), dtype=kind)
         context = _like_heads(value, queries)
         for batch, head, rows in ctx.blocks:
             where = batch, head, rows
@@ -315,7 +317,10 @@ class _Attend(torch.autograd.Function):
         signed, query, key, value, cutoff, weights = ctx.saved_tensors
         grad = grad if ctx.factor == 1 else grad * ctx.factor
         grad_value = _like_heads(value)
-        grad_scores = grad_query = grad_key = grad_cutoff = None
+        grad_scores: Any = None
+        grad_query: Any = None
+        grad_key: Any = None
+        grad_cutoff: Any = None
         if query is None:
             grad_scores = torch.empty_like(signed)
         else:

@@ -690,7 +690,8 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
         """
         alpha = self.decode_conf["alpha"] if speed is None else alpha_of(speed)
         require_whole("batch_size", batch_size)
-        for what, given in (("texts", tokens), ("style vectors", style_vectors)):
+        lists: dict[str, Any] = {"texts": tokens, "style vectors": style_vectors}
+        for what, given in lists.items():
             if isinstance(given, str) or not hasattr(given, "__len__"):
                 raise UserError(
                     f"generate() takes a list of {what}, found {type(given).__name__}: "

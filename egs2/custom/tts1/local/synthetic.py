@@ -22,7 +22,7 @@ import numpy as np
 import soundfile
 from tqdm import tqdm
 
-from espnet_prune.data.kaldi import Row, describe_rows, write_folder
+from espnet_prune.data.kaldi import Row, write_folder
 from espnet_prune.errors import UserError, run
 from espnet_prune.files import lock_folder, replace_when_written
 from espnet_prune.text.normalise import read_lines
@@ -92,7 +92,8 @@ def make(kokoro, folder: Path, jobs: Sequence[tuple[str, Voice, float, str]]) ->
         values = {"utt2spk": voice.name, "text": text, "wav.scp": f"audio/{name}.flac"}
         rows.append({"utterance": name, **values})
     write_folder(folder, rows)
-    print(describe_rows(str(folder), rows))
+    voices = {row["utt2spk"] for row in rows}
+    print(f"{folder}: {len(rows)} recordings in {len(voices)} voices")
 
 
 def get_parser() -> argparse.ArgumentParser:
