@@ -267,7 +267,7 @@ class _Attend(torch.autograd.Function):
         ctx.temperature = temperature = pruning.temperature if soft else None
         ctx.signs = dropout_rate > 0 or (pruning is not None and not soft)
         ctx.blocks = _blocks(value, queries, pruning is not None and pruning.share)
-        weights = pruning.weights.to(kind).unsqueeze(-1) if soft else None
+        weights: Any = pruning.weights.to(kind).unsqueeze(-1) if soft else None
         row_means: Any = None
         if soft:
             row_means = value.new_empty((*shape[:3], 1), dtype=kind)
