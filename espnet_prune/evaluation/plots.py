@@ -28,6 +28,7 @@ if TYPE_CHECKING:  # this import loads torch and ESPnet
 DPI = 200
 MAX_PIXELS = 4000  # on either side of a PNG; viewers cannot open larger ones
 MAX_CELLS = 256  # on either side of one attention map, about its size in pixels
+CHARACTERS_PER_HEAD = 18  # of a title above the maps of a band
 HEADS_PER_BAND = 8  # attention maps next to each other in one line
 
 # Okabe and Ito's colours, which colour-blind readers can distinguish too.
@@ -352,7 +353,10 @@ def _bands(panel: AttentionPanel) -> Iterator[_Band]:
 
 def _draw_band(part: SubFigure, band: _Band, weights: Normalize, heads: int) -> None:
     """Draw the layers of one band in the first columns of ``heads``."""
-    part.suptitle(_plain(band.title), fontsize=10)
+    title, limit = band.title, CHARACTERS_PER_HEAD * heads
+    if len(title) > limit:  # names of experiments are long
+        title = f"{title[: limit // 3]}...{title[-2 * limit // 3 :]}"
+    part.suptitle(_plain(title), fontsize=10)
     grid = part.subplots(len(band.rows), heads, squeeze=False)
     columns = [
         (number, head, maps, threshold)
