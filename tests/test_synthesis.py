@@ -824,7 +824,7 @@ def test_command_writes_where_it_cannot(experiment, reference, tmp_path, monkeyp
     def full(*arguments, **options):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(say.soundfile, "write", full)
+    monkeypatch.setattr(say, "write_speech", full)
     message = refused(command, experiment, reference, "hi", "-o", tmp_path / "o.wav")
     assert (
         "cannot write" in message and "o.wav" in message and "No space left" in message
@@ -870,7 +870,7 @@ def test_interruption_leaves_no_half_written_file(
         Path(file).write_bytes(b"half")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(say.soundfile, "write", killed)
+    monkeypatch.setattr(say, "write_speech", killed)
     with pytest.raises(KeyboardInterrupt):
         command(experiment, reference, "hello", "-o", tmp_path / "out.wav")
     assert [p.name for p in tmp_path.iterdir()] == ["ref.wav"]
