@@ -53,7 +53,10 @@ def get_parser() -> argparse.ArgumentParser:
     ):
         add(option, action="append", default=[], metavar=metavar, help=what)
     add("--output_dir", type=Path, required=True, help="Folder to write to")
-    add("--baseline", help="System to which others are compared; default: the first")
+    add(
+        "--baseline",
+        help="System to which others are compared; default: the first by name",
+    )
     add(
         "--recordings_per_speaker",
         type=int,

@@ -277,7 +277,7 @@ def write(
     """Write table and plot: mismatch.md, .csv, .json, .png, and trainings.csv.
 
     ``scores`` are given by metric, and ``distances`` by set and speaker. Differences
-    are taken to the baseline, by default the first system.
+    are taken to the baseline, by default the first by name.
 
     Returns:
         The page in Markdown.
