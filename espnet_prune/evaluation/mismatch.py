@@ -260,9 +260,14 @@ def plot(axes: Mapping[str, Axis], rows: Sequence[dict], baseline: str) -> Figur
             right.set_ylabel(f"minus {baseline}")
             for ax in (left, right):
                 ax.set_xlabel("distance to the nearest training speaker")
+            named: dict[float, str] = {}
+            for name in axis.sets:  # by distance; names of close sets would overlap
+                where = float(axis.distance(name)[0])
+                near = next((one for one in named if where - one < 0.01), where)
+                named[near] = f"{named[near]}, {name}" if near in named else name
             top = left.secondary_xaxis("top")
-            top.set_xticks([float(axis.distance(name)[0]) for name in axis.sets])
-            top.set_xticklabels(axis.sets, rotation=20, ha="left")
+            top.set_xticks(list(named))
+            top.set_xticklabels(list(named.values()), rotation=20, ha="left")
         handles, labels = panels[0][0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=4)
     return figure
