@@ -7,24 +7,19 @@ adds it to an existing model.
 """
 
 import contextlib
-import io
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
+from espnet2.legacy.nets.pytorch_backend.transformer.attention import (
+    LegacyRelPositionMultiHeadedAttention,
+    MultiHeadedAttention,
+    RelPositionMultiHeadedAttention,
+)
 
 from espnet_prune import keys, layers, masks
 from espnet_prune.config import PruningConf, parse_pruning, require_choice
 from espnet_prune.errors import UserError
-
-# ESPnet prints a warning that flash_attn is missing. Pruned attention cannot use
-# flash_attn, because it does not return probabilities.
-with contextlib.redirect_stderr(io.StringIO()):
-    from espnet2.legacy.nets.pytorch_backend.transformer.attention import (
-        LegacyRelPositionMultiHeadedAttention,
-        MultiHeadedAttention,
-        RelPositionMultiHeadedAttention,
-    )
 
 ATTENTION_SCALES = ("head_width", "model_width")
 

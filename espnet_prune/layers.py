@@ -9,20 +9,15 @@ kernel.
 
 import contextlib
 import functools
-import io
 import itertools
 import weakref
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-
-# ESPnet prints a warning that flash_attn is missing. Pruned attention cannot use
-# flash_attn, because it does not return probabilities.
-with contextlib.redirect_stderr(io.StringIO()):
-    from espnet2.legacy.nets.pytorch_backend.transformer.attention import (
-        MultiHeadedAttention,
-    )
+from espnet2.legacy.nets.pytorch_backend.transformer.attention import (
+    MultiHeadedAttention,
+)
 
 BLOCK = 2**20  # connections of a block of attention; it fits in a processor's cache
 LEVELS = 256  # number of values of a random byte, and so of dropout rates
