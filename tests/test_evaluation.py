@@ -473,6 +473,11 @@ def test_many_heads_go_on_in_the_next_line():
     ]
 
 
+def title_lines(figure):
+    """Return the title of the first model as one line."""
+    return figure.subfigs[1].get_suptitle().replace("\n", " ")
+
+
 def test_long_utterances_stay_legible(tmp_path):
     frames = 1201  # five weights a dot, one in the last
     dense = torch.full((1, 1, frames, frames), 1 / frames)
@@ -487,7 +492,16 @@ def test_long_utterances_stay_legible(tmp_path):
     assert found == [(140, 0), (240, 240)]
     assert np.allclose([after.get_array()[where] for where in found], 1)
     assert figure.axes[0].get_xlim() == (0, frames)
-    assert "mean of 5 x 5" in figure.subfigs[1].get_suptitle()
+    assert title_lines(figure) == "m, N = 1201 frames (a dot is the mean of 5 x 5 weights)"
+
+
+def test_long_names_of_models_are_wrapped(tmp_path):
+    name = "exp/tts_train_small_voice_aligned_raw_phn_espeak_ng_english_us_vits_phase2"
+    panel = plots.AttentionPanel(name, [attention_maps()], [1.0])
+    figure = plots.plot_attention([panel], "text")
+    lines = figure.subfigs[1].get_suptitle().split("\n")
+    assert "".join(lines).replace(" ", "") == f"{name},N=20frames"
+    assert max(map(len, lines)) <= 2 * plots.CHARACTERS_PER_HEAD
 
 
 def test_png_is_capped_and_drawn(tmp_path, monkeypatch):

@@ -6,6 +6,7 @@ Every function returns a new figure; ``save`` writes it as PNG. Rows are those o
 
 import contextlib
 import io
+import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -28,7 +29,7 @@ if TYPE_CHECKING:  # this import loads torch and ESPnet
 DPI = 200
 MAX_PIXELS = 4000  # on either side of a PNG; viewers cannot open larger ones
 MAX_CELLS = 256  # on either side of one attention map, about its size in pixels
-CHARACTERS_PER_HEAD = 18  # of a title above the maps of a band
+CHARACTERS_PER_HEAD = 18  # of one line of a title above the maps of a band
 HEADS_PER_BAND = 8  # attention maps next to each other in one line
 
 # Okabe and Ito's colours, which colour-blind readers can distinguish too.
@@ -353,9 +354,8 @@ def _bands(panel: AttentionPanel) -> Iterator[_Band]:
 
 def _draw_band(part: SubFigure, band: _Band, weights: Normalize, heads: int) -> None:
     """Draw the layers of one band in the first columns of ``heads``."""
-    title, limit = band.title, CHARACTERS_PER_HEAD * heads
-    if len(title) > limit:  # names of experiments are long
-        title = f"{title[: limit // 3]}...{title[-2 * limit // 3 :]}"
+    # Names of experiments are long, and a figure may be one head wide.
+    title = textwrap.fill(band.title, CHARACTERS_PER_HEAD * heads)
     part.suptitle(_plain(title), fontsize=10)
     grid = part.subplots(len(band.rows), heads, squeeze=False)
     columns = [
