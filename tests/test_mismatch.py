@@ -80,7 +80,7 @@ class Encoder:
 
 def test_recordings_are_embedded_once(tmp_path):
     folder = write_folder(tmp_path / "d", ["a-1", "a-2", "a-3", "b-1", "c-1"])
-    voices = read_voices(folder, most=2)
+    voices = read_voices([folder], most=2)
     assert [path.stem for path in voices["a"]] == ["a-1", "a-3"]
     encoder = Encoder()
     (found,) = embed([voices], encoder, tmp_path / "voices")
