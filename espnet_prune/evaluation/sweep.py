@@ -397,11 +397,10 @@ def plot_sweep_metrics(table: Sequence[Row], names: Sequence[str]) -> Figure:
                     ],
                     [row[name] for row in line],
                     yerr=[row[f"{name}_sd"] or 0 for row in line],
-                    marker=plots.MARKERS[number % len(plots.MARKERS)],
-                    color=plots.COLOURS[number % len(plots.COLOURS)],
                     capsize=3,
                     label="differentiable"
                     + (f", phase 1 of {length} epochs" if length else ""),
+                    **plots.style_of(number),
                 )
             for row in table:
                 if row["sparsity_ratio"] is None and row[name] is not None:
