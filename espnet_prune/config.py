@@ -239,10 +239,12 @@ def require_numbers(model: Callable[..., Any], settings: dict[str, Any]) -> None
             wanted = "a number from 0"
         elif name.endswith("_alpha") and not (number and value > 0):
             wanted = "a number above 0"
+        elif name.endswith("_kernel_size") and value % 2 == 0:
+            wanted = "an odd number"
         elif name == "ffn_kernel_sizes" and not (
             isinstance(value, (list, tuple))
             and [type(size) for size in value] == [int, int]
-            and min(value) >= 1
+            and all(size > 0 and size % 2 for size in value)
         ):
             wanted = "two odd numbers"
         if wanted is not None:

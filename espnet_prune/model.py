@@ -278,16 +278,6 @@ class StyleSpeech(AbsTTS):
                     f"tts_conf.{what} is {width} / {heads}: choose a width that is a "
                     "multiple of the number of heads"
                 )
-        for name, size in (
-            ("ffn_kernel_sizes", ffn_kernel_sizes),
-            ("encoder_prenet_kernel_size", [encoder_prenet_kernel_size]),
-            ("sc_cnn_kernel_size", [sc_cnn_kernel_size]),
-            ("style_kernel_size", [style_kernel_size]),
-            ("predictor_kernel_size", [predictor_kernel_size]),
-            ("embedding_kernel_size", [embedding_kernel_size]),
-        ):
-            if any(kernel % 2 == 0 for kernel in size):
-                raise UserError(f"tts_conf.{name} is {size}: choose odd kernel sizes")
         decoder_conf, encoder_conf = parse_encoder_pruning(
             pruning, pruning_conf, encoder_pruning, encoder_pruning_conf
         )
