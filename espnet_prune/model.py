@@ -32,9 +32,10 @@ from espnet_prune.attention import (
     synthesising,
 )
 from espnet_prune.config import (
-    did_you_mean,
     parse_encoder_pruning,
     require_choice,
+    require_heads,
+    require_known,
     require_numbers,
 )
 from espnet_prune.discriminator import MelDiscriminator
@@ -254,13 +255,8 @@ class StyleSpeech(AbsTTS):
     ):
         settings = dict(locals())
         require_plugin(plugin_version)
-        if unknown:
-            name = sorted(unknown)[0]
-            known = list(inspect.signature(StyleSpeech).parameters)
-            raise UserError(
-                f"unknown setting tts_conf.{name} of stylespeech"
-                f"{did_you_mean(name, known)}"
-            )
+        known = inspect.signature(StyleSpeech).parameters
+        require_known("tts_conf of stylespeech", unknown, known)
         require_choice("tts_conf.durations", durations, ("given", "learned"))
         require_choice("tts_conf.attention_scale", attention_scale, ATTENTION_SCALES)
         require_choice(
@@ -269,15 +265,8 @@ class StyleSpeech(AbsTTS):
         require_numbers(StyleSpeech, settings)
         for name in stop_gradient_from:
             require_choice("tts_conf.stop_gradient_from", name, PREDICTED)
-        for width, heads, what in (
-            (adim, aheads, "adim / aheads"),
-            (style_units, style_heads, "style_units / style_heads"),
-        ):
-            if width % heads != 0:
-                raise UserError(
-                    f"tts_conf.{what} is {width} / {heads}: choose a width that is a "
-                    "multiple of the number of heads"
-                )
+        require_heads("adim / aheads", adim, aheads)
+        require_heads("style_units / style_heads", style_units, style_heads)
         decoder_conf, encoder_conf = parse_encoder_pruning(
             pruning, pruning_conf, encoder_pruning, encoder_pruning_conf
         )

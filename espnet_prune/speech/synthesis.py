@@ -20,7 +20,7 @@ from espnet2.torch_utils.set_all_random_seed import set_all_random_seed
 from typeguard import TypeCheckError
 
 import espnet_prune  # noqa: F401  (registers the models with ESPnet)
-from espnet_prune.config import did_you_mean, require_positive, require_whole
+from espnet_prune.config import require_known, require_positive, require_whole
 from espnet_prune.errors import UserError, explain, first_line
 from espnet_prune.files import digest
 from espnet_prune.loading import load_weights
@@ -104,12 +104,7 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
             )
         require_device(device)
         known = inspect.signature(espnet2.bin.tts_inference.Text2Speech).parameters
-        for name in options:
-            if name not in known:
-                hint = did_you_mean(name, list(known))
-                raise UserError(
-                    f"Text2Speech has no option {name}{hint}: correct its name"
-                )
+        require_known("Text2Speech", options, known)
         model_file = _require_file(model_file, "weights")
         if train_config is None:
             train_config = Path(model_file).parent / "config.yaml"
