@@ -23,7 +23,7 @@ import espnet_prune  # noqa: F401  (registers the models with ESPnet)
 from espnet_prune.config import require_known, require_positive, require_whole
 from espnet_prune.errors import UserError, explain, first_line
 from espnet_prune.files import digest
-from espnet_prune.loading import load_weights
+from espnet_prune.loading import fault_of_weights, load_weights
 from espnet_prune.speech.generators import on_every_core
 from espnet_prune.speech.pretrained import (
     VOICE_SUFFIX,
@@ -170,25 +170,19 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
 
     def _fill(self, weights, train_config, model_file) -> None:
         """Load all weights into the model; ESPnet would leave missing ones random."""
-        wanted = self.model.state_dict()
-        fault = None
-        missing = [name for name in wanted if name not in weights]
-        if missing:
-            fault = f"lacks {len(missing)} weights of this model, first {missing[0]}"
-        for name in () if missing else wanted:
-            found = getattr(weights[name], "shape", None)
-            if found != wanted[name].shape:
-                fault = (
-                    f"has {name} of shape {tuple(found or ())}, which is "
-                    f"{tuple(wanted[name].shape)} in {train_config}"
-                )
-                break
-        if fault is not None:
+        remedy = "give the weights and the config.yaml of one training"
+        try:
+            missing = self.model.load_state_dict(weights, strict=False).missing_keys
+        except RuntimeError as error:
             raise UserError(
-                f"{model_file} {fault}: give the weights and the config.yaml of one "
-                "training"
+                f"{model_file} does not fit the model of {train_config} "
+                f"({fault_of_weights(error)}): {remedy}"
+            ) from error
+        if missing:
+            raise UserError(
+                f"{model_file} lacks {len(missing)} weights of this model, first "
+                f"{missing[0]}: {remedy}"
             )
-        self.model.load_state_dict(weights, strict=False)
 
     @functools.cached_property
     def model_id(self) -> str:
