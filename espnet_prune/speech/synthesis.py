@@ -39,15 +39,13 @@ from espnet_prune.speech.voice import load_voice, save_voice
 from espnet_prune.text.espeak import use_bundled_espeak
 from espnet_prune.text.front_end import (
     MAX_CHARACTERS,
+    PAUSE_SECONDS,
     UNKNOWN,
     check_ids,
     known_ids,
     shortened,
     tokenize,
 )
-
-# Silence between the parts of a longer text.
-PAUSE_SECONDS = 0.2
 
 Text = str | np.ndarray | torch.Tensor | Sequence[torch.Tensor]
 References = Source | Sequence[Source]
@@ -475,13 +473,7 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
         self, texts, references, style_vectors, reference_fs, alpha, batch_size=8
     ) -> Iterator[tuple[int, Output]]:
         require_whole("batch_size", batch_size)
-        if not isinstance(texts, (list, tuple)):
-            raise UserError(
-                f"batch() takes a list of texts, found {type(texts).__name__}: put one "
-                "text in [ ]"
-            )
-        if not len(texts):
-            raise UserError("the list of texts is empty: give one or more")
+        _require_texts(texts)
         if not self.voice_from_reference:
             raise UserError(
                 "the voice of this model does not depend on a reference alone: speak "
@@ -666,7 +658,7 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
 
         Args:
             tokens: Token ids of each text, or of each part of a long one (T_text,).
-            style_vectors: The voice of each (style_dim,).
+            style_vectors: The voice of each, or one for all (style_dim,).
             speed: As in ``__call__``.
             batch_size: Number of texts that are generated together.
 
@@ -679,20 +671,9 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
         """
         alpha = self.decode_conf["alpha"] if speed is None else alpha_of(speed)
         require_whole("batch_size", batch_size)
-        lists: dict[str, Any] = {"texts": tokens, "style vectors": style_vectors}
-        for what, given in lists.items():
-            if isinstance(given, str) or not hasattr(given, "__len__"):
-                raise UserError(
-                    f"generate() takes a list of {what}, found {type(given).__name__}: "
-                    "put one in [ ]"
-                )
-        if len(tokens) != len(style_vectors):
-            raise UserError(
-                f"there are {len(tokens)} texts and {len(style_vectors)} style vectors:"
-                " give one for each text"
-            )
+        _require_texts(tokens)
         ids = [self._check_ids(each) for each in tokens]
-        styles = [self._check_style(style) for style in style_vectors]
+        styles = self._styles(len(tokens), None, style_vectors, None)
         return self._generate(ids, styles, alpha, batch_size)
 
     @torch.no_grad()
@@ -829,6 +810,17 @@ def _require_file(file: Path | str | None, what: str) -> Path | str:
             "packed model or a tag to from_pretrained"
         )
     return file
+
+
+def _require_texts(texts: Any) -> None:
+    """Refuse texts that are not a list of one or more."""
+    if not isinstance(texts, (list, tuple)):
+        raise UserError(
+            f"a list of texts is needed, found {type(texts).__name__}: put one text in "
+            "[ ]"
+        )
+    if not texts:
+        raise UserError("the list of texts is empty: give one or more")
 
 
 def alpha_of(speed: float) -> float:
