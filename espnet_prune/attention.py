@@ -428,31 +428,31 @@ def pruning_terms(
 
 
 @contextlib.contextmanager
-def synthesising(module: torch.nn.Module) -> Iterator[None]:
+def _all_with(module: torch.nn.Module, **values: Any) -> Iterator[None]:
+    """Let all attentions of a model have these attributes within the context."""
+    attentions = pruned_attentions(module)
+    before = [
+        {name: getattr(attention, name) for name in values} for attention in attentions
+    ]
+    for attention in attentions:
+        for name, value in values.items():
+            setattr(attention, name, value)
+    try:
+        yield
+    finally:
+        for attention, own in zip(attentions, before, strict=True):
+            for name, value in own.items():
+                setattr(attention, name, value)
+
+
+def synthesising(module: torch.nn.Module) -> contextlib.AbstractContextManager[None]:
     """Use the masks of inference within the context; passes are not watched."""
-    attentions = pruned_attentions(module)
-    watched = [attention.watched for attention in attentions]
-    for attention in attentions:
-        attention.synthesising, attention.watched = True, False
-    try:
-        yield
-    finally:
-        for attention, before in zip(attentions, watched, strict=True):
-            attention.synthesising, attention.watched = False, before
+    return _all_with(module, synthesising=True, watched=False)
 
 
-@contextlib.contextmanager
-def without_masks(module: torch.nn.Module) -> Iterator[None]:
+def without_masks(module: torch.nn.Module) -> contextlib.AbstractContextManager[None]:
     """Let no mask be applied within the context: attention is dense."""
-    attentions = pruned_attentions(module)
-    pruning = [attention.pruning for attention in attentions]
-    for attention in attentions:
-        attention.pruning = "none"
-    try:
-        yield
-    finally:
-        for attention, before in zip(attentions, pruning, strict=True):
-            attention.pruning = before
+    return _all_with(module, pruning="none")
 
 
 class Watch:
@@ -487,12 +487,6 @@ def record_attention(module: torch.nn.Module) -> Iterator[list[AttentionMaps]]:
     They come in the order in which layers run; pass ``model.tts.decoder`` for the
     decoder's alone.
     """
-    attentions = pruned_attentions(module)
     record: list[AttentionMaps] = []
-    for attention in attentions:
-        attention.record = record
-    try:
+    with _all_with(module, record=record):
         yield record
-    finally:
-        for attention in attentions:
-            attention.record = None
