@@ -372,7 +372,7 @@ def test_without_scores_the_command_tells_distances(study, capsys):
     "options, message",
     [
         (["--scores", "other=scores_far"], "there is no set other"),
-        (["--scores", "far"], "--scores far is not NAME=PATH"),
+        (["--scores", "far"], "--scores 'far' is not NAME=PATH"),
         (["--scores", "far=train"], "train has no scores of the utterances of far"),
         (["--model", "a_s0=exp/a"], "need --model and --recordings"),
         (["--recordings", "far=far"], "need --model and --recordings"),

@@ -28,8 +28,7 @@ from espnet_prune.evaluation.documents import Block, Document
 from espnet_prune.evaluation.held_out import LOSSES, Loss
 from espnet_prune.evaluation.intervals import CROSSED_RESAMPLES, Crossed
 from espnet_prune.evaluation.scorers import METRICS, Metric
-from espnet_prune.evaluation.scoring import GROUND_TRUTH, ScoreFile
-from espnet_prune.files import can_name_a_file
+from espnet_prune.evaluation.scoring import GROUND_TRUTH, ScoreFile, split_named
 from espnet_prune.loading import reading
 
 NAME = "mismatch"
@@ -303,13 +302,8 @@ def write(
 def parse_named(named: Sequence[str], option: str) -> dict[str, list[Path]]:
     """Read NAME=PATH of an option that may be given several times."""
     found: dict[str, list[Path]] = {}
-    for item in named:
-        name, _, path = item.partition("=")
-        if not path or not can_name_a_file(name):
-            raise UserError(
-                f"{option} {item} is not NAME=PATH with a name for a file; correct it"
-            )
-        found.setdefault(name, []).append(Path(path))
+    for name, path in (split_named(item, option) for item in named):
+        found.setdefault(name, []).append(path)
     return found
 
 
