@@ -761,9 +761,9 @@ class DurationCheck:
         """Check a batch, see ``require_durations``."""
         batch = (durations, durations_lengths, token_lengths, feats_lengths)
         if durations.device.type == "cpu":
-            return require_durations(*batch)
+            require_durations(*batch)
         if durations.device.type != "cuda":
-            return None
+            return
         if self.pending is not None:
             before, verdict, copied = self.pending
             copied.synchronize()
@@ -777,7 +777,6 @@ class DurationCheck:
         copied = torch.cuda.Event()
         copied.record()
         self.pending = batch, verdict, copied
-        return None
 
 
 def require_speakable(

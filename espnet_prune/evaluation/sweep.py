@@ -30,6 +30,7 @@ from espnet_prune.evaluation.history import (
 )
 from espnet_prune.evaluation.scorers import METRICS
 from espnet_prune.experiment import is_finished, read_config, read_progress
+from espnet_prune.loading import reading
 
 LEGEND = """\
 threshold: mean over decoder layers of the thresholds, in multiples of 1/N. kept share,
@@ -158,17 +159,14 @@ def read_sweep(folder: str | Path) -> list[Point]:
 def read_scores(path: str | Path) -> dict[str, dict[str, float]]:
     """Read scores.csv of ``score``: system -> metric -> value."""
     scores: dict[str, dict[str, float]] = {}
-    try:
-        with open(path, newline="", encoding="utf-8") as file:
-            for row in csv.DictReader(file):
-                # if groups of speakers have their own tables, all speakers come first
-                system = scores.setdefault(row["system"], {})
-                system.setdefault(row["metric"], float(row["value"]))
-    except (OSError, KeyError, ValueError) as error:
-        raise UserError(
-            f"{path} is not a scores.csv of `espnet-prune score` ({error}): give "
-            "another"
-        ) from None
+    with (
+        reading(path, "a scores.csv of `espnet-prune score`", "give another"),
+        open(path, newline="", encoding="utf-8") as file,
+    ):
+        for row in csv.DictReader(file):
+            # if groups of speakers have their own tables, all speakers come first
+            system = scores.setdefault(row["system"], {})
+            system.setdefault(row["metric"], float(row["value"]))
     return scores
 
 
