@@ -59,7 +59,7 @@ class AttentionPanel(NamedTuple):
     thresholds: Sequence[float | None]  # of each layer; None for a dense one
 
 
-def style_of(number: int) -> dict[str, str]:
+def style_of(number: int) -> dict[str, Any]:
     """Return colour and marker of line ``number`` of a figure."""
     return {
         "color": COLOURS[number % len(COLOURS)],

@@ -418,8 +418,10 @@ def plot_sweep_metrics(table: Sequence[Row], names: Sequence[str]) -> Figure:
 def _styles(points: Sequence[Point]) -> dict[Setting, dict[str, Any]]:
     """Return a colour for each setting by its R and a kind of line by its phase 1."""
     settings = list(dict.fromkeys(point.setting for point in points))
-    ratios = dict.fromkeys(s.sparsity_ratio for s in settings if s.sparsity_ratio)
-    lengths = dict.fromkeys(s.phase1_epochs for s in settings if s.phase1_epochs)
+    ratios = dict.fromkeys(s.sparsity_ratio for s in settings)
+    lengths = dict.fromkeys(s.phase1_epochs for s in settings)
+    ratios.pop(None, None)  # of vanilla pruning
+    lengths.pop(None, None)
     colours = dict(zip(ratios, itertools.cycle(plots.COLOURS), strict=False))
     dashes = dict(zip(lengths, itertools.cycle(plots.DASHES), strict=False))
     return {
