@@ -149,21 +149,19 @@ class PruningMixin:
             (B, T, H * d_k).
 
         """
-        return self._weigh(value, scores, mask)
+        return self._weigh(value, self._rescale(scores), mask)
+
+    def _rescale(self, scores):
+        """Divide scores, or queries, by what ``attention_scale`` asks in addition."""
+        return scores / self.h**0.5 if self.attention_scale == "model_width" else scores
 
     def _weigh(self, value, scores, mask):
         """Weigh values; ``scores`` may also be a pair of scaled queries and keys."""
-        fast = self._may_be_fast(mask)
-        if isinstance(scores, tuple) and not fast:
-            scores = scores[0] @ scores[1].mT
-        if self.attention_scale == "model_width":
-            if isinstance(scores, tuple):
-                scores = (scores[0] / self.h**0.5, scores[1])
-            else:
-                scores = scores / self.h**0.5
-        if fast:
+        if self._may_be_fast(mask):
             context = self._attend(value, scores, mask)
             return self.linear_out(context.transpose(1, 2).flatten(2))
+        if isinstance(scores, tuple):
+            scores = scores[0] @ scores[1].mT
         with layers.full_precision(value.device):
             dense = layers.probabilities(scores, mask)
             if self.pruning_conf.dropout_position == "before_mask":
@@ -203,11 +201,9 @@ class PruningMixin:
         if kind is None:
             return layers.attend(scores, value, mask, rate).context
         if mask is None:
-            mask = value.new_ones((len(value), 1, value.size(2)), dtype=torch.bool)
-        counts = mask.sum(dim=-1)
-        if conf.frame_count == "padded":
-            counts = torch.full_like(counts, value.size(2))
-        cutoff = masks.cutoff(self.threshold, counts)
+            mask = value.new_ones((len(value), 1, value.size(2)))
+        mask = mask.bool()
+        cutoff = masks.cutoff(self.threshold, self._count_keys(mask))
         if kind == "hard":
             share = conf.shares_mask(self.pruning)
             pruning = layers.Pruning(cutoff.detach(), share=share)
@@ -217,67 +213,72 @@ class PruningMixin:
             pruning = layers.Pruning(cutoff, conf.temperature, weights)
         counted = self.counted and not self.synthesising
         found = layers.attend(scores, value, mask, rate, pruning, watched=counted)
-        if not self.synthesising:
-            self.statistics = PruningStatistics(found.soft_means, None, None)
-        if counted:
-            with torch.no_grad():
-                self._mask("hard", found.probabilities, mask)
-            assert self.statistics is not None  # by _mask
-            self.statistics = self.statistics._replace(soft_means=found.soft_means)
+        self._keep_statistics(found.soft_means, found.probabilities, mask)
         return found.context
 
     def _prune(self, dense, mask, dropout=lambda attn: attn):
         """Apply the mask to the probabilities ``dense`` (B, H, T, T)."""
-        kind = self._mask_kind()
-        if kind is None:
-            keep, pruned = None, dropout(dense)
-        else:
+        kind, pruned = self._mask_kind(), dropout(dense)
+        keep = dense.new_ones((), dtype=torch.bool).expand_as(dense)
+        if kind is not None:
             keep = self._mask(kind, dense, mask)
-            pruned = dropout(dense) * keep
+            pruned = pruned * keep
         if self.record is not None:
-            everything = dense.new_ones((), dtype=torch.bool).expand_as(dense)
-            self.record.append(
-                AttentionMaps(dense, everything if keep is None else keep, pruned)
-            )
+            self.record.append(AttentionMaps(dense, keep, pruned))
         return pruned
 
     def _mask(self, kind, dense, mask):
-        """Make the mask and, outside synthesis, the statistics of the layer."""
+        """Make the mask of a kind, and keep the statistics of the pass."""
         conf = self.pruning_conf
         if mask is None:
             mask = dense.new_ones((1, 1, 1), dtype=torch.bool)
         mask = mask.bool().expand(dense.size(0), -1, dense.size(-1))
-        counts = mask.sum(dim=-1)  # N: (B, 1), or (B, T) under a causal mask
-        if conf.frame_count == "padded":
-            counts = torch.full_like(counts, dense.size(-1))
-
-        def combine(per_head):
-            share = conf.shares_mask(self.pruning)
-            return masks.union_over_heads(per_head) if share else per_head
-
-        soft = None
-        if kind == "soft":
-            soft = masks.soft_mask(dense, self.threshold, counts, conf.temperature)
-        counted = self.counted and not self.synthesising
-        if kind == "hard" or counted:
-            with torch.no_grad():
-                hard = combine(masks.hard_mask(dense, self.threshold, counts))
+        if kind == "hard":
+            self._keep_statistics(None, dense, mask)
+            return self._hard_mask(dense, mask)
+        counts = self._count_keys(mask)
+        soft = masks.soft_mask(dense, self.threshold, counts, conf.temperature)
         if not self.synthesising:
-            # a query is valid if its own position is a key of any query
-            queries = mask.any(dim=1)[:, -dense.size(-2) :]
-            pairs = (mask & queries[:, :, None])[:, None]
-            soft_means = None
-            if soft is not None:
-                padded = conf.sparsity_pairs == "padded"
-                everything = pairs.new_ones(()).expand(dense[:, :1].shape)
-                soft_means = masks.mean_soft_mask(soft, everything if padded else pairs)
-            share = mass = None
-            if counted:
-                with torch.no_grad():
-                    share = masks.kept_share(hard, pairs)
-                    mass = masks.kept_mass(dense, hard, pairs)
-            self.statistics = PruningStatistics(soft_means, share, mass)
-        return hard if kind == "hard" else combine(soft)
+            pairs = _valid_pairs(dense, mask)
+            if conf.sparsity_pairs == "padded":
+                pairs = torch.ones_like(pairs)
+            self._keep_statistics(masks.mean_soft_mask(soft, pairs), dense, mask)
+        return self._combine(soft)
+
+    def _count_keys(self, mask):
+        """Return N: (B, 1), or (B, T) under a causal mask."""
+        counts = mask.sum(dim=-1)
+        if self.pruning_conf.frame_count == "padded":
+            return torch.full_like(counts, mask.size(-1))
+        return counts
+
+    def _combine(self, mask):
+        """Share the mask among the heads, if the settings say so."""
+        shared = self.pruning_conf.shares_mask(self.pruning)
+        return masks.union_over_heads(mask) if shared else mask
+
+    @torch.no_grad()
+    def _hard_mask(self, dense, mask):
+        counts = self._count_keys(mask)
+        return self._combine(masks.hard_mask(dense, self.threshold, counts))
+
+    def _keep_statistics(self, soft_means, dense, mask):
+        """Keep the statistics of a pass, unless it is one of synthesis."""
+        if self.synthesising:
+            return
+        share = mass = None
+        if self.counted:
+            with torch.no_grad():
+                hard, pairs = self._hard_mask(dense, mask), _valid_pairs(dense, mask)
+                share = masks.kept_share(hard, pairs)
+                mass = masks.kept_mass(dense, hard, pairs)
+        self.statistics = PruningStatistics(soft_means, share, mass)
+
+
+def _valid_pairs(dense, mask):
+    """Return which pairs are valid; a query is if it is a key of any query."""
+    queries = mask.any(dim=1)[:, -dense.size(-2) :]
+    return (mask & queries[:, :, None])[:, None]
 
 
 class PrunedMultiHeadedAttention(PruningMixin, MultiHeadedAttention):
@@ -286,7 +287,7 @@ class PrunedMultiHeadedAttention(PruningMixin, MultiHeadedAttention):
     def forward(self, query, key, value, mask, expand_kv=False):
         """Return the same as ESPnet's class."""
         q, k, v = self.forward_qkv(query, key, value, expand_kv)
-        return self._weigh(v, (layers.scaled(q), k), mask)
+        return self._weigh(v, (self._rescale(layers.scaled(q)), k), mask)
 
 
 class PrunedRelPositionMultiHeadedAttention(
@@ -427,31 +428,31 @@ def pruning_terms(
 
 
 @contextlib.contextmanager
-def synthesising(module: torch.nn.Module) -> Iterator[None]:
+def _all_with(module: torch.nn.Module, **values: Any) -> Iterator[None]:
+    """Let all attentions of a model have these attributes within the context."""
+    attentions = pruned_attentions(module)
+    before = [
+        {name: getattr(attention, name) for name in values} for attention in attentions
+    ]
+    for attention in attentions:
+        for name, value in values.items():
+            setattr(attention, name, value)
+    try:
+        yield
+    finally:
+        for attention, own in zip(attentions, before, strict=True):
+            for name, value in own.items():
+                setattr(attention, name, value)
+
+
+def synthesising(module: torch.nn.Module) -> contextlib.AbstractContextManager[None]:
     """Use the masks of inference within the context; passes are not watched."""
-    attentions = pruned_attentions(module)
-    watched = [attention.watched for attention in attentions]
-    for attention in attentions:
-        attention.synthesising, attention.watched = True, False
-    try:
-        yield
-    finally:
-        for attention, before in zip(attentions, watched, strict=True):
-            attention.synthesising, attention.watched = False, before
+    return _all_with(module, synthesising=True, watched=False)
 
 
-@contextlib.contextmanager
-def without_masks(module: torch.nn.Module) -> Iterator[None]:
+def without_masks(module: torch.nn.Module) -> contextlib.AbstractContextManager[None]:
     """Let no mask be applied within the context: attention is dense."""
-    attentions = pruned_attentions(module)
-    pruning = [attention.pruning for attention in attentions]
-    for attention in attentions:
-        attention.pruning = "none"
-    try:
-        yield
-    finally:
-        for attention, before in zip(attentions, pruning, strict=True):
-            attention.pruning = before
+    return _all_with(module, pruning="none")
 
 
 class Watch:
@@ -486,12 +487,6 @@ def record_attention(module: torch.nn.Module) -> Iterator[list[AttentionMaps]]:
     They come in the order in which layers run; pass ``model.tts.decoder`` for the
     decoder's alone.
     """
-    attentions = pruned_attentions(module)
     record: list[AttentionMaps] = []
-    for attention in attentions:
-        attention.record = record
-    try:
+    with _all_with(module, record=record):
         yield record
-    finally:
-        for attention in attentions:
-            attention.record = None

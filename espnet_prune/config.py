@@ -5,7 +5,7 @@ import difflib
 import inspect
 import math
 import numbers
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
 from espnet_prune.errors import UserError
@@ -138,11 +138,7 @@ def parse_pruning(
             f"{option}_conf is {conf!r}: write its settings as lines of NAME: VALUE"
         )
     known = [field.name for field in dataclasses.fields(PruningConf)]
-    for name in conf or {}:
-        if name not in known:
-            raise UserError(
-                f"unknown setting {option}_conf.{name}{did_you_mean(name, known)}"
-            )
+    require_known(f"{option}_conf", conf or {}, known)
     return PruningConf(**(conf or {}))
 
 
@@ -239,14 +235,34 @@ def require_numbers(model: Callable[..., Any], settings: dict[str, Any]) -> None
             wanted = "a number from 0"
         elif name.endswith("_alpha") and not (number and value > 0):
             wanted = "a number above 0"
+        elif name.endswith("_kernel_size") and value % 2 == 0:
+            wanted = "an odd number"
         elif name == "ffn_kernel_sizes" and not (
             isinstance(value, (list, tuple))
             and [type(size) for size in value] == [int, int]
-            and min(value) >= 1
+            and all(size > 0 and size % 2 for size in value)
         ):
             wanted = "two odd numbers"
         if wanted is not None:
             raise UserError(f"tts_conf.{name} is {value!r}: choose {wanted}")
+
+
+def require_heads(name: str, width: int, heads: int) -> None:
+    """Refuse a width that cannot be divided among the heads of an attention."""
+    if width % heads != 0:
+        raise UserError(
+            f"tts_conf.{name} is {width} / {heads}: choose a width that is a multiple "
+            "of the number of heads"
+        )
+
+
+def require_known(owner: str, given: Iterable[str], known: Iterable[str]) -> None:
+    """Refuse names of settings that ``owner``, a model or a class, does not know."""
+    known = list(known)
+    for name in given:
+        if name not in known:
+            hint = did_you_mean(name, known) or ": leave it out"
+            raise UserError(f"{owner} has no setting {name}{hint}")
 
 
 def require_choice(name: str, value: Any, choices) -> None:

@@ -4,6 +4,7 @@ Importing this module imports neither ESPnet nor torch; torch is loaded when a
 checkpoint is read.
 """
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,16 @@ def read_config(path: str | Path) -> dict[str, Any]:
                 "VALUE"
             )
     return settings
+
+
+def find_file(config: str | Path, name: str) -> Path | None:
+    """Find a file that a config.yaml names; None if it is missing.
+
+    ESPnet writes paths relative to the recipe that trained. That is above the
+    experiment folder, or above the place that a link to it leads to.
+    """
+    above = [*Path(os.path.abspath(config)).parents, *Path(config).resolve().parents]
+    return next((one / name for one in above if os.path.isfile(one / name)), None)
 
 
 def read_progress(folder: str | Path) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from espnet_prune.attention import (
     pruning_terms,
     synthesising,
 )
-from espnet_prune.config import did_you_mean, parse_encoder_pruning
+from espnet_prune.config import parse_encoder_pruning, require_heads, require_known
 from espnet_prune.errors import UserError
 from espnet_prune.model import (
     UNUSABLE_DURATIONS,
@@ -71,21 +71,12 @@ class PrunedFastSpeech2(FastSpeech2):
     ):
         require_plugin(plugin_version)
         known = inspect.signature(FastSpeech2).parameters
-        for name in fastspeech2_conf:
-            if name not in known:
-                raise UserError(
-                    f"unknown setting tts_conf.{name} of pruned_fastspeech2"
-                    f"{did_you_mean(name, list(known))}"
-                )
+        require_known("tts_conf of pruned_fastspeech2", fastspeech2_conf, known)
         width, heads = (
             fastspeech2_conf.get(name, known[name].default)
             for name in ("adim", "aheads")
         )
-        if width % heads != 0:
-            raise UserError(
-                f"tts_conf.adim / aheads is {width} / {heads}: choose a width that is "
-                "a multiple of the number of heads"
-            )
+        require_heads("adim / aheads", width, heads)
         _, encoder_conf = parse_encoder_pruning(
             pruning, pruning_conf, encoder_pruning, encoder_pruning_conf
         )

@@ -176,6 +176,12 @@ def load_weights(path: str | Path) -> dict[str, Any]:
     return weights
 
 
+def fault_of_weights(error: Exception) -> str:
+    """Return the first fault that ``load_state_dict`` found, without its heading."""
+    *_, fault = str(error).splitlines()[:2]
+    return fault.strip()
+
+
 def _check_crc(path: Path) -> None:
     """Check a zip file against its checksums, which ``torch.load`` does not do.
 

@@ -32,9 +32,11 @@ from espnet_prune.attention import (
     synthesising,
 )
 from espnet_prune.config import (
-    did_you_mean,
+    VARIANCES,
     parse_encoder_pruning,
     require_choice,
+    require_heads,
+    require_known,
     require_numbers,
 )
 from espnet_prune.discriminator import MelDiscriminator
@@ -62,7 +64,6 @@ UNUSABLE_DURATIONS = (
     "predicted durations are NaN or infinite: use another reference or style vector, "
     "or an earlier checkpoint"
 )
-_AVERAGED = {"pitch": "f0", "energy": "energy"}  # the names of ESPnet's extractors
 
 
 class PhonemeEncoder(torch.nn.Module):
@@ -131,7 +132,7 @@ class MelDecoder(torch.nn.Module):
         return self.output(x) * valid.to(x.dtype)
 
 
-class Variances(NamedTuple):
+class Predicted(NamedTuple):
     """Outputs of the predictors, each (B, T_text, 1): log(d + 1), pitch, energy."""
 
     log_duration: torch.Tensor
@@ -139,8 +140,11 @@ class Variances(NamedTuple):
     energy: torch.Tensor
 
 
-class Targets(NamedTuple):
-    """Targets from the data: durations (B, T_text), pitch and energy (B, T_text, 1)."""
+class Prosody(NamedTuple):
+    """What is spoken: frames of each token (B, T_text), pitch, energy (B, T_text, 1).
+
+    It is that of the data in training, and what is predicted in synthesis.
+    """
 
     durations: torch.Tensor
     pitch: torch.Tensor
@@ -254,13 +258,8 @@ class StyleSpeech(AbsTTS):
     ):
         settings = dict(locals())
         require_plugin(plugin_version)
-        if unknown:
-            name = sorted(unknown)[0]
-            known = list(inspect.signature(StyleSpeech).parameters)
-            raise UserError(
-                f"unknown setting tts_conf.{name} of stylespeech"
-                f"{did_you_mean(name, known)}"
-            )
+        known = inspect.signature(StyleSpeech).parameters
+        require_known("tts_conf of stylespeech", unknown, known)
         require_choice("tts_conf.durations", durations, ("given", "learned"))
         require_choice("tts_conf.attention_scale", attention_scale, ATTENTION_SCALES)
         require_choice(
@@ -269,25 +268,8 @@ class StyleSpeech(AbsTTS):
         require_numbers(StyleSpeech, settings)
         for name in stop_gradient_from:
             require_choice("tts_conf.stop_gradient_from", name, PREDICTED)
-        for width, heads, what in (
-            (adim, aheads, "adim / aheads"),
-            (style_units, style_heads, "style_units / style_heads"),
-        ):
-            if width % heads != 0:
-                raise UserError(
-                    f"tts_conf.{what} is {width} / {heads}: choose a width that is a "
-                    "multiple of the number of heads"
-                )
-        for name, size in (
-            ("ffn_kernel_sizes", ffn_kernel_sizes),
-            ("encoder_prenet_kernel_size", [encoder_prenet_kernel_size]),
-            ("sc_cnn_kernel_size", [sc_cnn_kernel_size]),
-            ("style_kernel_size", [style_kernel_size]),
-            ("predictor_kernel_size", [predictor_kernel_size]),
-            ("embedding_kernel_size", [embedding_kernel_size]),
-        ):
-            if any(kernel % 2 == 0 for kernel in size):
-                raise UserError(f"tts_conf.{name} is {size}: choose odd kernel sizes")
+        require_heads("adim / aheads", adim, aheads)
+        require_heads("style_units / style_heads", style_units, style_heads)
         decoder_conf, encoder_conf = parse_encoder_pruning(
             pruning, pruning_conf, encoder_pruning, encoder_pruning_conf
         )
@@ -306,7 +288,7 @@ class StyleSpeech(AbsTTS):
             "binarization": binarization_weight,
         }
 
-        def make_attention(pruning, conf):
+        def attention(pruning, conf):
             return PrunedMultiHeadedAttention(
                 aheads,
                 adim,
@@ -316,39 +298,33 @@ class StyleSpeech(AbsTTS):
                 attention_scale=attention_scale,
             )
 
-        def make_blocks(layers, units, dropout_rate, pruning, conf, alpha=None):
-            return [
-                FFTBlock(
-                    make_attention(pruning, conf),
-                    ConvFeedForward(adim, units, ffn_kernel_sizes, dropout_rate),
-                    adim,
-                    style_dim,
-                    dropout_rate,
-                    alpha,
-                )
-                for _ in range(layers)
-            ]
+        def block(pruning, conf, units, dropout_rate, mix_alpha=None):
+            return FFTBlock(
+                attention(pruning, conf),
+                ConvFeedForward(adim, units, ffn_kernel_sizes, dropout_rate),
+                adim,
+                style_dim,
+                dropout_rate,
+                mix_alpha,
+            )
 
-        def make_encoder_blocks():
+        def encoder_block():
             if encoder_conditioning == "sc_cnn":
-                return [
-                    StyleConvBlock(
-                        make_attention(encoder_pruning, encoder_conf),
-                        adim,
-                        sc_cnn_channels,
-                        sc_cnn_kernel_size,
-                        style_dim,
-                        encoder_dropout_rate,
-                    )
-                    for _ in range(elayers)
-                ]
-            return make_blocks(
-                elayers,
-                eunits,
-                encoder_dropout_rate,
+                return StyleConvBlock(
+                    attention(encoder_pruning, encoder_conf),
+                    adim,
+                    sc_cnn_channels,
+                    sc_cnn_kernel_size,
+                    style_dim,
+                    encoder_dropout_rate,
+                )
+            mixes = encoder_conditioning == "mix_style"
+            return block(
                 encoder_pruning,
                 encoder_conf,
-                mix_style_alpha if encoder_conditioning == "mix_style" else None,
+                eunits,
+                encoder_dropout_rate,
+                mix_style_alpha if mixes else None,
             )
 
         self.style_encoder = MelStyleEncoder(
@@ -362,7 +338,7 @@ class StyleSpeech(AbsTTS):
         self.encoder = PhonemeEncoder(
             idim,
             adim,
-            make_encoder_blocks(),
+            [encoder_block() for _ in range(elayers)],
             encoder_prenet_kernel_size,
             encoder_dropout_rate,
         )
@@ -384,7 +360,10 @@ class StyleSpeech(AbsTTS):
         self.decoder = MelDecoder(
             adim,
             odim,
-            make_blocks(dlayers, dunits, decoder_dropout_rate, pruning, decoder_conf),
+            [
+                block(pruning, decoder_conf, dunits, decoder_dropout_rate)
+                for _ in range(dlayers)
+            ],
             decoder_prenet_units,
             decoder_dropout_rate,
         )
@@ -461,7 +440,7 @@ class StyleSpeech(AbsTTS):
             durations, durations_lengths = alignment.durations, token_lengths
             losses["forwardsum"] = alignment.forward_sum
             losses["binarization"] = alignment.binarization
-        target = self._target_variances(
+        target = self._prosody(
             durations,
             durations_lengths,
             pitch,
@@ -471,24 +450,12 @@ class StyleSpeech(AbsTTS):
             tokens.size(1),
         )
         predicted = self._predict_variances(encoded, token_valid)
-        mel = self._decode(
-            encoded,
-            target.pitch,
-            target.energy,
-            target.durations,
-            style,
-            token_valid,
-            frames=feats.size(1),
-        )
+        mel = self._decode(encoded, target, style, token_valid, frames=feats.size(1))
 
         losses["mel"] = _utterance_mean((mel - feats).abs(), frame_valid)
-        targets = (
-            log_duration(target.durations)[..., None],
-            target.pitch,
-            target.energy,
-        )
-        for name, prediction, wanted in zip(PREDICTED, predicted, targets, strict=True):
-            squares = (prediction - wanted).square()
+        wanted = (log_duration(target.durations)[..., None], *target[1:])
+        for name, prediction, value in zip(PREDICTED, predicted, wanted, strict=True):
+            squares = (prediction - value).square()
             losses[name] = _utterance_mean(squares, token_valid)
         loss = sum(self.loss_weights[name] * value for name, value in losses.items())
         if self.discriminator is not None:
@@ -550,26 +517,13 @@ class StyleSpeech(AbsTTS):
             UserError: empty text, or neither reference nor style vector.
 
         """
-
-        def batched(value):
-            return None if value is None else value[None]
-
-        given = (
-            {
-                "durations": batched(durations),
-                "pitch": batched(pitch),
-                "energy": batched(energy),
-            }
-            if use_teacher_forcing
-            else {}
-        )
-        output = self.batch_inference(
-            [text],
-            feats=batched(feats),
-            style_vector=batched(style_vector),
-            alpha=alpha,
-            **given,
-        )
+        given = {"feats": feats, "style_vector": style_vector}
+        if use_teacher_forcing:
+            given |= {"durations": durations, "pitch": pitch, "energy": energy}
+        batch = {
+            name: value[None] for name, value in given.items() if value is not None
+        }
+        output = self.batch_inference([text], alpha=alpha, **batch)
         return {"feat_gen": output["feat_gen"][0], "duration": output["duration"][0]}
 
     def batch_inference(
@@ -633,10 +587,10 @@ class StyleSpeech(AbsTTS):
                     raise UserError(UNUSABLE_DURATIONS)
                 durations = durations_from_log(predicted.log_duration, valid, alpha)
                 require_speakable(durations, token_lengths, alpha)
-                pitch, energy = predicted.pitch, predicted.energy
+                prosody = Prosody(durations, predicted.pitch, predicted.energy)
             else:
                 lengths = durations.sum(dim=1)
-                durations, pitch, energy = self._target_variances(
+                prosody = self._prosody(
                     durations,
                     None,
                     pitch,
@@ -645,14 +599,14 @@ class StyleSpeech(AbsTTS):
                     lengths,
                     tokens.size(1),
                 )
-            mel = self._decode(encoded, pitch, energy, durations, style, valid)
-        lengths = durations.sum(dim=1)
+            mel = self._decode(encoded, prosody, style, valid)
+        lengths = prosody.durations.sum(dim=1)
         return {
             "feat_gen": [
                 feat[:length] for feat, length in zip(mel, lengths, strict=True)
             ],
             "feat_gen_lengths": lengths,
-            "duration": durations,
+            "duration": prosody.durations,
         }
 
     def _append_eos(self, text, text_lengths):
@@ -661,7 +615,7 @@ class StyleSpeech(AbsTTS):
         tokens = tokens.scatter(1, text_lengths[:, None], self.eos)
         return tokens, text_lengths + 1
 
-    def _target_variances(
+    def _prosody(
         self,
         durations,
         durations_lengths,
@@ -670,8 +624,8 @@ class StyleSpeech(AbsTTS):
         token_lengths,
         feats_lengths,
         size,
-    ) -> "Targets":
-        """Check the targets of the data, and average frames over tokens if necessary.
+    ) -> Prosody:
+        """Check the prosody of the data, and average frames over tokens if necessary.
 
         All results have ``size`` tokens, T_text.
         """
@@ -681,22 +635,22 @@ class StyleSpeech(AbsTTS):
                 "or set tts_conf.durations to learned"
             )
         if self.durations == "given":
-            check = require_durations if not self.training else self.check_durations
+            check = self.check_durations if self.training else require_durations
             check(durations, durations_lengths, token_lengths, feats_lengths)
         width = durations.size(1)
         variances = {}
-        for name, value in (("pitch", pitch), ("energy", energy)):
+        given = zip(VARIANCES, (pitch, energy), strict=True)
+        for (name, extractor, averaged), value in given:
             if value is None:
-                extractor = "dio" if name == "pitch" else "energy"
                 raise UserError(
                     f"{name} is missing: set {name}_extract: {extractor} and "
                     f"{name}_normalize: global_mvn in the training configuration"
                 )
-            averaged = f"{name}_extract_conf.use_token_averaged_{_AVERAGED[name]}"
+            setting = f"{name}_extract_conf.{averaged}"
             if self.durations == "learned":
                 if value.size(1) < int(feats_lengths.max()):
                     raise UserError(
-                        f"learned durations need {name} by frame: set {averaged}: false"
+                        f"learned durations need {name} by frame: set {setting}: false"
                     )
                 value = average_over_tokens(
                     value, durations, token_lengths, feats_lengths
@@ -704,14 +658,14 @@ class StyleSpeech(AbsTTS):
             elif value.size(1) != width:
                 raise UserError(
                     f"{name} has {value.size(1)} values for {width} tokens:"
-                    f" set {averaged}: true"
+                    f" set {setting}: true"
                 )
             variances[name] = F.pad(value, (0, 0, 0, size - value.size(1)))
-        return Targets(F.pad(durations, (0, size - width)), **variances)
+        return Prosody(F.pad(durations, (0, size - width)), **variances)
 
-    def _predict_variances(self, encoded, valid) -> Variances:
+    def _predict_variances(self, encoded, valid) -> Predicted:
         """Predict log-duration, pitch and energy of every token."""
-        return Variances(
+        return Predicted(
             *(
                 predictor(
                     encoded.detach() if name in self.stop_gradient_from else encoded,
@@ -721,12 +675,12 @@ class StyleSpeech(AbsTTS):
             )
         )
 
-    def _decode(self, encoded, pitch, energy, durations, style, valid, frames=None):
+    def _decode(self, encoded, prosody, style, valid, frames=None):
         """Convert encoded tokens (B, T_text, D) to mel (B, T_feats, odim)."""
         x = self.encoded_norm(encoded)
-        x = x + self.embeddings["pitch"](pitch, valid)
-        x = x + self.embeddings["energy"](energy, valid)
-        x, lengths = regulate_length(x, durations, frames)
+        x = x + self.embeddings["pitch"](prosody.pitch, valid)
+        x = x + self.embeddings["energy"](prosody.energy, valid)
+        x, lengths = regulate_length(x, prosody.durations, frames)
         return self.decoder(x, style, _valid(lengths, x.size(1)))
 
 
@@ -807,9 +761,9 @@ class DurationCheck:
         """Check a batch, see ``require_durations``."""
         batch = (durations, durations_lengths, token_lengths, feats_lengths)
         if durations.device.type == "cpu":
-            return require_durations(*batch)
+            require_durations(*batch)
         if durations.device.type != "cuda":
-            return None
+            return
         if self.pending is not None:
             before, verdict, copied = self.pending
             copied.synchronize()
@@ -823,7 +777,6 @@ class DurationCheck:
         copied = torch.cuda.Event()
         copied.record()
         self.pending = batch, verdict, copied
-        return None
 
 
 def require_speakable(

@@ -492,7 +492,9 @@ def test_long_utterances_stay_legible(tmp_path):
     assert found == [(140, 0), (240, 240)]
     assert np.allclose([after.get_array()[where] for where in found], 1)
     assert figure.axes[0].get_xlim() == (0, frames)
-    assert title_lines(figure) == "m, N = 1201 frames (a dot is the mean of 5 x 5 weights)"
+    assert (
+        title_lines(figure) == "m, N = 1201 frames (a dot is the mean of 5 x 5 weights)"
+    )
 
 
 def test_long_names_of_models_are_wrapped(tmp_path):

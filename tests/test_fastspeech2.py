@@ -349,7 +349,7 @@ def test_name_is_registered_and_print_config_shows_every_setting():
 @pytest.mark.parametrize(
     "conf, message",
     [
-        ({"adims": 8}, "adims of pruned_fastspeech2; did you mean adim"),
+        ({"adims": 8}, "pruned_fastspeech2 has no setting adims; did you mean adim"),
         ({"adim": 9}, "adim / aheads is 9 / 2"),
         ({"pruning": "dense"}, "pruning is 'dense': choose one of none"),
         ({"encoder_pruning": "dense"}, "encoder_pruning is 'dense'"),

@@ -80,7 +80,7 @@ class Encoder:
 
 def test_recordings_are_embedded_once(tmp_path):
     folder = write_folder(tmp_path / "d", ["a-1", "a-2", "a-3", "b-1", "c-1"])
-    voices = read_voices(folder, most=2)
+    voices = read_voices([folder], most=2)
     assert [path.stem for path in voices["a"]] == ["a-1", "a-3"]
     encoder = Encoder()
     (found,) = embed([voices], encoder, tmp_path / "voices")
@@ -372,7 +372,7 @@ def test_without_scores_the_command_tells_distances(study, capsys):
     "options, message",
     [
         (["--scores", "other=scores_far"], "there is no set other"),
-        (["--scores", "far"], "--scores far is not NAME=PATH"),
+        (["--scores", "far"], "--scores 'far' is not NAME=PATH"),
         (["--scores", "far=train"], "train has no scores of the utterances of far"),
         (["--model", "a_s0=exp/a"], "need --model and --recordings"),
         (["--recordings", "far=far"], "need --model and --recordings"),

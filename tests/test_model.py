@@ -721,7 +721,7 @@ def test_vanilla_shares_its_mask_and_differentiable_does_not_by_default():
             "temprature.*did you mean temperature",
         ),
         ({"adims": 16}, "adims.*did you mean adim"),
-        ({"xyz": 16}, "unknown setting tts_conf.xyz"),
+        ({"xyz": 16}, "tts_conf of stylespeech has no setting xyz: leave it out"),
         ({"durations": "guessed"}, "durations.*given, learned"),
         ({"attention_scale": "none"}, "attention_scale.*head_width, model_width"),
         ({"stop_gradient_from": ["mel"]}, "stop_gradient_from.*duration"),

@@ -406,10 +406,10 @@ def spoil(data, fault):
             (data / file).write_text(content)
         return command(data, "a"), f"has the ID {name}, which cannot name a file"
     more = {
-        "no name": (["--system", "exp/a"], "is not NAME=WAVS"),
+        "no name": (["--system", "exp/a"], "is not NAME=PATH"),
         "twice": (["--system", f"a={data.parent / 'b'}"], "a is given a second time"),
-        "path": (["--system", f"x/y={data.parent / 'b'}"], "is not NAME=WAVS"),
-        "newline": (["--system", f"x\ny={data.parent / 'b'}"], "is not NAME=WAVS"),
+        "path": (["--system", f"x/y={data.parent / 'b'}"], "is not NAME=PATH"),
+        "newline": (["--system", f"x\ny={data.parent / 'b'}"], "is not NAME=PATH"),
         "no subset": (["--subset", "two"], "is not TITLE=FILE"),
         "subset": (["--subset", "two=none"], "cannot read none"),
         "other subset": (["--subset", f"two={data / 'text'}"], "none of the"),

@@ -331,7 +331,7 @@ def test_batch_refuses_what_does_not_match(text2speech):
     batch = text2speech.batch
     assert "3 texts and 2 voices" in refused(batch, ["a", "b", "c"], [LOW, HIGH])
     assert "2 texts and 1 voices" in refused(batch, ["a", "b"], "low.wav")
-    assert "takes a list of texts" in refused(batch, "hello", [LOW])
+    assert "a list of texts is needed" in refused(batch, "hello", [LOW])
     assert "the text is empty" in refused(batch, ["hello", ""], [LOW])
     assert "found list" in refused(text2speech.tokenize, ["hello", "there"])
 
@@ -926,7 +926,7 @@ FORCED = {"use_teacher_forcing": True}
         (lambda t: t("abc", style_vector="x"), "found str"),
         (lambda t: t("abc", style_vector=np.zeros(4, complex)), "has the shape"),
         (lambda t: t("abc", style_vector=np.full(4, np.nan)), "NaN or infinite"),
-        (lambda t: t.generate(t.tokenize("abc"), []), "1 texts and 0 style vectors"),
+        (lambda t: t.generate(t.tokenize("abc"), []), "1 texts and 0 voices"),
     ],
 )
 def test_calls_that_cannot_work_are_one_line(text2speech, call, message):

@@ -332,7 +332,7 @@ def test_lists_that_cannot_be_read(prepare, vctk, tmp_path, content, fault):
 @pytest.mark.parametrize(
     "options, fault",
     [
-        (["--list", "none.tsv"], "cannot read the list none.tsv"),
+        (["--list", "none.tsv"], "cannot read none.tsv"),
         (["--test_texts", "none.txt"], "cannot read none.txt"),
         (["--num_speakers", "4"], "choose 0 .all. to 3"),
         (["--part", "test"], "VCTK has no parts"),

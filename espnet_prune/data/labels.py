@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from espnet_prune.errors import UserError
+from espnet_prune.text.normalise import read_lines
 
 PAUSE = "sp"  # our token for the sil, sp or empty label of aligners
 PAUSE_LABELS = frozenset({"", "sil", "sp", "<eps>"})
@@ -80,11 +81,7 @@ def read_labels(path: str | Path) -> list[Interval]:
     if path.suffix.lower() == ".textgrid":
         return _read_textgrid(path)
     intervals = []
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read the labels {path} ({error})") from error
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(read_lines(path), 1):
         if not line.strip():
             continue
         fields = [field.strip() for field in line.split("\t")]

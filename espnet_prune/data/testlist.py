@@ -16,6 +16,7 @@ from espnet_prune.data.kaldi import Finding, Row
 from espnet_prune.data.testset import SHORTEST_REFERENCE, row, words_only
 from espnet_prune.errors import UserError
 from espnet_prune.speech.audio import AudioError, read_header
+from espnet_prune.text.normalise import read_lines
 
 COLUMNS = ("speaker", "reference", "spare", "target", "text")
 NEEDED = ("speaker", "reference")
@@ -48,14 +49,8 @@ class ListedCorpus(Corpus, Protocol):
 
 def read_list(path: Path) -> list[Line]:
     """Read a list."""
-    try:
-        content = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"cannot read the list {path} ({error}); correct --list"
-        ) from None
-    lines = [line for line in content.split("\n") if line.strip()]
-    names = lines[0].split("\t") if lines else []
+    lines = [line for line in read_lines(path) if line.strip()]
+    names = [name.strip() for name in lines[0].split("\t")] if lines else []
     faults = [
         *(f"lacks {name}" for name in NEEDED if name not in names),
         *(["lacks text"] if not {"text", "target"} & set(names) else []),

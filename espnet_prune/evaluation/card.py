@@ -1,7 +1,6 @@
 """The model card of an experiment, README.md of its archive and repository."""
 
 import json
-import os
 import re
 import shlex
 import shutil
@@ -21,7 +20,7 @@ from espnet_prune.evaluation import documents, page
 from espnet_prune.evaluation.documents import Document
 from espnet_prune.evaluation.tables import cell
 from espnet_prune.evaluation.thresholds import read_thresholds
-from espnet_prune.experiment import CONFIG, read_config
+from espnet_prune.experiment import CONFIG, find_file, read_config
 from espnet_prune.files import replace_when_written
 from espnet_prune.loading import reading
 from espnet_prune.speech.vocoder import GRIFFIN_LIM, NAMES, WEIGHTS
@@ -182,25 +181,20 @@ def describe_voice(config: dict[str, Any]) -> str:
     return f"It speaks {rate}, in voices that it was trained with."
 
 
-def find_file(experiment: Path, name: str) -> Path | None:
-    """Return a file that config.yaml names relative to the recipe, above the folder."""
-    above = Path(os.path.abspath(experiment)).parents
-    return next((base / name for base in above if (base / name).is_file()), None)
-
-
 def training_data(experiment: Path, config: dict[str, Any]) -> str:
     """Return the amount of training data, if the recipe's files still exist."""
     remedy = "restore it"
-    with reading(experiment / CONFIG, "the configuration of a training", remedy):
+    config_file = experiment / CONFIG
+    with reading(config_file, "the configuration of a training", remedy):
         names = {
             kind: path
             for path, kind, _ in config.get("train_data_path_and_name_and_type") or []
         }
-        text = find_file(experiment, names.get("text", ""))
+        text = find_file(config_file, names.get("text", ""))
         shapes = [
             n for n in config.get("train_shape_file") or [] if "speech_shape" in n
         ]
-        path = find_file(experiment, shapes[0]) if shapes else None
+        path = find_file(config_file, shapes[0]) if shapes else None
     if text is None:
         return ""
     utterances = read_columns(text)

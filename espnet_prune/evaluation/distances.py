@@ -23,23 +23,25 @@ if TYPE_CHECKING:
     from espnet_prune.evaluation.backends import SpeakerEncoder
 
 
-def read_voices(folder: Path, most: int) -> dict[str, list[Path]]:
-    """Return up to ``most`` recordings of each speaker of a Kaldi folder.
+def read_voices(folders: Iterable[Path], most: int) -> dict[str, list[Path]]:
+    """Return the recordings of each speaker of Kaldi folders, which may share speakers.
 
-    They are spread evenly over the speaker's recordings, in the order of their names.
+    Of each folder, up to ``most`` recordings of a speaker are taken. They are spread
+    evenly over all that it has, in the order of their names.
     """
-    wavs, speakers = read_wavs(folder / "wav.scp"), read_columns(folder / "utt2spk")
-    voices: dict[str, dict[Path, None]] = {}
-    for name in sorted(wavs):
-        if name not in speakers:
-            raise UserError(f"{folder / 'utt2spk'} lacks {name} of wav.scp; add it")
-        voices.setdefault(speakers[name], {})[wavs[name]] = None
-    spread = {}
-    for speaker, paths in voices.items():
-        number = min(most, len(paths))
-        index = np.linspace(0, len(paths) - 1, number).round().astype(int)
-        spread[speaker] = [list(paths)[each] for each in index]
-    return spread
+    voices: dict[str, list[Path]] = {}
+    for folder in folders:
+        wavs, speakers = read_wavs(folder / "wav.scp"), read_columns(folder / "utt2spk")
+        recorded: dict[str, dict[Path, None]] = {}
+        for name in sorted(wavs):
+            if name not in speakers:
+                raise UserError(f"{folder / 'utt2spk'} lacks {name} of wav.scp; add it")
+            recorded.setdefault(speakers[name], {})[wavs[name]] = None
+        for speaker, known in recorded.items():
+            paths, number = list(known), min(most, len(known))
+            index = np.linspace(0, len(paths) - 1, number).round().astype(int)
+            voices.setdefault(speaker, []).extend(paths[each] for each in index)
+    return voices
 
 
 def embed(
@@ -47,27 +49,27 @@ def embed(
     encoder: "SpeakerEncoder",
     store: Path,
 ) -> list[dict[str, np.ndarray]]:
-    """Embed the recordings of every speaker of several folders.
+    """Embed the recordings of every speaker of several sets.
 
     Args:
-        voices: Speaker -> recordings, of each folder.
+        voices: Speaker -> recordings, of each set.
         encoder: Speaker encoder.
         store: File that keeps the embeddings, so that each is computed once.
 
     Returns:
-        Speaker -> embeddings (recordings, D) of each folder. Recordings without speech
-        are left out, and so are speakers without any other.
+        Speaker -> embeddings (recordings, D) of each set. Recordings without speech are
+        left out, and so are speakers without any other.
     """
     from tqdm import tqdm
 
     voices = list(voices)
-    number = sum(len(paths) for folder in voices for paths in folder.values())
+    number = sum(len(paths) for of_set in voices for paths in of_set.values())
     found: list[dict[str, np.ndarray]] = []
     with Journal(store, encoder.version()) as known, tqdm(total=number) as progress:
         progress.set_description("voices")
-        for folder in voices:
+        for of_set in voices:
             embedded = {}
-            for speaker, paths in folder.items():
+            for speaker, paths in of_set.items():
                 vectors = []
                 for path in paths:
                     progress.update()
@@ -114,10 +116,8 @@ def measure_distances(
     """
     from espnet_prune.evaluation.backends import Resemblyzer
 
-    named = [("", folder) for folder in train]
-    named += [(name, folder) for name, folders in sets.items() for folder in folders]
-    voices = [read_voices(folder, most) for _, folder in named]
-    store = output_dir / "voices.jsonl"
+    heard = read_voices(train, most)
+    voices = {name: read_voices(folders, most) for name, folders in sets.items()}
     encoder = Resemblyzer()
     try:
         encoder.version()
@@ -126,33 +126,24 @@ def measure_distances(
             f"distances need the package {error.name}, which is not installed: see "
             "docs/scores.md"
         ) from error
-    found = embed(voices, encoder, store)
-    trained: dict[str, np.ndarray] = {}
-    tested: dict[str, dict[str, np.ndarray]] = {name: {} for name in sets}
-    heard = {
-        path.resolve()
-        for (name, _), voice in zip(named, voices, strict=True)
-        if not name
-        for paths in voice.values()
-        for path in paths
-    }
-    for (name, _), voice, embedded in zip(named, voices, found, strict=True):
-        for speaker, vectors in embedded.items():
-            # folders may share a speaker
-            place = tested[name] if name else trained
-            known = [place[speaker]] if speaker in place else []
-            place[speaker] = np.concatenate([*known, vectors])
+    store = output_dir / "voices.jsonl"
+    trained, *tested = embed([heard, *voices.values()], encoder, store)
+    if not trained:
+        raise UserError(f"{train[0]} has no speech: give the training data")
+    known = {path.resolve() for paths in heard.values() for path in paths}
+    for name, of_set in voices.items():
         used = sum(
-            path.resolve() in heard for paths in voice.values() for path in paths
+            path.resolve() in known for paths in of_set.values() for path in paths
         )
-        if name and used:
+        if used:
             logging.warning(
                 f"{used} recordings of {name} are in the training data, which makes "
                 "their distance too small: give other recordings of these speakers"
             )
-    if not trained:
-        raise UserError(f"{train[0]} has no speech: give the training data")
-    distances = {name: nearest_distances(trained, t) for name, t in tested.items()}
+    distances = {
+        name: nearest_distances(trained, embedded)
+        for name, embedded in zip(voices, tested, strict=True)
+    }
     rows = [
         {"set": name, "speaker": speaker, "distance": distance}
         for name, of in distances.items()

@@ -18,7 +18,7 @@ from espnet_prune import keys
 from espnet_prune.data.kaldi import Finding, read_columns
 from espnet_prune.data.labels import frame_count, frame_durations
 from espnet_prune.errors import UserError
-from espnet_prune.evaluation.scorers import Utterance
+from espnet_prune.evaluation.scorers import Metric, Utterance
 from espnet_prune.evaluation.scoring import ScoreFile, read_data
 from espnet_prune.evaluation.speaking import digest, stamp
 from espnet_prune.speech.audio import AudioError, read_mono
@@ -36,6 +36,15 @@ MEASURES = {
     "energy_loss": "mean squared error of the predicted energy",
 }
 LOSSES = tuple(MEASURES)
+
+
+class Loss(Metric):
+    """A loss as a column of tables; it is not scored by a model."""
+
+    digits = 4
+
+    def __init__(self, name: str):
+        self.name, self.measures = name, MEASURES[name]
 
 
 class Recording(NamedTuple):

@@ -68,9 +68,7 @@ class Crossed(NamedTuple):
 
 
 def crossed_interval(
-    statistic: Callable[[Weights], np.ndarray],
-    factors: Mapping[str, Sequence[str]],
-    confidence: float = 0.95,
+    statistic: Callable[[Weights], np.ndarray], factors: Mapping[str, Sequence[str]]
 ) -> Crossed:
     """Return a value with its interval over several factors at once.
 
@@ -80,7 +78,6 @@ def crossed_interval(
         factors: Name of each factor, and the stratum of each of its levels (n,). Levels
             are drawn within their stratum, for instance speakers within a test set and
             trainings within a system. A stratum of one level is not drawn.
-        confidence: Confidence of the interval.
     """
     from scipy import stats
 
@@ -118,7 +115,7 @@ def crossed_interval(
         part**2 / (np.count_nonzero(strata[name] == stratum) - 1)
         for (name, stratum), part in parts.items()
     )
-    reach = stats.t.ppf((1 + confidence) / 2, freedom) * np.sqrt(variance(drawable))
+    reach = stats.t.ppf((1 + CONFIDENCE) / 2, freedom) * np.sqrt(variance(drawable))
     return Crossed(value, value - float(reach), value + float(reach), shares)
 
 

@@ -10,8 +10,9 @@ A system is a setting of training; its trainings differ in the seed. All interva
 over trainings, speakers and texts, see ``intervals.crossed_interval``.
 """
 
+import collections
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +25,16 @@ from espnet_prune.evaluation import documents, plots, tables
 from espnet_prune.evaluation.axis import PER, Axis, Score, Training
 from espnet_prune.evaluation.distances import measure_distances
 from espnet_prune.evaluation.documents import Block, Document
-from espnet_prune.evaluation.held_out import MEASURES
+from espnet_prune.evaluation.held_out import LOSSES, Loss
 from espnet_prune.evaluation.intervals import CROSSED_RESAMPLES, Crossed
-from espnet_prune.evaluation.scorers import METRICS
-from espnet_prune.evaluation.scoring import GROUND_TRUTH, ScoreFile
-from espnet_prune.files import can_name_a_file
+from espnet_prune.evaluation.scorers import METRICS, Metric
+from espnet_prune.evaluation.scoring import GROUND_TRUTH, ScoreFile, split_named
 from espnet_prune.loading import reading
 
 NAME = "mismatch"
+COLUMNS: dict[str, Metric] = {**METRICS, **{name: Loss(name) for name in LOSSES}}
+INTERVAL = ("value", "lower", "upper")
+COUNTS = ("speakers", "utterances")
 METHOD = f"""\
 Distance: cosine distance (Resemblyzer) of a speaker to the nearest training speaker,
 mean over the speakers of a set. In brackets: 95 % intervals over trainings (seeds),
@@ -42,37 +45,41 @@ variance: how much of the slope's uncertainty each factor causes.
 """
 
 
-# ----------------------------------------------------------------------------- scores
+# -------------------------------------------------------------------------- the scores
 
 
 def read_scores(
-    name: str, folder: Path, texts: Mapping[str, str]
+    name: str,
+    folder: Path,
+    texts: Mapping[str, str],
+    trainings: Collection[Training] | None = None,
 ) -> dict[str, list[Score]]:
     """Read the scores of a set by metric.
 
-    ``folder`` is that of ``score``, or of held-out losses: SYSTEM.jsonl for each.
-    Ground truth, and utterances that ``texts`` of the set lacks, are left out.
+    Args:
+        name: Name of the set.
+        folder: That of ``score``, or of held-out losses: SYSTEM.jsonl for each.
+        texts: Texts of the set; scores of other utterances are left out.
+        trainings: Those to read; by default all, but not ground truth.
     """
     scores: dict[str, list[Score]] = {}
     for path in sorted(folder.glob("*.jsonl")):
-        if path.stem.startswith(GROUND_TRUTH):
-            continue
         training = Training.parse(path.stem)
+        wanted = trainings is None or training in trainings
+        if path.stem.startswith(GROUND_TRUTH) or not wanted:
+            continue
         with reading(path, "scores of `espnet-prune score`", "score again"):
             for utterance, record in ScoreFile(path).records.items():
-                for metric, score in record["scores"].items():
+                for column, score in record["scores"].items():
+                    metric = COLUMNS.get(column)
+                    if metric is None or not metric.compared:
+                        continue
                     if utterance not in texts or score.get("value") is None:
                         continue
-                    if metric not in METRICS and metric not in MEASURES:
-                        continue
-                    if metric in METRICS and not METRICS[metric].compared:
-                        continue
-                    ratio = (score["value"], 1.0)
-                    if metric in METRICS:
-                        ratio = METRICS[metric].ratio(score)
+                    ratio = metric.ratio(score)
                     if not all(map(math.isfinite, ratio)):
-                        raise ValueError(f"{metric} of {utterance} is not finite")
-                    scores.setdefault(metric, []).append(
+                        raise ValueError(f"{column} of {utterance} is not finite")
+                    scores.setdefault(column, []).append(
                         Score(
                             name,
                             utterance,
@@ -90,110 +97,38 @@ def read_scores(
     return scores
 
 
-# ------------------------------------------------------------------------------- page
-
-
-def _is_percent(metric: str) -> bool:
-    return metric in METRICS and METRICS[metric].percent
-
-
-def _print(found: Crossed | None, metric: str, sign: str = "") -> str | None:
-    if found is None:
-        return None
-    ends = [found.value, found.lower, found.upper]
-    if metric in METRICS:
-        return METRICS[metric].show(ends, sign)
-    return tables.with_ends(ends, f"{sign}.4f")
-
-
-def summarise(
-    axes: Mapping[str, Axis], baseline: str
-) -> tuple[list[Block], list[dict[str, Any]]]:
-    """Make the blocks of the page, and rows of the kinds score, difference and slope.
-
-    ``axes`` has the scores of each metric. Differences are taken to the baseline.
-    """
-    blocks: list[Block] = []
-    rows: list[dict[str, Any]] = []
-
-    def keep(kind, metric, system, name, axis, found):
-        speakers, utterances = axis.count(name) if name else (None, None)
+def summarise(metric: str, axis: Axis, baseline: str) -> list[dict[str, Any]]:
+    """Make a row for each score, each difference to the baseline, and each slope."""
+    rivals = [system for system in axis.systems if system != baseline]
+    found: list[tuple[str, str, str | None, Crossed | None]] = []
+    for name in axis.sets:
+        for system in axis.systems:
+            if axis.has(name, system):
+                found.append(("score", system, name, axis.score(name, system)))
+        for system in rivals:
+            if axis.has(name, system, baseline):
+                gain = axis.difference(name, system, baseline)
+                found.append(("difference", system, name, gain))
+    found += [("slope", one, None, axis.slope(one, baseline)) for one in rivals]
+    rows = []
+    for kind, system, place, value in found:
+        if value is None:  # a slope needs two sets
+            continue
+        counts = axis.count(place) if place else (None, None)
         rows.append(
             {
                 "kind": kind,
                 "metric": metric,
                 "system": system,
-                "set": name,
-                "distance": float(axis.distance(name)[0]) if name else None,
+                "set": place,
+                "distance": float(axis.distance(place)[0]) if place else None,
                 "seeds": len(axis.seeds(system)),
-                "speakers": speakers,
-                "utterances": utterances,
-                "value": found.value,
-                "lower": found.lower,
-                "upper": found.upper,
-                **{f"share_{f}": found.shares.get(f) for f in axis.factors},
+                **dict(zip(COUNTS, counts, strict=True)),
+                **{end: getattr(value, end) for end in INTERVAL},
+                **{f"share_{f}": value.shares.get(f) for f in axis.factors},
             }
         )
-
-    for metric, axis in axes.items():
-        about = METRICS[metric].measures if metric in METRICS else MEASURES[metric]
-        unit = " (%)" if _is_percent(metric) else ""
-        blocks += [{"heading": metric + unit}, {"text": f"{about}."}]
-        rivals = [system for system in axis.systems if system != baseline]
-        lines, gains = [], []
-        for name in axis.sets:
-            speakers, utterances = axis.count(name)
-            at = {"set": name, "distance": f"{axis.distance(name)[0]:.3f}"}
-            line = {**at, "speakers": speakers, "utterances": utterances}
-            gain: dict[str, Any] = dict(at)
-            for system in axis.systems:
-                found = axis.score(name, system) if axis.has(name, system) else None
-                line[system] = _print(found, metric)
-                if found is not None:
-                    keep("score", metric, system, name, axis, found)
-            for system in rivals:
-                gain[system] = None
-                if axis.has(name, system, baseline):
-                    found = axis.difference(name, system, baseline)
-                    gain[system] = _print(found, metric, "+")
-                    keep("difference", metric, system, name, axis, found)
-            lines.append(line)
-            gains.append(gain)
-        counts = tables.named("set", "distance", "speakers", "utterances")
-        systems = [
-            tables.Column(s, f"{s} (seeds: {len(axis.seeds(s))})") for s in axis.systems
-        ]
-        blocks.append({"table": tables.grid(lines, [*counts, *systems])})
-        if not rivals or baseline not in axis.systems:
-            continue
-        columns = [*tables.named("set", "distance"), *systems]
-        shown = [column for column in columns if column.key != baseline]
-        slopes = []
-        for system in rivals:
-            found = axis.slope(system, baseline)
-            if found is not None:
-                keep("slope", metric, system, None, axis, found)
-                shares = {
-                    f"of {factor}s": tables.percent(found.shares[factor])
-                    if factor in found.shares
-                    else None
-                    for factor in axis.factors
-                }
-                text = _print(found, metric, "+")
-                slopes.append({"system": system, "slope": text, **shares})
-        blocks += [
-            {"text": f"Differences to {baseline}:"},
-            {"table": tables.grid(gains, shown)},
-        ]
-        if slopes:
-            blocks += [
-                {
-                    "text": f"Slope of the difference per {PER} of distance, and share "
-                    "of its variance:"
-                },
-                {"table": tables.grid(slopes, tables.named(*slopes[0]))},
-            ]
-    return blocks, rows
+    return rows
 
 
 def rows_of_trainings(axes: Mapping[str, Axis]) -> list[dict[str, Any]]:
@@ -213,13 +148,64 @@ def rows_of_trainings(axes: Mapping[str, Axis]) -> list[dict[str, Any]]:
     ]
 
 
+# ---------------------------------------------------------------------------- the page
+
+
+def lay_out(
+    name: str, axis: Axis, rows: Sequence[dict[str, Any]], baseline: str
+) -> list[Block]:
+    """Make the tables of one metric from the rows of ``summarise``."""
+    metric = COLUMNS[name]
+    lines: dict[str, dict[str, Any]] = {}
+    slopes = []
+    for row in rows:
+        kind, system = row["kind"], row["system"]
+        ends = [row[end] for end in INTERVAL]
+        text = metric.show(ends, "" if kind == "score" else "+")
+        if kind == "slope":
+            slopes.append({**row, "slope": text})
+        else:
+            line = lines.setdefault(row["set"], collections.defaultdict(lambda: None))
+            line |= {**row, f"{kind} of {system}": text}
+
+    def table(kind: str, heads: Sequence[str], systems: Sequence[str]) -> Block:
+        columns = [
+            *tables.named("set"),
+            tables.Column("distance", "distance", "{:.3f}".format),
+            *tables.named(*heads),
+        ]
+        for system in systems:
+            heading = f"{system} (seeds: {len(axis.seeds(system))})"
+            columns.append(tables.Column(f"{kind} of {system}", heading))
+        return {"table": tables.grid([*lines.values()], columns)}
+
+    rivals = [system for system in axis.systems if system != baseline]
+    blocks: list[Block] = [
+        {"heading": f"{name} (%)" if metric.percent else name},
+        {"text": f"{metric.measures}."},
+        table("score", COUNTS, axis.systems),
+    ]
+    if rivals and baseline in axis.systems:
+        about = {"text": f"Differences to {baseline}:"}
+        blocks += [about, table("difference", (), rivals)]
+    if slopes:
+        what = f"Slope of the difference per {PER} of distance, and share of its"
+        about = {"text": f"{what} variance:"}
+        columns = tables.named("system", "slope")
+        for factor in axis.factors:
+            heading = f"of {factor}s"
+            columns.append(tables.Column(f"share_{factor}", heading, tables.percent))
+        blocks += [about, {"table": tables.grid(slopes, columns)}]
+    return blocks
+
+
 def plot(axes: Mapping[str, Axis], rows: Sequence[dict], baseline: str) -> Figure:
     """Draw scores, and differences with their slope, against distance."""
     systems = list(dict.fromkeys(row["system"] for row in rows))
     with plots.styled_figure(9.0, 0.6 + 2.7 * len(axes)) as figure:
         panels = figure.subplots(len(axes), 2, squeeze=False)
         for (left, right), (metric, axis) in zip(panels, axes.items(), strict=True):
-            scale = 100.0 if _is_percent(metric) else 1.0
+            scale = 100.0 if COLUMNS[metric].percent else 1.0
             for ax, kind in ((left, "score"), (right, "difference")):
                 for number, system in enumerate(systems):
                     mine = [
@@ -230,31 +216,25 @@ def plot(axes: Mapping[str, Axis], rows: Sequence[dict], baseline: str) -> Figur
                     ]
                     if not mine:
                         continue
-                    value = scale * np.array([row["value"] for row in mine])
-                    ends = [
-                        [
-                            abs(scale * ((row[end] or row["value"]) - row["value"]))
-                            for row in mine
-                        ]
-                        for end in ("lower", "upper")
-                    ]
+                    # an end that is not known becomes NaN, which is not drawn
+                    ends = [[row[end] for end in INTERVAL] for row in mine]
+                    value, lower, upper = scale * np.array(ends, dtype=float).T
                     # systems beside each other, so that intervals can be seen
                     at = np.array([row["distance"] for row in mine])
                     aside = 0.003 * (number - (len(systems) - 1) / 2)
-                    colour = plots.COLOURS[number % len(plots.COLOURS)]
+                    style = plots.style_of(number)
                     ax.errorbar(
                         at + aside,
                         value,
-                        yerr=ends,
-                        color=colour,
-                        marker=plots.MARKERS[number % len(plots.MARKERS)],
+                        yerr=[value - lower, upper - value],
                         linestyle="-" if kind == "score" else "none",
                         capsize=2,
                         label=system,
+                        **style,
                     )
                     if kind == "difference" and len(mine) > 1:
-                        line = np.polyfit(at, value, 1)
-                        ax.plot(at, np.polyval(line, at), color=colour, linewidth=1)
+                        fitted = np.polyval(np.polyfit(at, value, 1), at)
+                        ax.plot(at, fitted, color=style["color"], linewidth=1)
             right.axhline(0, color="0.5", linewidth=0.8)
             left.set_ylabel(metric.replace("_", " ") + (" (%)" if scale > 1 else ""))
             right.set_ylabel(f"minus {baseline}")
@@ -302,7 +282,12 @@ def write(
             f"there are no scores of the baseline {baseline}: choose one of "
             f"{', '.join(systems)}"
         )
-    blocks, rows = summarise(axes, baseline)
+    rows: list[dict[str, Any]] = []
+    blocks: list[Block] = []
+    for metric, axis in axes.items():
+        found = summarise(metric, axis, baseline)
+        rows += found
+        blocks += lay_out(metric, axis, found, baseline)
     blocks.append({"text": METHOD})
     title = "Scores against the distance of the speakers"
     text = documents.write(output_dir, NAME, Document(title, blocks), rows)
@@ -317,13 +302,8 @@ def write(
 def parse_named(named: Sequence[str], option: str) -> dict[str, list[Path]]:
     """Read NAME=PATH of an option that may be given several times."""
     found: dict[str, list[Path]] = {}
-    for item in named:
-        name, _, path = item.partition("=")
-        if not path or not can_name_a_file(name):
-            raise UserError(
-                f"{option} {item} is not NAME=PATH with a name for a file; correct it"
-            )
-        found.setdefault(name, []).append(Path(path))
+    for name, path in (split_named(item, option) for item in named):
+        found.setdefault(name, []).append(path)
     return found
 
 
@@ -405,17 +385,15 @@ def compare(
     distances = measure_distances(train, placed, output_dir, recordings_per_speaker)
     if experiments:
         measure_losses(experiments, recorded, output_dir, device, model_file)
-    found: dict[str, list[Score]] = {}
     trained = {Training.parse(name) for name in experiments}
-    for name in recorded:
-        folder = output_dir / "losses" / name
-        for metric, values in read_scores(name, folder, texts[name]).items():
-            wanted = [value for value in values if value.training in trained]
-            found.setdefault(metric, []).extend(wanted)
-    for name, folders in scored.items():
-        for folder in folders:
-            for metric, values in read_scores(name, folder, texts[name]).items():
-                found.setdefault(metric, []).extend(values)
+    sources: list[tuple[str, Path, Collection[Training] | None]] = [
+        (name, output_dir / "losses" / name, trained) for name in recorded
+    ]
+    sources += [(name, one, None) for name, given in scored.items() for one in given]
+    found: dict[str, list[Score]] = {}
+    for name, folder, wanted in sources:
+        for metric, values in read_scores(name, folder, texts[name], wanted).items():
+            found.setdefault(metric, []).extend(values)
     if not found:
         lines = [
             {

@@ -59,6 +59,14 @@ class AttentionPanel(NamedTuple):
     thresholds: Sequence[float | None]  # of each layer; None for a dense one
 
 
+def style_of(number: int) -> dict[str, Any]:
+    """Return colour and marker of line ``number`` of a figure."""
+    return {
+        "color": COLOURS[number % len(COLOURS)],
+        "marker": MARKERS[number % len(MARKERS)],
+    }
+
+
 def plot_thresholds(rows: Sequence[Row]) -> Figure:
     """Draw the threshold of every decoder layer against time."""
     with styled_figure(6.0, 3.4) as figure:

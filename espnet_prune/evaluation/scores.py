@@ -25,6 +25,7 @@ from espnet_prune.evaluation.scoring import (
     read_systems,
     score_systems,
 )
+from espnet_prune.text.normalise import read_lines
 
 REMEDY = "install the default scorers as docs/scores.md says"
 OWN_REMEDY = "it needs another package, and the network for its weights"
@@ -121,12 +122,7 @@ def read_groups(named: Sequence[str], data: dict[str, Utterance]) -> list[Group]
                 f"--subset {item} is not TITLE=FILE, or its title is used "
                 "already; correct it"
             )
-        try:
-            speakers = set(Path(file).read_text(encoding="utf-8-sig").split())
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(
-                f"cannot read {file} ({error}); give a file with one speaker per line"
-            ) from error
+        speakers = {name for line in read_lines(file) for name in line.split()}
         chosen = {name: said for name, said in data.items() if said.speaker in speakers}
         if not chosen:
             raise UserError(

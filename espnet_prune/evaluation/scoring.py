@@ -121,21 +121,27 @@ def read_wavs(source: Path) -> dict[str, Path]:
     return wavs
 
 
+def split_named(item: str, option: str) -> tuple[str, Path]:
+    """Split NAME=PATH; the name becomes that of a file, and stands in tables."""
+    name, _, path = item.partition("=")
+    if not path or not can_name_a_file(name) or set(name) & set("|\n"):
+        raise UserError(
+            f"{option} {item!r} is not NAME=PATH with a name for a file; correct it"
+        )
+    return name, Path(path)
+
+
 def read_systems(named: Sequence[str], data_dir: Path) -> list[System]:
     """Return ground truth, if there is any, then the systems named as NAME=WAVS."""
     systems = []
     if (data_dir / "gt_wav.scp").exists():
         systems.append(System(GROUND_TRUTH, read_wavs(data_dir / "gt_wav.scp")))
     for item in named:
-        name, _, source = item.partition("=")
-        if not source or not name or name.startswith(".") or set(name) & set("/|\n"):
-            raise UserError(
-                f"--system {item!r} is not NAME=WAVS with a name for a file; correct it"
-            )
+        name, source = split_named(item, "--system")
         if any(name == system.name for system in systems):
             raise UserError(f"--system {name} is given a second time; rename one")
-        records = read_json_lines(Path(source) / RECORDS)
-        systems.append(System(name, read_wavs(Path(source)), records))
+        records = read_json_lines(source / RECORDS)
+        systems.append(System(name, read_wavs(source), records))
     if not systems:
         raise UserError("there is nothing to score; give --system NAME=WAVS")
     return systems

@@ -30,6 +30,7 @@ from espnet_prune.evaluation.history import (
 )
 from espnet_prune.evaluation.scorers import METRICS
 from espnet_prune.experiment import is_finished, read_config, read_progress
+from espnet_prune.loading import reading
 
 LEGEND = """\
 threshold: mean over decoder layers of the thresholds, in multiples of 1/N. kept share,
@@ -52,6 +53,11 @@ class Setting(NamedTuple):
     phase1_epochs: int | None  # length of phase 1; None for models with one phase
     # The file of ``RIVALS`` that was merged over the settings, if any.
     system: str | None = None
+
+    @classmethod
+    def of(cls, row: Row) -> "Setting":
+        """Return the setting of a row of ``tabulate`` or ``summarise``."""
+        return cls(*(row[name] for name in cls._fields))
 
     def __str__(self):
         if self.system is not None:
@@ -153,17 +159,14 @@ def read_sweep(folder: str | Path) -> list[Point]:
 def read_scores(path: str | Path) -> dict[str, dict[str, float]]:
     """Read scores.csv of ``score``: system -> metric -> value."""
     scores: dict[str, dict[str, float]] = {}
-    try:
-        with open(path, newline="", encoding="utf-8") as file:
-            for row in csv.DictReader(file):
-                # if groups of speakers have their own tables, all speakers come first
-                system = scores.setdefault(row["system"], {})
-                system.setdefault(row["metric"], float(row["value"]))
-    except (OSError, KeyError, ValueError) as error:
-        raise UserError(
-            f"{path} is not a scores.csv of `espnet-prune score` ({error}): give "
-            "another"
-        ) from None
+    with (
+        reading(path, "a scores.csv of `espnet-prune score`", "give another"),
+        open(path, newline="", encoding="utf-8") as file,
+    ):
+        for row in csv.DictReader(file):
+            # if groups of speakers have their own tables, all speakers come first
+            system = scores.setdefault(row["system"], {})
+            system.setdefault(row["metric"], float(row["value"]))
     return scores
 
 
@@ -207,8 +210,7 @@ def summarise(rows: Sequence[Row]) -> list[Row]:
     """
     settings: dict[Setting, list[Row]] = {}
     for row in rows:
-        key = Setting(*(row[name] for name in Setting._fields))
-        settings.setdefault(key, []).append(row)
+        settings.setdefault(Setting.of(row), []).append(row)
     table = []
     for setting, members in settings.items():
         mean = {**setting._asdict(), "seeds": len(members)}
@@ -290,18 +292,14 @@ def write(
     if kept:
         figures["kept"] = plot_sweep_kept(points, table)
     output_dir = tables.make_output_dir(output_dir)
-    tables.write_text(output_dir / "sweep.md", text)
-    tables.write_csv(output_dir / "sweep.csv", table)
-    tables.write_csv(output_dir / "points.csv", rows)
+    paths = [output_dir / name for name in ("sweep.md", "sweep.csv", "points.csv")]
+    tables.write_text(paths[0], text)
+    tables.write_csv(paths[1], table)
+    tables.write_csv(paths[2], rows)
     for name, figure in figures.items():
-        plots.save(figure, output_dir / f"{name}.png")
-    names = [
-        "sweep.md",
-        "sweep.csv",
-        "points.csv",
-        *(f"{name}.png" for name in figures),
-    ]
-    return text, [output_dir / name for name in names]
+        paths.append(output_dir / f"{name}.png")
+        plots.save(figure, paths[-1])
+    return text, paths
 
 
 def plot_sweep_thresholds(points: Sequence[Point]) -> Figure:
@@ -351,7 +349,7 @@ def plot_sweep_kept(points: Sequence[Point], table: Sequence[Row]) -> Figure:
     with plots.styled_figure(6.0, 3.8) as figure:
         ax = figure.subplots()
         for row in table:
-            setting = Setting(*(row[name] for name in Setting._fields))
+            setting = Setting.of(row)
             if setting in settings:
                 ax.errorbar(
                     layers,
@@ -397,15 +395,14 @@ def plot_sweep_metrics(table: Sequence[Row], names: Sequence[str]) -> Figure:
                     ],
                     [row[name] for row in line],
                     yerr=[row[f"{name}_sd"] or 0 for row in line],
-                    marker=plots.MARKERS[number % len(plots.MARKERS)],
-                    color=plots.COLOURS[number % len(plots.COLOURS)],
                     capsize=3,
                     label="differentiable"
                     + (f", phase 1 of {length} epochs" if length else ""),
+                    **plots.style_of(number),
                 )
             for row in table:
                 if row["sparsity_ratio"] is None and row[name] is not None:
-                    setting = Setting(*(row[field] for field in Setting._fields))
+                    setting = Setting.of(row)
                     colour = "0.3" if row["pruning"] == "none" else "0.6"
                     if setting.system is not None:
                         colour = plots.COLOURS[-1 - RIVALS.index(setting.system)]
@@ -421,19 +418,16 @@ def plot_sweep_metrics(table: Sequence[Row], names: Sequence[str]) -> Figure:
 def _styles(points: Sequence[Point]) -> dict[Setting, dict[str, Any]]:
     """Return a colour for each setting by its R and a kind of line by its phase 1."""
     settings = list(dict.fromkeys(point.setting for point in points))
-    ratios = [r for r in dict.fromkeys(s.sparsity_ratio for s in settings) if r]
-    lengths = [n for n in dict.fromkeys(s.phase1_epochs for s in settings) if n]
+    ratios = dict.fromkeys(s.sparsity_ratio for s in settings)
+    lengths = dict.fromkeys(s.phase1_epochs for s in settings)
+    ratios.pop(None, None)  # of vanilla pruning
+    lengths.pop(None, None)
+    colours = dict(zip(ratios, itertools.cycle(plots.COLOURS), strict=False))
+    dashes = dict(zip(lengths, itertools.cycle(plots.DASHES), strict=False))
     return {
         setting: {
-            "color": (
-                plots.COLOURS[ratios.index(setting.sparsity_ratio) % len(plots.COLOURS)]
-                if setting.sparsity_ratio
-                else "0.5"
-            ),
-            "linestyle": plots.DASHES[
-                (lengths.index(setting.phase1_epochs) if setting.phase1_epochs else 0)
-                % len(plots.DASHES)
-            ],
+            "color": colours.get(setting.sparsity_ratio, "0.5"),
+            "linestyle": dashes.get(setting.phase1_epochs, plots.DASHES[0]),
         }
         for setting in settings
     }

@@ -27,7 +27,7 @@ from espnet_prune import __version__, data
 from espnet_prune.attention import synthesising
 from espnet_prune.data.testset import read_sentences
 from espnet_prune.errors import UserError
-from espnet_prune.model import MAX_FRAMES_A_TOKEN, StyleSpeech
+from espnet_prune.model import MAX_FRAMES_A_TOKEN, Prosody, StyleSpeech
 from espnet_prune.speech import onnx_runtime
 from espnet_prune.speech.generators import HiFiGAN, to_hifigan_mel
 from espnet_prune.speech.synthesis import Text2Speech
@@ -109,9 +109,8 @@ class AcousticGraph(torch.nn.Module):
         wrong = (total < 1) | (total > MAX_FRAMES_A_TOKEN * tokens.size(1))
         frames = torch.where(wrong, torch.ones_like(total), total).item()
         torch._check(frames >= 2)  # else the exporter makes a graph for one frame
-        mel = tts._decode(
-            encoded, predicted.pitch, predicted.energy, durations, style, valid, frames
-        )
+        prosody = Prosody(durations, predicted.pitch, predicted.energy)
+        mel = tts._decode(encoded, prosody, style, valid, frames)
         return self.normalize.inverse(mel[0]), durations[0]
 
 

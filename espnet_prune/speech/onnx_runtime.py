@@ -24,7 +24,7 @@ from espnet_prune.errors import UserError, first_line
 from espnet_prune.files import digest, write_text
 from espnet_prune.loading import load_json
 from espnet_prune.speech.reference import Source, list_sources, read_reference
-from espnet_prune.text.front_end import FrontEnd, check_ids, tokenize
+from espnet_prune.text.front_end import PAUSE_SECONDS, FrontEnd, check_ids, tokenize
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -36,8 +36,6 @@ VOCODER = "vocoder.onnx"
 VOICES = "voices.npz"
 FORMAT = 1  # of the folder
 CHECKSUMS, CHECKSUM = "files", "sha256"  # of the other files, and of the settings
-# Silence between the parts of a longer text.
-PAUSE_SECONDS = 0.2
 INSTALL = "pip install onnxruntime"
 
 

@@ -14,7 +14,7 @@ import yaml
 from filelock import FileLock
 
 from espnet_prune.errors import UserError, first_line
-from espnet_prune.experiment import read_config
+from espnet_prune.experiment import find_file, read_config
 from espnet_prune.files import replace_when_written
 from espnet_prune.loading import check_archive, load_yaml
 from espnet_prune.speech.vocoder import GRIFFIN_LIM, list_vocoders, read_features
@@ -245,13 +245,11 @@ def _read_unpacked(record: Path, state: str) -> dict[str, str] | None:
 def paths_made_absolute(config: Path) -> Iterator[Path]:
     """Yield a copy of a config.yaml that can be read from any folder.
 
-    ESPnet writes paths relative to the recipe that trained. They are searched above the
-    experiment folder first, because the recipe in the working folder may have a file of
-    the same name, with the statistics of other speech.
+    Paths are searched above the experiment folder first, see ``find_file``, because the
+    recipe in the working folder may have a file of the same name, with the statistics
+    of other speech.
     """
     settings = read_config(config)
-    # the folder may be a link: look above both ends of it
-    above = [*Path(os.path.abspath(config)).parents, *config.resolve().parents]
 
     def absolute(value):
         if isinstance(value, dict):
@@ -259,10 +257,7 @@ def paths_made_absolute(config: Path) -> Iterator[Path]:
         if isinstance(value, list):
             return [absolute(entry) for entry in value]
         if isinstance(value, str) and "/" in value and not os.path.isabs(value):
-            found = (
-                str(base / value) for base in above if os.path.isfile(base / value)
-            )
-            return next(found, value)
+            return str(find_file(config, value) or value)
         return value
 
     tokens = settings.pop("token_list", None)

@@ -20,10 +20,10 @@ from espnet2.torch_utils.set_all_random_seed import set_all_random_seed
 from typeguard import TypeCheckError
 
 import espnet_prune  # noqa: F401  (registers the models with ESPnet)
-from espnet_prune.config import did_you_mean, require_positive, require_whole
+from espnet_prune.config import require_known, require_positive, require_whole
 from espnet_prune.errors import UserError, explain, first_line
 from espnet_prune.files import digest
-from espnet_prune.loading import load_weights
+from espnet_prune.loading import fault_of_weights, load_weights
 from espnet_prune.speech.generators import on_every_core
 from espnet_prune.speech.pretrained import (
     VOICE_SUFFIX,
@@ -39,15 +39,13 @@ from espnet_prune.speech.voice import load_voice, save_voice
 from espnet_prune.text.espeak import use_bundled_espeak
 from espnet_prune.text.front_end import (
     MAX_CHARACTERS,
+    PAUSE_SECONDS,
     UNKNOWN,
     check_ids,
     known_ids,
     shortened,
     tokenize,
 )
-
-# Silence between the parts of a longer text.
-PAUSE_SECONDS = 0.2
 
 Text = str | np.ndarray | torch.Tensor | Sequence[torch.Tensor]
 References = Source | Sequence[Source]
@@ -104,12 +102,7 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
             )
         require_device(device)
         known = inspect.signature(espnet2.bin.tts_inference.Text2Speech).parameters
-        for name in options:
-            if name not in known:
-                hint = did_you_mean(name, list(known))
-                raise UserError(
-                    f"Text2Speech has no option {name}{hint}: correct its name"
-                )
+        require_known("Text2Speech", options, known)
         model_file = _require_file(model_file, "weights")
         if train_config is None:
             train_config = Path(model_file).parent / "config.yaml"
@@ -175,25 +168,19 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
 
     def _fill(self, weights, train_config, model_file) -> None:
         """Load all weights into the model; ESPnet would leave missing ones random."""
-        wanted = self.model.state_dict()
-        fault = None
-        missing = [name for name in wanted if name not in weights]
-        if missing:
-            fault = f"lacks {len(missing)} weights of this model, first {missing[0]}"
-        for name in () if missing else wanted:
-            found = getattr(weights[name], "shape", None)
-            if found != wanted[name].shape:
-                fault = (
-                    f"has {name} of shape {tuple(found or ())}, which is "
-                    f"{tuple(wanted[name].shape)} in {train_config}"
-                )
-                break
-        if fault is not None:
+        remedy = "give the weights and the config.yaml of one training"
+        try:
+            missing = self.model.load_state_dict(weights, strict=False).missing_keys
+        except RuntimeError as error:
             raise UserError(
-                f"{model_file} {fault}: give the weights and the config.yaml of one "
-                "training"
+                f"{model_file} does not fit the model of {train_config} "
+                f"({fault_of_weights(error)}): {remedy}"
+            ) from error
+        if missing:
+            raise UserError(
+                f"{model_file} lacks {len(missing)} weights of this model, first "
+                f"{missing[0]}: {remedy}"
             )
-        self.model.load_state_dict(weights, strict=False)
 
     @functools.cached_property
     def model_id(self) -> str:
@@ -486,13 +473,7 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
         self, texts, references, style_vectors, reference_fs, alpha, batch_size=8
     ) -> Iterator[tuple[int, Output]]:
         require_whole("batch_size", batch_size)
-        if not isinstance(texts, (list, tuple)):
-            raise UserError(
-                f"batch() takes a list of texts, found {type(texts).__name__}: put one "
-                "text in [ ]"
-            )
-        if not len(texts):
-            raise UserError("the list of texts is empty: give one or more")
+        _require_texts(texts)
         if not self.voice_from_reference:
             raise UserError(
                 "the voice of this model does not depend on a reference alone: speak "
@@ -677,7 +658,7 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
 
         Args:
             tokens: Token ids of each text, or of each part of a long one (T_text,).
-            style_vectors: The voice of each (style_dim,).
+            style_vectors: The voice of each, or one for all (style_dim,).
             speed: As in ``__call__``.
             batch_size: Number of texts that are generated together.
 
@@ -690,20 +671,9 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
         """
         alpha = self.decode_conf["alpha"] if speed is None else alpha_of(speed)
         require_whole("batch_size", batch_size)
-        lists: dict[str, Any] = {"texts": tokens, "style vectors": style_vectors}
-        for what, given in lists.items():
-            if isinstance(given, str) or not hasattr(given, "__len__"):
-                raise UserError(
-                    f"generate() takes a list of {what}, found {type(given).__name__}: "
-                    "put one in [ ]"
-                )
-        if len(tokens) != len(style_vectors):
-            raise UserError(
-                f"there are {len(tokens)} texts and {len(style_vectors)} style vectors:"
-                " give one for each text"
-            )
+        _require_texts(tokens)
         ids = [self._check_ids(each) for each in tokens]
-        styles = [self._check_style(style) for style in style_vectors]
+        styles = self._styles(len(tokens), None, style_vectors, None)
         return self._generate(ids, styles, alpha, batch_size)
 
     @torch.no_grad()
@@ -840,6 +810,17 @@ def _require_file(file: Path | str | None, what: str) -> Path | str:
             "packed model or a tag to from_pretrained"
         )
     return file
+
+
+def _require_texts(texts: Any) -> None:
+    """Refuse texts that are not a list of one or more."""
+    if not isinstance(texts, (list, tuple)):
+        raise UserError(
+            f"a list of texts is needed, found {type(texts).__name__}: put one text in "
+            "[ ]"
+        )
+    if not texts:
+        raise UserError("the list of texts is empty: give one or more")
 
 
 def alpha_of(speed: float) -> float:

@@ -32,6 +32,7 @@ MAX_CHARACTERS = 200
 # tokens is split again, because attention needs memory proportional to the square of
 # its length.
 MAX_TOKENS = 2 * MAX_CHARACTERS
+PAUSE_SECONDS = 0.2  # silence between the parts of a longer text
 # Sentences that are together shorter than this are spoken together.
 SHORT_SENTENCE = 40
 SENTENCE_END = r"(?<=[.!?])\s+|(?<=[。！？])\s*"

@@ -155,8 +155,8 @@ def _damage(character: str) -> tuple[str, str, str] | None:
             return (
                 "control character in the text",
                 f"has the control character {code}",
-                "a wrong code page leaves those; read it in its own one and save it "
-                "in UTF-8",
+                "open it with the encoding that it was written in, and save it in "
+                "UTF-8",
             )
     if character == LOST:
         return (
@@ -238,9 +238,10 @@ def in_capitals(texts: Iterable[str]) -> bool:
 
 
 def is_written_for_case(token_type: str, g2p: str) -> bool:
-    """Tell whether tokens depend on the case of letters, and letters they are.
+    """Return whether the tokens of a text depend on the case of its letters.
 
-    Texts that are tokens already are no letters. The g2p ``arpabet`` ignores case.
+    They do not if the text consists of tokens already. The g2p ``arpabet`` ignores
+    case.
     """
     return token_type != "phn" or g2p not in ("none", "arpabet")
 

@@ -15,8 +15,8 @@ In every process that imports ``espnet_prune``, as soon as ESPnet's module is im
     espnet2.text.cleaner            ``TextCleaner``: the cleaner ``lower_case``; ESPnet
                                     has no table of cleaners either
     phonemizer                      the espeak-ng of a package
-    numba                           a temporary folder for its cache, if neither its
-                                    users' folders nor that of the user are writable
+    numba                           a temporary folder for its cache, if it would find
+                                    no folder that it can write to
     espnet2.legacy.nets.pytorch_backend.transformer.attention
                                     not changed, but imported without its line on
                                     standard error if FlashAttention is not installed

@@ -414,27 +414,26 @@ def require_known_tokens(
 def require_initial_weights(
     model: Any, init_param: str, ignores_mismatch: bool
 ) -> None:
-    """Refuse initial weights that are broken or do not fit a model."""
-    from espnet_prune.loading import load_weights
+    """Refuse initial weights that are broken or do not fit a model.
 
-    path, prefix, target, excluded = _split_init_param(init_param)
-    weights = load_weights(path)
-    wanted = model.state_dict()
+    ESPnet loads them when training begins. It is tried here for a better message.
+    """
+    from espnet2.torch_utils.load_pretrained_model import load_pretrained_model
+
+    from espnet_prune.loading import fault_of_weights, load_weights
+
+    path, *_ = _split_init_param(init_param)
+    load_weights(path)
     if ignores_mismatch:
         return
-    for name, value in weights.items():
-        if name.startswith(excluded) or not name.startswith(prefix):
-            continue
-        inner = name[len(prefix) + 1 :] if prefix else name
-        own = f"{target}.{inner}" if target else inner
-        shape = tuple(getattr(value, "shape", ()))
-        if own not in wanted or tuple(wanted[own].shape) != shape:
-            found = tuple(wanted[own].shape) if own in wanted else "missing"
-            raise UserError(
-                f"--init_param {path} has {name} of the shape {shape}, which is "
-                f"{found} in this model: train with the settings of that model, or "
-                "add --ignore_init_mismatch true to leave such weights out"
-            )
+    try:
+        load_pretrained_model(init_param, model, ignores_mismatch)
+    except (AttributeError, RuntimeError) as error:
+        raise UserError(
+            f"--init_param {path} does not fit this model ({fault_of_weights(error)}): "
+            "train with the settings of that model, or add --ignore_init_mismatch true "
+            "to leave such weights out"
+        ) from error
 
 
 def _split_init_param(init_param: str) -> tuple[str, str, str, tuple[str, ...]]:

@@ -79,7 +79,7 @@ def _fits_a_line(path: str) -> bool:
 
 
 def _read_kaldi(folder: Path, base_dir: Path, needs_text: bool):
-    """Return (id, speaker, path, text) and faults; bases of paths: see below."""
+    """Return (id, speaker, path, text) of each utterance, and faults."""
     if (folder / "segments").exists():
         raise UserError(
             f"{folder} has segments: cut the recordings first, one file per utterance"
@@ -165,7 +165,7 @@ def _read_tree(folder: Path):
 
 
 def _texts_of(files: list[str]) -> dict[str, str]:
-    """Give the name of the text by that of the recording; NAME.txt counts first."""
+    """Return the file of the text for each recording; NAME.txt is preferred."""
     texts: dict[str, str] = {}
     for name in sorted(files):
         match = re.fullmatch(r"(.+?)(\.normalized|\.original)?\.txt", name, re.I)
@@ -177,10 +177,10 @@ def _texts_of(files: list[str]) -> dict[str, str]:
 
 
 def _read_metadata(folder: Path, root: Path):
-    """Give (NAME, speaker, path, text) of metadata.csv in ``root``, and faults.
+    """Return (NAME, speaker, path, text) of metadata.csv in ``root``, and faults.
 
-    Nothing is found if it is about something else. The speaker is the folder in
-    ``folder``, or ``folder`` itself.
+    Nothing is found if it lists no recordings. The speaker is the folder in ``folder``,
+    or ``folder`` itself.
     """
     table = root / METADATA
     try:
@@ -202,7 +202,7 @@ def _read_metadata(folder: Path, root: Path):
             faults.append(Finding(name, "no recording", f"line {number} of {table}"))
             continue
         heard.add(path.name)
-        # as it is said, where there is that
+        # the normalised text, if there is one
         text = next((text for text in texts[1::-1] if text), "")
         name = name.removesuffix(path.suffix).replace("/", "-")
         found.append(("-".join([*inside, name]), speaker, path, text))
@@ -216,7 +216,7 @@ def _read_metadata(folder: Path, root: Path):
 
 
 def _find_recording(root: Path, name: str) -> Path | None:
-    """Find what a line of metadata.csv is about."""
+    """Find the recording that a line of metadata.csv names."""
     for base in (root / WAVS, root):
         for ending in ("", *AUDIO):
             path = Path(os.path.abspath(base / f"{name}{ending}"))

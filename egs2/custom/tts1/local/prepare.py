@@ -63,7 +63,7 @@ EVAL_SHARE, MOST_EVAL_SPEAKERS = 0.1, 10
 
 
 class TooLittleError(UserError):
-    """What is left of the corpus does not do."""
+    """Too little is left of the corpus."""
 
 
 class Split(NamedTuple):
@@ -279,7 +279,7 @@ def main_cause(
         first = next(one for one in left_out if one.reason == reason)
         return (
             f"{len(left_out)} recordings or texts of {folder} were left out, {number} "
-            f"because of: {reason} ({first.utterance}: {first.detail}); mend those"
+            f"because of: {reason} ({first.utterance}: {first.detail}); correct those"
         )
     speakers = len({one.speaker for one in kept})
     if is_one_each(kept):

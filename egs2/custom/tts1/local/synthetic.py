@@ -119,12 +119,12 @@ def main(cmd: Sequence[str] | None = None) -> None:
         from kokoro_onnx import Kokoro
     except ImportError:
         raise UserError("kokoro-onnx is missing: pip install kokoro-onnx") from None
-    texts = [line for line in map(str.strip, read_lines(args.texts)) if line]
+    texts = sorted({line for line in map(str.strip, read_lines(args.texts)) if line})
     if min(args.num_voices, args.sentences) < 1:
         raise UserError("--num_voices and --sentences must be 1 or more")
-    if len(set(texts)) < args.num_voices * args.sentences:
+    if len(texts) < args.num_voices * args.sentences:
         raise UserError(
-            f"{args.texts} has {len(set(texts))} different sentences, but "
+            f"{args.texts} has {len(texts)} different sentences, but "
             f"{args.num_voices} voices with {args.sentences} each need "
             f"{args.num_voices * args.sentences}: lower --num_voices or --sentences"
         )
@@ -133,7 +133,7 @@ def main(cmd: Sequence[str] | None = None) -> None:
             raise UserError(f"there is no {file}: see the page of kokoro-onnx for it")
     kokoro = Kokoro(str(args.model), str(args.voices))
     voices = draw_voices(sorted(kokoro.voices), args.num_voices, args.seed)
-    jobs = list(plan(sorted(set(texts)), voices, args.sentences, args.seed))
+    jobs = list(plan(texts, voices, args.sentences, args.seed))
     with lock_folder(args.folder, "local/synthetic.py"):
         make(kokoro, args.folder, jobs)
 

@@ -13,8 +13,9 @@ data/test_seen            the same sentences in voices of training
 data/arpabet/text         every token, so that all models of this recipe have the same
 data/left_out.tsv         recordings that are not used, each with its reason
 
-A speaker is a reader. Ids are READER-CHAPTER_PARAGRAPH_SENTENCE, for Kaldi's scripts
-want them in the order of the readers, which READER_CHAPTER... would not be.
+A speaker is a reader. Ids are READER-CHAPTER_PARAGRAPH_SENTENCE, because Kaldi's
+scripts need ids in the order of the readers. Ids with READER_CHAPTER would have another
+order.
 """
 
 import argparse
