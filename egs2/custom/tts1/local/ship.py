@@ -21,8 +21,9 @@ import yaml
 from espnet_prune import Text2Speech
 from espnet_prune.errors import UserError, run
 from espnet_prune.experiment import read_config
-from espnet_prune.files import digest, replace_when_written
+from espnet_prune.files import digest, replace_when_written, write_text
 from espnet_prune.loading import load_weights
+from espnet_prune.speech import audio
 from espnet_prune.speech.pretrained import (
     DEFAULT_WEIGHTS,
     SHIPPED_WEIGHTS,
@@ -87,21 +88,27 @@ def ship(
     Files of the same names are replaced. ``voices`` has the recording of each voice
     file by its name, and ``notes`` the note in it.
     """
+    # Everything is read before anything is written.
     settings = settings_of_synthesis(read_config(experiment))
-    output.mkdir(parents=True, exist_ok=True)
     with paths_made_absolute(experiment / "config.yaml") as absolute:
         paths = read_config(absolute)
+    statistics = {}
     for name in STATISTICS:
         if not paths.get(name, {}).get("stats_file"):
             continue
         # a path with a slash is found next to config.yaml, from any working folder
         file = Path(paths[name]["stats_file"])
-        np.savez(output / file.name, **np.load(file))
+        statistics[file.name] = dict(np.load(file))
         settings[name] = {**settings[name], "stats_file": f"./{file.name}"}
-    text = yaml.safe_dump(settings, sort_keys=True, allow_unicode=True)
-    (output / "config.yaml").write_text(text, encoding="utf-8")
-    small = output / SHIPPED_WEIGHTS
     content = safetensors.torch.save(shrink(load_weights(experiment / weights)))
+    for recording in voices.values():
+        audio.read(recording)
+    output.mkdir(parents=True, exist_ok=True)
+    text = yaml.safe_dump(settings, sort_keys=True, allow_unicode=True)
+    write_text(output / "config.yaml", text)
+    for file_name, arrays in statistics.items():
+        np.savez(output / file_name, **arrays)
+    small = output / SHIPPED_WEIGHTS
     with replace_when_written(small) as partial:
         partial.write_bytes(content)
     model = Text2Speech.from_pretrained(output)
