@@ -53,6 +53,10 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.12,<3.14",
     packages=find_packages(include=["espnet_prune", "espnet_prune.*"]),
+    # The checkout has the name of the package. Python, started in the folder above it,
+    # would take it for the package if an editable install only added an import hook;
+    # this mode puts the checkout on the search path.
+    options={"editable_wheel": {"mode": "compat"}},
     entry_points={"console_scripts": ["espnet-prune=espnet_prune.__main__:entry"]},
     package_data={
         # Configurations: espnet_prune/conf is a link to conf/, the wheel has the files.

@@ -14,8 +14,10 @@ from espnet_prune.cli import VERBS
 TRAIN = Path(__file__).parents[1] / "conf" / "train.yaml"
 
 
-def python(*arguments):
-    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True)
+def python(*arguments, **kwargs):
+    return subprocess.run(
+        [sys.executable, *arguments], capture_output=True, text=True, **kwargs
+    )
 
 
 def modules_of(code):
@@ -54,6 +56,14 @@ def test_public_names_load_on_first_use():
         assert getattr(espnet_prune, name).__name__ == name
     with pytest.raises(AttributeError, match="no attribute 'Text3Speech'"):
         espnet_prune.Text3Speech  # noqa: B018
+
+
+def test_python_starts_in_the_folder_above_the_checkout(tmp_path):
+    (tmp_path / "espnet_prune").mkdir()  # a checkout has the name of the package
+    code = "import espnet_prune; print(espnet_prune.__version__)"
+    for arguments in (["-c", code], ["-m", "espnet_prune", "--help"]):
+        child = python(*arguments, cwd=tmp_path)
+        assert child.returncode == 0, child.stderr
 
 
 @pytest.mark.parametrize("verb", VERBS)
