@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import soxr
 
 from espnet_prune import UserError
 from espnet_prune.data import checks
@@ -162,13 +163,14 @@ def test_real_sets_pair_recordings_with_another_one_as_reference(
         assert len(real["text"]) == said  # 2 speakers x (4 - the reference)
         for utterance, target in real["gt_wav.scp"].items():
             reference = real["wav.scp"][utterance]
-            # SPEAKER/NAME.wav, or the copy SPEAKER-NAME.flac at the model's rate
-            speaker, own = Path(target).parent.name, Path(target).stem
-            assert speaker in reference and not Path(reference).stem.endswith(own)
-            assert (
-                Path(target).with_suffix(".txt").read_text()
-                == (real["text"][utterance])
-            )
+            speaker, own = utterance.split("-")
+            for path in (target, reference):
+                # SPEAKER/NAME.wav, or the copy SPEAKER-NAME.flac at the model's rate
+                assert speaker in path and soundfile.info(path).samplerate == int(fs)
+            assert Path(target).stem.endswith(own)
+            assert not Path(reference).stem.endswith(own)
+            text = (tree / speaker / own).with_suffix(".txt").read_text()
+            assert text == real["text"][utterance]
             assert reference in test["wav.scp"].values()
 
 
@@ -261,10 +263,11 @@ def test_channels_are_mixed_to_one(prepare, tree, tmp_path):
         paths |= set(tables["wav.scp"].values())
         paths |= set(tables.get("gt_wav.scp", {}).values())
     assert {soundfile.info(path).channels for path in paths} == {1}
-    (mixed,) = (path for path in paths if path.endswith("mono/s00-two.flac"))
+    (mixed,) = (path for path in paths if path.endswith("audio/s00-two.flac"))
     samples, rate = soundfile.read(mixed)
-    assert rate == 16000
-    np.testing.assert_allclose(samples, stereo.mean(axis=1), atol=1e-4)
+    assert rate == FS
+    expected = soxr.resample(stereo.mean(axis=1), 16000, FS)
+    np.testing.assert_allclose(samples, expected, atol=1e-4)
 
 
 def test_what_others_would_clip_or_take_for_empty_is_copied(prepare, tree, tmp_path):
@@ -825,7 +828,7 @@ def test_run_sh_help_names_every_option_of_data_preparation(prepare_module):
         assert f"--{name} " in shown or f"--{name} " in pipeline, name
 
 
-def test_references_are_resampled_once(prepare_module, tmp_path):
+def test_recordings_at_another_rate_get_one_copy(prepare_module, tmp_path):
     times = np.arange(16000) / 16000
     samples = 0.5 * np.sin(2 * np.pi * 440 * times)
     paths = {rate: tmp_path / f"at_{rate}.wav" for rate in (16000, 22050)}
@@ -836,12 +839,10 @@ def test_references_are_resampled_once(prepare_module, tmp_path):
         one = checks.Utterance(f"at_{rate}", "s", paths[rate], "text")
         return checks.Checked(one, rate=rate)
 
-    references = {"a": checked(16000), "b": checked(22050)}
-    folder = tmp_path / "references"
-    copies = prepare_module.converted(list(references.values()), folder, 1, 22050)
-    ready = dict(zip(references, copies, strict=True))
-    assert ready["b"] == references["b"]  # is at the model's rate
-    speech, rate = soundfile.read(ready["a"].utterance.path)
+    other, fitting = checked(16000), checked(22050)
+    copy, same = prepare_module.converted([other, fitting], tmp_path / "a", 1, 22050)
+    assert same == fitting
+    speech, rate = soundfile.read(copy.utterance.path)
     assert rate == 22050 and len(speech) == 22050
     spectrum = np.abs(np.fft.rfft(speech))
     assert spectrum.argmax() == 440  # Hz: one second

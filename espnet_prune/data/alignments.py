@@ -48,14 +48,11 @@ class _Aligner:
     """Returns the ends of the tokens of an utterance, or why there are none."""
 
     def __init__(self) -> None:
-        import torch  # for resampling
-
-        torch.set_num_threads(1)
         self.aligner = ForcedAligner()
 
     def __call__(self, utterance: Utterance) -> list[float] | Finding:
         try:
-            speech = read_mono(utterance.path, RATE)
+            speech = read_mono(utterance.path, RATE, "soxr")
             return self.aligner.token_ends(utterance.tokens, speech)
         except (AudioError, AlignmentError) as error:
             return Finding(utterance.name, error.reason, error.detail)

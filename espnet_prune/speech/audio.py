@@ -97,10 +97,17 @@ def read(
     return recording
 
 
-def read_mono(path: str | Path, rate: int) -> np.ndarray:
-    """Read the mean of a recording's channels at ``rate`` Hz, float32 (T,)."""
+def read_mono(
+    path: str | Path,
+    rate: int,
+    filter: str = "sinc",  # noqa: A002
+) -> np.ndarray:
+    """Read the mean of a recording's channels at ``rate`` Hz, float32 (T,).
+
+    ``filter`` is that of ``resample``.
+    """
     samples, header = read(path)
-    return resample(samples.mean(axis=1), header.rate, rate)
+    return resample(samples.mean(axis=1), header.rate, rate, filter)
 
 
 def require_numbers(samples: np.ndarray, subject: str) -> None:
@@ -269,9 +276,10 @@ def resample(
         samples: Float32 (T,).
         rate: Their rate in Hz.
         fs: The wanted rate in Hz.
-        filter: "sinc" (torchaudio) for inputs of models, or "soxr" for speech to score.
-            Models and scores of earlier versions used these, and their results differ
-            in the fourth digit.
+        filter: "sinc" (torchaudio) for inputs of models, or "soxr", which is fast and
+            does not import torch, for speech to score, to align or to train on. Models
+            and scores of earlier versions used these, and their results differ in the
+            fourth digit.
 
     Returns:
         np.ndarray: Float32 (T * fs / rate,), rounded up.

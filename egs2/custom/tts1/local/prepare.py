@@ -228,8 +228,7 @@ def real_rows(references: dict[str, Checked], recordings: list[Checked]) -> list
     rows = []
     for one in recordings:
         reference = references.get(one.speaker)
-        # compared by name, because the reference may be a copy with another rate
-        if reference is None or one.text_fault or one.name == reference.name:
+        if reference is None or one.text_fault or one is reference:
             continue
         wavs = reference.utterance.path, one.utterance.path
         rows.append(row(one.name, one.speaker, one.text, *wavs))
@@ -237,29 +236,24 @@ def real_rows(references: dict[str, Checked], recordings: list[Checked]) -> list
 
 
 def write_copy(job: tuple[Path, Path, int]) -> None:
-    """Write the mean of a recording's channels, because models use one."""
+    """Write the mean of a recording's channels at another rate."""
     source, target, rate = job
-    audio.write_mono(target, audio.read_mono(source, rate), rate)
+    audio.write_mono(target, audio.read_mono(source, rate, "soxr"), rate)
 
 
 def converted(
-    recordings: list[Checked], folder: Path, nj: int, fs: int | None = None
+    recordings: list[Checked], folder: Path, nj: int, fs: int
 ) -> list[Checked]:
     """Copy recordings that need it into a folder, which is emptied first.
 
-    With ``fs``, copies are at this rate, otherwise of one channel. References get
-    copies at the model's rate, because ESPnet resamples them again for each sentence,
-    which is slow.
+    Copies have one channel and the model's rate. ESPnet would resample more slowly, and
+    a reference again for each sentence.
     """
     shutil.rmtree(folder, ignore_errors=True)
     jobs = {
-        one.name: (
-            one.utterance.path,
-            folder.absolute() / f"{one.name}.flac",
-            fs or one.rate,
-        )
+        one.name: (one.utterance.path, folder.absolute() / f"{one.name}.flac", fs)
         for one in recordings
-        if (one.needs_copy if fs is None else one.rate != fs)
+        if one.needs_copy or one.rate != fs
     }
     if jobs:
         folder.mkdir(parents=True)
@@ -457,19 +451,15 @@ def draw_sets(
 
     strangers = [one for group in divided.unseen.values() for one in group]
     used = divided.train + divided.dev + strangers
-    ready = {one.name: one for one in converted(used, data_dir / "mono", args.nj)}
+    copies = converted(used, data_dir / "audio", args.nj, args.fs)
+    ready = {one.name: one for one in copies}
     train, dev, strangers, seen = (
         [ready[one.name] for one in recordings]
         for recordings in (divided.train, divided.dev, strangers, seen)
     )
 
-    def references_of(recordings: list[Checked], folder: str) -> dict[str, Checked]:
-        drawn = draw_references(recordings, seed)
-        copies = converted(list(drawn.values()), data_dir / folder, 1, args.fs)
-        return dict(zip(drawn, copies, strict=True))
-
-    references = references_of(strangers, "references")
-    seen_references = references_of(seen, "seen_references")
+    references = draw_references(strangers, seed)
+    seen_references = draw_references(seen, seed)
     sets = {
         "train": recorded_rows(train),
         "dev": recorded_rows(dev),
