@@ -79,9 +79,8 @@ def launch(arguments: list[str]) -> None:
         what = "module" if as_module else "script"
         raise UserError(f"there is no {what} {target[0]}: correct its name")
     from espnet_prune.training.host import use_task
-    from espnet_prune.training.task import PruneTTSTask
 
-    use_task(PruneTTSTask)
+    use_task()
     sys.argv = target
     if as_module:
         runpy.run_module(target[0], run_name="__main__", alter_sys=True)

@@ -196,6 +196,31 @@ def test_launcher_runs_scripts_as_python_would(tmp_path):
     ]
 
 
+def run_script(tmp_path, code):
+    script = tmp_path / "script.py"
+    script.write_text(code)
+    child = python("-m", "espnet_prune", str(script))
+    assert child.returncode == 0, child.stderr.decode()
+    return child.stdout.decode().split()
+
+
+def test_launcher_names_our_task_whichever_is_imported_first(tmp_path):
+    code = (
+        "from espnet_prune import PruneTTSTask\n"
+        "from espnet2.tasks.tts import TTSTask\n"
+        "print(TTSTask is PruneTTSTask)\n"
+    )
+    assert run_script(tmp_path, code) == ["True"]
+
+
+def test_launcher_does_not_import_what_a_command_without_a_task_does_not(tmp_path):
+    code = (
+        "import sys, espnet2.bin.aggregate_stats_dirs, espnet2.bin.launch\n"
+        "print('torch' in sys.modules)\n"
+    )
+    assert run_script(tmp_path, code) == ["False"]
+
+
 def test_launcher_needs_something_to_run(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["espnet_prune", "-m"])
     with pytest.raises(UserError, match="nothing to run: give `-m espnet2.bin"):

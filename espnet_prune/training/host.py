@@ -65,6 +65,7 @@ MODELS = {
     "pruned_fastspeech2": ("espnet_prune.fastspeech2", "PrunedFastSpeech2"),
 }
 _registered: set[str] = set()
+_TASK = "espnet_prune.training.task"
 # Says "Failed to import Flash Attention" in every process; our models never use it.
 _ATTENTION = "espnet2.legacy.nets.pytorch_backend.transformer.attention"
 # The first release of ESPnet that this version of the plugin was not tested with.
@@ -118,10 +119,23 @@ def is_ours(name: str) -> bool:
     return name in MODELS or name in _registered
 
 
-def use_task(task: type) -> None:
-    """Let ESPnet's own commands run ``task``, which they look up by name."""
-    module: Any = importlib.import_module("espnet2.tasks.tts")
-    module.TTSTask = task
+def use_task() -> None:
+    """Let ESPnet's own commands run our task, which they look up by name.
+
+    Nothing is imported now, because commands without a task start faster so.
+    """
+
+    def load(tasks) -> None:
+        _register_models(tasks)
+        importlib.import_module(_TASK)
+
+    def replace(module) -> None:
+        tasks: Any = importlib.import_module("espnet2.tasks.tts")
+        tasks.TTSTask = module.PruneTTSTask
+
+    # two steps, because our module may be imported first, and imports ESPnet's
+    after_import(_TASK, replace)
+    after_import("espnet2.tasks.tts", load)
 
 
 @contextlib.contextmanager
