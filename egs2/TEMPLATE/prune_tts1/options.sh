@@ -100,7 +100,8 @@ is_one_of() {  # refuse the value of option $1 unless it is one of the other wor
 }
 is_whole() {  # refuse the value of option $1 unless it is a whole number from $2
     case "${!1}" in
-        ''|*[!0-9]*) fail "--$1 is '${!1}': give a whole number" ;;
+        ''|*[!0-9]*|??????????*)  # bash cannot compare very large ones
+            fail "--$1 is '${!1}': give a whole number below 10^9" ;;
         *) [ "${!1}" -ge "$2" ] || fail "--$1 is ${!1}: choose $2 or more" ;;
     esac
 }
