@@ -130,6 +130,7 @@ def test_help_names_every_stage():
         (["--skip_train", "yes"], "choose one of true false"),
         (["--gpu_inference", "touch made"], "choose one of true false"),
         (["--expdir", "my exp"], "no space, *, ? or [ in a name"),
+        (["--n_fft", "1k"], "give a whole number"),
         (["--train_config", "[a].yaml"], "no space, *, ? or [ in a name"),
         ([], "call prune_tts.sh in the folder of a recipe"),
     ],

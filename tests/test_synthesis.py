@@ -241,6 +241,13 @@ def test_text_front_end_that_is_not_installed(
     assert "fails on 'hello': tacotron_cleaner is not installed" in message
 
 
+def test_a_model_without_a_tokenizer_takes_token_ids(tmp_path):
+    model = Text2Speech.from_pretrained(write_recipe(tmp_path, token_type=None))
+    message = refused(model, "hello", speech=LOW)
+    assert "without a tokenizer of texts: give token ids" in message
+    assert len(model(np.array([3, 4]), speech=LOW)["wav"])
+
+
 def test_long_text_is_said_in_parts_by_one_voice(text2speech):
     parts = split_text(LONG)
     assert len(parts) == 2

@@ -246,9 +246,9 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
         """
         if max_characters is not None:
             require_whole("max_characters", max_characters)
-        if self.preprocess_fn is None:
+        if getattr(self.preprocess_fn, "token_id_converter", None) is None:
             raise UserError(
-                "this model was trained without a text preprocessor: give token ids "
+                "this model was trained without a tokenizer of texts: give token ids "
                 "instead of text"
             )
         front_end = _FrontEnd(self.preprocess_fn, self.train_args)

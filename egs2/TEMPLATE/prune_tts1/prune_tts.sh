@@ -131,12 +131,13 @@ is_one_of phase 1 2 both
 for name in skip_train skip_eval skip_packing skip_scoring skip_upload_hf gpu_inference \
     use_spk_embed; do is_one_of "${name}" true false; done
 for name in stage stop_stage; do is_whole "${name}" 0; done
-[ -z "${phase1_epochs}" ] || is_whole phase1_epochs 1
-is_whole nbpe 1
+are_whole 1 phase1_epochs nbpe n_fft n_shift n_mels num_nodes
 [ "${stage}" -le "${stop_stage}" ] || fail "--stage is ${stage} and --stop_stage" \
     "${stop_stage}, so no stage would run: choose a later last stage"
-for name in expdir dumpdir tts_exp tag train_config train_set valid_set teacher_dumpdir \
-    inference_config inference_tag inference_model; do
+as_they_are=train_config
+[ -z "${train_overlays}" ] || as_they_are=  # only what is merged reaches ESPnet
+for name in expdir dumpdir tts_exp tag train_set valid_set teacher_dumpdir \
+    inference_config inference_tag inference_model ${as_they_are}; do
     [[ "${!name}" != *[[:space:]*?[]* ]] || fail "--${name} is '${!name}', but ESPnet's" \
         "scripts take no space, *, ? or [ in a name: rename it"
 done
