@@ -160,6 +160,15 @@ def test_other_formats_that_are_cut_off(tmp_path, name):
     assert refused(path).reason in ("cut off", "unreadable audio")
 
 
+def test_names_of_files_may_have_any_bytes(tmp_path):
+    """Archives of other systems have names in Latin-1."""
+    path = tmp_path / "gr\udcfc\udcdfe.flac"
+    audio.write_mono(path, noise(), RATE)
+    assert len(audio.read(path).samples) == audio.read_header(path).frames == RATE
+    audio.write_speech(path.with_suffix(".wav"), noise(), RATE)
+    assert len(audio.read_mono(path.with_suffix(".wav"), RATE)) == RATE
+
+
 def test_what_is_no_recording(tmp_path):
     assert refused(tmp_path / "none.wav").reason == "missing file"
     assert "is not a file" in str(refused(tmp_path))

@@ -926,6 +926,8 @@ FORCED = {"use_teacher_forcing": True}
         (lambda t: t.tokenize("abc def", "x"), "max_characters is x"),
         (lambda t: t.batch([], [LOW]), "list of texts is empty"),
         (lambda t: t.batch(["abc"], []), "1 texts and 0 voices"),
+        (lambda t: t.batch(["abc"], np.array(3)), "1 texts and 1 voices"),
+        (lambda t: t(np.array("x"), LOW, [1], decode_conf=FORCED), "forcing fails"),
         (lambda t: t("abc", []), "list of references is empty"),
         (lambda t: t([], LOW), "the text is empty"),
         (lambda t: t(np.array([1, 2, 300]), LOW), "found 1 to 300"),

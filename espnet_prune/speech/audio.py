@@ -194,7 +194,7 @@ class _Stream(soundfile.SoundFile):
 def _read_to_end(path: str | Path) -> np.ndarray:
     """Read the samples (T, channels) of a recording without a length."""
     blocks: list[np.ndarray] = []
-    with _Stream(str(path)) as file:
+    with _Stream(os.fsencode(path)) as file:
         while not blocks or len(blocks[-1]) == BLOCK:
             blocks.append(file.read(BLOCK, dtype="float32", always_2d=True))
     return np.concatenate(blocks)
@@ -270,7 +270,7 @@ def _open(path: str | Path, samples_at: int | None) -> soundfile.SoundFile:
     libsndfile would read no samples in this case.
     """
     if samples_at is None:
-        return soundfile.SoundFile(str(path))
+        return soundfile.SoundFile(os.fsencode(path))
     content = bytearray(Path(path).read_bytes())
     content[samples_at - 4 : samples_at] = b"\xff" * 4
     return soundfile.SoundFile(io.BytesIO(content))
@@ -280,7 +280,8 @@ def write_mono(path: Path, samples: np.ndarray, rate: int) -> None:
     """Write (T,) as FLAC of 16 bits, quieter if it would exceed full scale."""
     samples = samples / max(1.0, float(np.abs(samples).max(initial=0.0)))
     with replace_when_written(path) as partial:
-        soundfile.write(partial, samples, rate, format="FLAC", subtype="PCM_16")
+        name = os.fsencode(partial)
+        soundfile.write(name, samples, rate, format="FLAC", subtype="PCM_16")
 
 
 def write_speech(
@@ -290,7 +291,8 @@ def write_speech(
 
     The comment is a mark for honest users: whoever wants to deceive can remove it.
     """
-    with soundfile.SoundFile(path, "w", rate, 1, "PCM_16", format=kind) as file:
+    name = os.fsencode(path)
+    with soundfile.SoundFile(name, "w", rate, 1, "PCM_16", format=kind) as file:
         file.comment = "Synthetic speech, made by espnet_prune"
         file.write(samples)
 
