@@ -86,8 +86,16 @@ def _remove_abandoned(folder: Path) -> None:
 
 def write_text(path: str | Path, text: str) -> None:
     """Write a text file, completely or not at all."""
+    try:
+        content = text.encode("utf-8")
+    except UnicodeEncodeError as error:  # a name or an option in another encoding
+        near = text[max(0, error.start - 20) : error.end + 20]
+        raise UserError(
+            f"cannot write {path}, it would contain {near!r}, which is not UTF-8: "
+            "write names and options in UTF-8"
+        ) from error
     with replace_when_written(path) as partial:
-        partial.write_text(text, encoding="utf-8", newline="\n")
+        partial.write_bytes(content)
 
 
 def digest(path: str | Path, size: int | None = None) -> str:

@@ -43,15 +43,17 @@ def load_yaml(
         UserError: The file cannot be read, is not YAML, has no settings, or is far
             larger than any such file.
     """
-    path = Path(path)
     try:
+        path = Path(path)
         if path.stat().st_size > MAX_YAML_BYTES:
             raise UserError(
                 f"{path} is larger than any {what} ({MAX_YAML_BYTES >> 20} MB): name "
                 "another file"
             )
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except UserError:
+        raise
+    except (OSError, TypeError, ValueError) as error:  # also of a name that is none
         raise UserError(
             f"the {what} {path} cannot be read ({first_line(error)}): name another "
             "file, or make it again"

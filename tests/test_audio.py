@@ -78,6 +78,61 @@ def test_a_recording_that_lacks_what_its_header_promises(tmp_path, kept):
         audio.read_header(path)
 
 
+def flac_of_size(path, size):
+    """Write a flac whose header promises ``size`` samples; 0 is that of a pipe."""
+    content = bytearray(write(path, noise(3.0)).read_bytes())
+    content[21] = content[21] & 0xF0 | size >> 32
+    content[22:26] = struct.pack(">I", size & 0xFFFFFFFF)
+    path.write_bytes(content)
+    return path
+
+
+def test_a_flac_of_a_pipe_is_no_fault(tmp_path, monkeypatch):
+    path = flac_of_size(tmp_path / "a.flac", 0)
+    monkeypatch.setattr(audio, "BLOCK", 7000)
+    samples, header = audio.read(path)
+    assert header == audio.read_header(path) == (RATE, 3 * RATE, 1, False)
+    np.testing.assert_allclose(samples[:, 0], noise(3.0), atol=1e-4)
+    assert len(audio.read(path, max_seconds=0.5).samples) == RATE // 2
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert refused(path).reason == "unreadable audio"
+
+
+@pytest.mark.parametrize("size", [2**20, 2**36 - 1])
+def test_a_flac_that_promises_too_much(tmp_path, size):
+    path = flac_of_size(tmp_path / "a.flac", size)
+    assert refused(path).reason == "unreadable audio"
+
+
+def test_an_aiff_of_a_pipe_is_no_fault(tmp_path):
+    path = write(tmp_path / "a.aiff", subtype="PCM_16")
+    content = bytearray(path.read_bytes())
+    at = content.index(b"SSND") + 4
+    content[at : at + 4] = struct.pack(">I", 0x7F000008)
+    path.write_bytes(content)
+    assert len(audio.read(path).samples) == RATE
+
+
+@pytest.mark.parametrize(
+    "form, subtype",
+    [("OGG", "VORBIS"), ("OGG", "OPUS"), ("VOC", "PCM_16"), ("MAT4", "PCM_16")],
+)
+def test_formats_whose_end_is_missing(tmp_path, form, subtype):
+    path = write(tmp_path / "a", noise(3.0), format=form, subtype=subtype)
+    assert len(audio.read(path).samples) == 3 * RATE
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
+    error = refused(path)
+    assert error.reason == "cut off" and "its end is missing" in str(error)
+
+
+def test_a_part_of_w64_that_is_larger_than_any_file(tmp_path):
+    path = write(tmp_path / "a.w64")
+    content = bytearray(path.read_bytes())
+    content[56:64] = b"\xff" * 8
+    path.write_bytes(content)
+    assert refused(path).reason in ("cut off", "unreadable audio")
+
+
 @pytest.mark.parametrize("form", ["AU", "W64", "NIST", "RF64", "SVX", "WAVEX"])
 def test_formats_with_a_size_that_are_cut_off(tmp_path, form):
     path = tmp_path / "a"
@@ -103,6 +158,15 @@ def test_other_formats_that_are_cut_off(tmp_path, name):
     path = write(tmp_path / name, noise(3.0))
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     assert refused(path).reason in ("cut off", "unreadable audio")
+
+
+def test_names_of_files_may_have_any_bytes(tmp_path):
+    """Archives of other systems have names in Latin-1."""
+    path = tmp_path / "gr\udcfc\udcdfe.flac"
+    audio.write_mono(path, noise(), RATE)
+    assert len(audio.read(path).samples) == audio.read_header(path).frames == RATE
+    audio.write_speech(path.with_suffix(".wav"), noise(), RATE)
+    assert len(audio.read_mono(path.with_suffix(".wav"), RATE)) == RATE
 
 
 def test_what_is_no_recording(tmp_path):

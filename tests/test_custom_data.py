@@ -786,6 +786,11 @@ def test_run_sh_has_two_presets(recipe, tmp_path, preset, ngpu):
         (["--preset", "large"], "choose one of small full"),
         (["--system", "best"], "choose one of baseline dp_r0.40 "),
         (["--durations", "guessed"], "choose one of learned aligned"),
+        (["--fs", "24k"], "--fs is '24k': give a whole number"),
+        (["--nj", "0"], "--nj is 0: choose 1 or more"),
+        (["--num_texts", "-3"], "--num_texts is '-3': give a whole number"),
+        (["--max_wav_duration", "nan"], "--max_wav_duration is 'nan': give seconds"),
+        (["--train_data", "a\nb"], "has a new line: rename it"),
         (
             ["--durations", "aligned", "--token_type", "char"],
             "choose phn, or --durations learned",
@@ -796,6 +801,11 @@ def test_run_sh_refuses_in_one_line(recipe, tmp_path, arguments, fault):
     ended = run_sh(recipe, *arguments, cwd=tmp_path)
     assert ended.returncode == 2
     assert fault in ended.stderr and ended.stderr.count("\n") == 1
+
+
+def test_run_sh_takes_no_folder_for_an_empty_name(recipe, tmp_path):
+    data, _ = run_sh(recipe, "--train_data", "", cwd=tmp_path)
+    assert "--train_data" not in data
 
 
 def test_run_sh_picks_a_system_and_aligned_durations(recipe, tmp_path):

@@ -43,6 +43,13 @@ def write_slowly(letter, path, start):
                 time.sleep(0.0005)
 
 
+def test_a_text_in_another_encoding_is_refused(tmp_path):
+    path = tmp_path / "card.md"
+    with pytest.raises(UserError, match=r"contain 'corpus gr\\udcfc.*not UTF-8"):
+        write_text(path, "corpus gr\udcfc\udcdfe")
+    assert not list(tmp_path.iterdir())
+
+
 def test_of_several_writers_the_content_is_always_that_of_one(tmp_path):
     path, start = tmp_path / "result", FORK.Event()
     workers = in_processes(4, write_slowly, path, start)

@@ -143,6 +143,9 @@ def test_settings_that_are_none(tmp_path, content, fault):
 def test_settings_that_cannot_be_read(tmp_path):
     assert "cannot be read" in refused(load_yaml, tmp_path / "none.yaml")
     assert "cannot be read" in refused(load_yaml, tmp_path)
+    for name in ("a\0b.yaml", "\ud800.yaml", 3, None, ["a.yaml"]):
+        with pytest.raises(UserError, match="cannot be read"):
+            load_yaml(name)
     (tmp_path / "latin.yaml").write_bytes("a: grüße".encode("latin-1"))
     message = refused(load_yaml, tmp_path / "latin.yaml", what="list of voices")
     assert "the list of voices" in message

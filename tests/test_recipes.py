@@ -123,6 +123,16 @@ def test_help_names_every_stage():
         (["--vocoder_file", "hifigan"], "--vocoders"),
         (["--phase", "3"], "choose one of 1 2 both"),
         (["--stage", "two"], "give a whole number"),
+        (["--stage", "9" * 20], "give a whole number below 10^9"),
+        (["--stage", "9", "--stop_stage", "3"], "so no stage would run"),
+        (["--phase1_epochs", "x"], "give a whole number"),
+        # the value would be run as a command
+        (["--skip_train", "yes"], "choose one of true false"),
+        (["--gpu_inference", "touch made"], "choose one of true false"),
+        (["--expdir", "my exp"], "no space, *, ? or [ in a name"),
+        (["--n_fft", "1k"], "give a whole number"),
+        (["--train_config", "[a].yaml"], "no space, *, ? or [ in a name"),
+        ([], "call prune_tts.sh in the folder of a recipe"),
     ],
 )
 def test_bad_command_lines_end_in_one_line(arguments, fault, tmp_path):
@@ -158,6 +168,11 @@ def refused(ended, fault):
 def test_several_machines_need_a_queue():
     ended = prune_tts("--num_nodes", "2")
     assert refused(ended, "set cmd_backend=slurm"), ended.stderr
+
+
+def test_a_misspelt_option_is_refused_whatever_stage_runs():
+    ended = prune_tts("--train_confg", "conf/train.yaml")
+    assert refused(ended, "unknown option --train_confg"), ended.stderr
 
 
 @pytest.mark.parametrize(

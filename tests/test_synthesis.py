@@ -241,6 +241,13 @@ def test_text_front_end_that_is_not_installed(
     assert "fails on 'hello': tacotron_cleaner is not installed" in message
 
 
+def test_a_model_without_a_tokenizer_takes_token_ids(tmp_path):
+    model = Text2Speech.from_pretrained(write_recipe(tmp_path, token_type=None))
+    message = refused(model, "hello", speech=LOW)
+    assert "without a tokenizer of texts: give token ids" in message
+    assert len(model(np.array([3, 4]), speech=LOW)["wav"])
+
+
 def test_long_text_is_said_in_parts_by_one_voice(text2speech):
     parts = split_text(LONG)
     assert len(parts) == 2
@@ -919,6 +926,8 @@ FORCED = {"use_teacher_forcing": True}
         (lambda t: t.tokenize("abc def", "x"), "max_characters is x"),
         (lambda t: t.batch([], [LOW]), "list of texts is empty"),
         (lambda t: t.batch(["abc"], []), "1 texts and 0 voices"),
+        (lambda t: t.batch(["abc"], np.array(3)), "1 texts and 1 voices"),
+        (lambda t: t(np.array("x"), LOW, [1], decode_conf=FORCED), "forcing fails"),
         (lambda t: t("abc", []), "list of references is empty"),
         (lambda t: t([], LOW), "the text is empty"),
         (lambda t: t(np.array([1, 2, 300]), LOW), "found 1 to 300"),

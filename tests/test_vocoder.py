@@ -263,6 +263,31 @@ def test_features_of_a_configuration_are_those_of_the_extractor(conf):
     assert set(FBANK_DEFAULTS) == set(wanted)
 
 
+@pytest.mark.parametrize(
+    "conf, fault",
+    [
+        ({"hop_length": 0}, "n_shift of the features is 0"),
+        ({"hop_length": -1}, "n_shift of the features is -1"),
+        ({"win_length": 0}, "win_length of the features is 0"),
+        ({"win_length": 2048}, "choose at most n_fft, 1024"),
+        ({"fs": -16000, "fmax": 8000}, "fs of the features is -16000"),
+        ({"fmax": 0}, "fmax of the features is 0: choose more than fmin"),
+        ({"log_base": -1}, "log_base of the features is -1"),
+    ],
+)
+def test_features_that_cannot_be_computed_are_refused(conf, fault):
+    """ESPnet builds them, and fails at the first recording or the first mel."""
+    with pytest.raises(UserError, match=fault):
+        describe_features(LogMelFbank(**conf))
+
+
+def test_griffin_lim_takes_the_whole_band():
+    wanted = open_vocoder("griffin_lim", describe_features(LogMelFbank(fmax=8000)))
+    features = describe_features(LogMelFbank(fmax=None))
+    mel = torch.zeros(9, 80)
+    assert torch.equal(open_vocoder("griffin_lim", features)(mel), wanted(mel))
+
+
 def test_features_of_other_extractors_are_no_fbank():
     conf = {"feats_extract": "linear_spectrogram", "feats_extract_conf": {"n_fft": 512}}
     assert read_features(conf) == {"n_fft": 512}

@@ -4,6 +4,7 @@ No system can sound better than its vocoder with the mel of a recording.
 """
 
 import math
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -79,7 +80,7 @@ def copy_synthesis(
     todo = lacking(folder, stamps)
     fs = parameters["fs"]
     for name in todo:
-        info = soundfile.info(str(wavs[name]))
+        info = soundfile.info(os.fsencode(wavs[name]))
         # half of the first frame lies before the recording and is filled by mirroring
         shortest = parameters["n_fft"] // 2 + 1
         if math.ceil(info.frames * fs / info.samplerate) < shortest:

@@ -15,6 +15,7 @@ import functools
 import importlib.metadata
 import json
 import logging
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import as_completed
 from pathlib import Path
@@ -112,7 +113,7 @@ def read_wavs(source: Path) -> dict[str, Path]:
                 "for instance that below dump/raw"
             )
         try:
-            soundfile.info(str(path))
+            soundfile.info(os.fsencode(path))
         except (soundfile.LibsndfileError, OSError) as error:
             fault = "cannot be read as audio" if path.is_file() else "is missing"
             raise UserError(

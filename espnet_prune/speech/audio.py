@@ -8,6 +8,7 @@ other requirements (length, loudness, clipping).
 import io
 import math
 import os
+import re
 import struct
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -21,7 +22,9 @@ from espnet_prune.files import replace_when_written
 HIGHEST_RATE = 768_000  # Hz
 # Programs that write to a pipe do not know the size and write 0, or a size near the
 # largest one, which differs between them.
-UNKNOWN_SIZE = 0x7FFF0000
+UNKNOWN_SIZE = 0x7F000000
+UNKNOWN_FRAMES = 2**63 - 1  # what libsndfile finds in the flac of a pipe
+BLOCK = 2**20  # frames
 LARGEST_LACK = 0.05  # seconds that may be missing: some headers count themselves
 
 # Quiet read speech lies near -40 dBFS, a muted microphone below -60 dBFS. A tenth of a
@@ -132,7 +135,11 @@ def _read(path: str | Path, what: str, max_seconds: float | None) -> Recording:
         promised, present, at = _find_samples(path)
         says_size = promised != 0 or present == 0
         with _open(path, None if says_size else at) as file:
-            header = Header(file.samplerate, file.frames, file.channels, says_size)
+            whole = None
+            if file.frames == UNKNOWN_FRAMES:
+                whole, says_size = _read_to_end(path), False
+            frames = file.frames if whole is None else len(whole)
+            header = Header(file.samplerate, frames, file.channels, says_size)
             if not 0 < header.rate <= HIGHEST_RATE:
                 raise AudioError(
                     subject,
@@ -143,8 +150,13 @@ def _read(path: str | Path, what: str, max_seconds: float | None) -> Recording:
             wanted = header.frames
             if max_seconds is not None:
                 wanted = min(wanted, math.ceil(max_seconds * header.rate))
-            samples = file.read(wanted, dtype="float32", always_2d=True)
-    except (soundfile.LibsndfileError, OSError, TypeError) as error:  # from .raw
+            samples = whole
+            if samples is None:
+                samples = file.read(wanted, dtype="float32", always_2d=True)
+            samples = samples[:wanted]
+            lacks_end = _LACKS_END.search(file.extra_info)
+    except (soundfile.LibsndfileError, OSError, MemoryError, TypeError) as error:
+        # TypeError is from a .raw, MemoryError from a length that no file has
         raise AudioError(
             subject,
             "unreadable audio",
@@ -157,16 +169,42 @@ def _read(path: str | Path, what: str, max_seconds: float | None) -> Recording:
             raise _cut_off(subject, present / promised)
     if len(samples) < wanted:
         raise _cut_off(subject, len(samples) / wanted)
+    if not promised and lacks_end:
+        raise _cut_off(subject)
     return Recording(samples, header)
 
 
-def _cut_off(subject: str, share: float) -> AudioError:
+# What libsndfile notes about a voc, a mat or an ogg. A recorder that was stopped leaves
+# an ogg without an end too, but not with a part of a page.
+_LACKS_END = re.compile(
+    r"truncated file|File seems to be truncated"
+    r"|Last page lacks an end-of-stream bit\.\s+Ogg ?: Junk after the last page"
+)
+
+
+def _cut_off(subject: str, share: float | None = None) -> AudioError:
+    found = "its end is missing"
+    if share is not None:
+        found = f"{100 * share:.0f} % of the samples in its header exist"
     return AudioError(
-        subject,
-        "cut off",
-        f"is cut off: {100 * share:.0f} % of the samples in its header exist",
-        "copy or export it again",
+        subject, "cut off", f"is cut off: {found}", "copy or export it again"
     )
+
+
+class _Stream(soundfile.SoundFile):
+    """A recording without a length, in which libsndfile can find no place."""
+
+    def seekable(self) -> bool:
+        return False
+
+
+def _read_to_end(path: str | Path) -> np.ndarray:
+    """Read the samples (T, channels) of a recording without a length."""
+    blocks: list[np.ndarray] = []
+    with _Stream(os.fsencode(path)) as file:
+        while not blocks or len(blocks[-1]) == BLOCK:
+            blocks.append(file.read(BLOCK, dtype="float32", always_2d=True))
+    return np.concatenate(blocks)
 
 
 def _find_samples(path: str | Path) -> tuple[int, int, int]:
@@ -229,7 +267,7 @@ def _find_in_wave64(file: BinaryIO, total: int) -> tuple[int, int, int]:
         size = int.from_bytes(chunk[16:], "little") - 24
         if chunk[:4] == b"data":
             return size, total - file.tell(), 0
-        file.seek(max(0, size + -size % 8), os.SEEK_CUR)
+        file.seek(min(total, max(0, size + -size % 8)), os.SEEK_CUR)
     return 0, 0, 0
 
 
@@ -239,7 +277,7 @@ def _open(path: str | Path, samples_at: int | None) -> soundfile.SoundFile:
     libsndfile would read no samples in this case.
     """
     if samples_at is None:
-        return soundfile.SoundFile(str(path))
+        return soundfile.SoundFile(os.fsencode(path))
     content = bytearray(Path(path).read_bytes())
     content[samples_at - 4 : samples_at] = b"\xff" * 4
     return soundfile.SoundFile(io.BytesIO(content))
@@ -249,7 +287,8 @@ def write_mono(path: Path, samples: np.ndarray, rate: int) -> None:
     """Write (T,) as FLAC of 16 bits, quieter if it would exceed full scale."""
     samples = samples / max(1.0, float(np.abs(samples).max(initial=0.0)))
     with replace_when_written(path) as partial:
-        soundfile.write(partial, samples, rate, format="FLAC", subtype="PCM_16")
+        name = os.fsencode(partial)
+        soundfile.write(name, samples, rate, format="FLAC", subtype="PCM_16")
 
 
 def write_speech(
@@ -259,7 +298,8 @@ def write_speech(
 
     The comment is a mark for honest users: whoever wants to deceive can remove it.
     """
-    with soundfile.SoundFile(path, "w", rate, 1, "PCM_16", format=kind) as file:
+    name = os.fsencode(path)
+    with soundfile.SoundFile(name, "w", rate, 1, "PCM_16", format=kind) as file:
         file.comment = "Synthetic speech, made by espnet_prune"
         file.write(samples)
 

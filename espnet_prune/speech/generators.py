@@ -141,6 +141,8 @@ def build_griffin_lim(
     if not {"n_fft", "n_shift", "fs"} <= settings.keys():
         logging.warning("these features have no vocoder, so that no waves are made")
         return None
+    if "fmax" in settings and settings["fmax"] is None:
+        settings["fmax"] = settings["fs"] // 2  # ESPnet's own does not take a float
     return GriffinLim(seed, **settings)
 
 

@@ -96,7 +96,7 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
         device: str = "cpu",
         **options: Any,
     ):
-        if dtype not in ("float32", "float64"):
+        if not isinstance(dtype, str) or dtype not in ("float32", "float64"):
             raise UserError(
                 f"dtype {dtype} is too coarse for mel features: use float32 or float64"
             )
@@ -246,9 +246,9 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
         """
         if max_characters is not None:
             require_whole("max_characters", max_characters)
-        if self.preprocess_fn is None:
+        if getattr(self.preprocess_fn, "token_id_converter", None) is None:
             raise UserError(
-                "this model was trained without a text preprocessor: give token ids "
+                "this model was trained without a tokenizer of texts: give token ids "
                 "instead of text"
             )
         front_end = _FrontEnd(self.preprocess_fn, self.train_args)
@@ -512,7 +512,9 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
             )
         except UserError:
             raise
-        except (AssertionError, RuntimeError, IndexError, TypeCheckError) as error:
+        except (
+            *(AssertionError, RuntimeError, IndexError, TypeError, TypeCheckError),
+        ) as error:
             raise UserError(
                 f"teacher forcing fails ({first_line(error)}): give the samples of the "
                 "text at the model's rate, and frames of each of its tokens and of "
@@ -600,6 +602,7 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
             )
         voices: Any = references if style_vectors is None else style_vectors
         one = isinstance(voices, (str, Path)) or not hasattr(voices, "__len__")
+        one = one or getattr(voices, "ndim", 1) == 0
         if one or len(voices) not in (1, number):
             found = 1 if one else len(voices)
             raise UserError(

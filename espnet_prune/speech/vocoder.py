@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from espnet_prune.config import require_positive, require_whole
 from espnet_prune.errors import UserError
 from espnet_prune.loading import load_json
 
@@ -149,6 +150,9 @@ def describe_features(feats_extract: Any) -> dict[str, Any]:
     These are the result of ``get_parameters()`` and, if the extractor has them, the
     settings that it leaves out: ``log_base``, ``htk`` and ``normalized``. They are
     empty for None, which means precomputed features.
+
+    Raises:
+        UserError: No features can be computed with these settings.
     """
     if feats_extract is None:
         return {}
@@ -159,7 +163,29 @@ def describe_features(feats_extract: Any) -> dict[str, Any]:
     stft = getattr(feats_extract, "stft", None)
     if stft is not None:
         parameters.update(normalized=stft.normalized)
+    _require_possible(parameters)
     return parameters
+
+
+def _require_possible(features: dict[str, Any]) -> None:
+    """Refuse settings with which ESPnet fails when it computes the first features."""
+    found = {name: value for name, value in features.items() if value is not None}
+    for name in ("fs", "n_fft", "n_shift", "win_length", "n_mels"):
+        require_whole(f"{name} of the features", found.get(name, 1))
+    if found.get("win_length", 1) > found.get("n_fft", math.inf):
+        raise UserError(
+            f"win_length of the features is {found['win_length']}: choose at most "
+            f"n_fft, {found['n_fft']}"
+        )
+    if found.get("fmax", math.inf) <= found.get("fmin", 0):
+        raise UserError(
+            f"fmax of the features is {found['fmax']}: choose more than fmin, "
+            f"{found.get('fmin', 0)}"
+        )
+    base = found.get("log_base", 10)
+    require_positive("log_base of the features", base)
+    if base == 1:
+        raise UserError("log_base of the features is 1: choose 10, or null for e")
 
 
 def read_features(settings: dict[str, Any]) -> dict[str, Any]:

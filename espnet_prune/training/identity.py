@@ -256,8 +256,8 @@ def _samples(path: str | Path) -> bytes:
     if not os.path.isfile(path):
         return b""
     try:
-        samples, _ = soundfile.read(path, dtype="float32")
-    except (soundfile.LibsndfileError, TypeError):
+        samples, _ = soundfile.read(os.fsencode(path), dtype="float32")
+    except (soundfile.LibsndfileError, MemoryError, TypeError, ValueError):
         return b""
     return samples.tobytes()
 
@@ -472,7 +472,7 @@ def require_rate(data: Iterable[tuple[str, str, str]], rate: Any) -> None:
         if not os.path.isfile(file):
             continue
         try:
-            found = soundfile.info(file).samplerate
+            found = soundfile.info(os.fsencode(file)).samplerate
         except (soundfile.LibsndfileError, TypeError):
             continue
         if found != rate:

@@ -226,6 +226,7 @@ class PruneTTSTask(TTSTask):
         if is_ours(args.tts):
             args.tts_conf.setdefault("plugin_version", espnet_prune.__version__)
         model = super().build_model(args)
+        describe_features(model.feats_extract)  # it refuses impossible settings
         for weights in getattr(args, "init_param", None) or ():
             require_initial_weights(model, weights, args.ignore_init_mismatch)
         return model

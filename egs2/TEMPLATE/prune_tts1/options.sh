@@ -58,7 +58,7 @@ parse_options() {
         fi
         shift
         if among "${name}" "${caller_paths:-}"; then
-            case "${value}" in /*) ;; *) value="${called_from}/${value}" ;; esac
+            case "${value}" in /*|'') ;; *) value="${called_from}/${value}" ;; esac
         elif among "${name}" "${found_paths:-}"; then
             value=$(seen_from_caller "${value}")
         fi
@@ -100,9 +100,14 @@ is_one_of() {  # refuse the value of option $1 unless it is one of the other wor
 }
 is_whole() {  # refuse the value of option $1 unless it is a whole number from $2
     case "${!1}" in
-        ''|*[!0-9]*) fail "--$1 is '${!1}': give a whole number" ;;
+        ''|*[!0-9]*|??????????*)  # bash cannot compare very large ones
+            fail "--$1 is '${!1}': give a whole number below 10^9" ;;
         *) [ "${!1}" -ge "$2" ] || fail "--$1 is ${!1}: choose $2 or more" ;;
     esac
+}
+are_whole() {  # the same for the options $2 and further, which may be empty, from $1
+    local name
+    for name in "${@:2}"; do [ -z "${!name}" ] || is_whole "${name}" "$1"; done
 }
 runs() {  # whether stage $1 runs
     [ "${stage}" -le "$1" ] && [ "${stop_stage}" -ge "$1" ]

@@ -128,7 +128,21 @@ for ((i = 0; i < ${#values[@]}; i += 2)); do
             "\\ ; | & ( ) or a new line): leave it out"
 done
 is_one_of phase 1 2 both
+for name in skip_train skip_eval skip_packing skip_scoring skip_upload_hf gpu_inference \
+    use_spk_embed; do is_one_of "${name}" true false; done
 for name in stage stop_stage; do is_whole "${name}" 0; done
+are_whole 1 phase1_epochs nbpe n_fft n_shift n_mels num_nodes
+[ "${stage}" -le "${stop_stage}" ] || fail "--stage is ${stage} and --stop_stage" \
+    "${stop_stage}, so no stage would run: choose a later last stage"
+as_they_are=train_config
+[ -z "${train_overlays}" ] || as_they_are=  # only what is merged reaches ESPnet
+for name in expdir dumpdir tts_exp tag train_set valid_set teacher_dumpdir \
+    inference_config inference_tag inference_model ${as_they_are}; do
+    [[ "${!name}" != *[[:space:]*?[]* ]] || fail "--${name} is '${!name}', but ESPnet's" \
+        "scripts take no space, *, ? or [ in a name: rename it"
+done
+[ -e path.sh ] && [ -e cmd.sh ] \
+    || fail "no path.sh and cmd.sh in ${PWD}: call ${0##*/} in the folder of a recipe"
 log "$0 $*"
 
 . ./path.sh
@@ -144,6 +158,9 @@ case "${num_nodes}:${cmd_backend:-}" in
 esac
 tts_sh="${ESPNET_ROOT}/egs2/TEMPLATE/tts1/tts.sh"
 [ -f "${tts_sh}" ] || fail "no tts.sh in ESPNET_ROOT=${ESPNET_ROOT}; run egs2/setup.sh"
+for ((i = 0; i < ${#passed[@]}; i += 2)); do
+    grep -q "^${passed[i]#--}=" "${tts_sh}" || fail "unknown option ${passed[i]}; see --help"
+done
 
 run_tts() {  # run_tts STAGE_OF_TTS_SH OPTIONS...
     "${tts_sh}" --stage "$1" --stop_stage "$1" --python "${python}" \

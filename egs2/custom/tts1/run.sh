@@ -75,6 +75,14 @@ caller_paths="train_data eval_data test_texts"
 found_paths="train_config inference_config versa_config"
 parse_options "$@"
 
+are_whole 1 nj fs n_shift eval_speakers
+are_whole 0 seen_speakers num_texts split_seed
+for name in min_wav_duration max_wav_duration; do
+    [[ "${!name}" =~ ^[0-9]+(\.[0-9]+)?$ ]] || fail "--${name} is '${!name}': give seconds"
+done
+for name in train_data eval_data test_texts; do
+    [[ "${!name}" != *$'\n'* ]] || fail "the name in --${name} has a new line: rename it"
+done
 is_one_of preset small full
 is_one_of durations learned aligned
 # The paper's configuration, which has given durations and no mixed precision, and its

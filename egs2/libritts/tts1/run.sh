@@ -53,6 +53,7 @@ is_one_of system $(files_of conf/systems)
 # shellcheck disable=SC2046
 is_one_of fs $(files_of conf/features)
 is_one_of durations given learned
+is_whole nj 1
 # shellcheck source=/dev/null
 . "conf/features/${fs}.conf"
 models=${expdir:-exp}  # all rates share data/

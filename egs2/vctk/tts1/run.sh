@@ -96,9 +96,7 @@ fi
 is_one_of corpus vctk librispeech libritts
 [ -z "${skip_faulty}" ] || is_one_of skip_faulty true false
 for name in stage stop_stage batch_size nj; do is_whole "${name}" 1; done
-for name in num_speakers texts_per_speaker seed; do
-    [ -z "${!name}" ] || is_whole "${name}" 0
-done
+are_whole 0 num_speakers texts_per_speaker seed
 if [ "${stage}" -gt "${stop_stage}" ] || [ "${stage}" -gt 4 ]; then
     fail "no stage is from --stage ${stage} to --stop_stage ${stop_stage}: there are" \
         "stages 1 to 4"
