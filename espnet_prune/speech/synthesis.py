@@ -513,7 +513,11 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
         except UserError:
             raise
         except (
-            *(AssertionError, RuntimeError, IndexError, TypeError, TypeCheckError),
+            AssertionError,
+            RuntimeError,
+            IndexError,
+            TypeError,
+            TypeCheckError,
         ) as error:
             raise UserError(
                 f"teacher forcing fails ({first_line(error)}): give the samples of the "
