@@ -158,7 +158,7 @@ class StyleSpeech(AbsTTS):
         idim: number of tokens. The last one is <sos/eos>, appended to every text.
         odim: mel bins.
         pruning: self-attention of the mel decoder: none, vanilla or differentiable.
-        pruning_conf: see ``espnet_prune.training.phases.PruningConf``.
+        pruning_conf: see ``espnet_prune.config.PruningConf``.
         encoder_pruning: the same for the phoneme encoder. The paper reports that
             pruning it makes the model worse.
         encoder_pruning_conf: its settings; by default those of ``pruning_conf``.

@@ -171,13 +171,13 @@ def summarise(
             continue
         first = given.get((part, baseline), {}) if system != baseline else {}
         pairs = {pair: own[pair] - first[pair] for pair in own if pair in first}
-        difference = crossed_interval(pairs)._asdict() if pairs else {}
+        difference = clustered_interval(pairs)._asdict() if pairs else {}
         values = list(own.values())
         rows.append(
             {
                 "part": part,
                 "system": system,
-                **crossed_interval(own)._asdict(),
+                **clustered_interval(own)._asdict(),
                 "plus_minus": independent_half_width(values),
                 "difference": difference.get("value"),
                 "difference_lower": difference.get("lower"),
@@ -205,7 +205,7 @@ def independent_half_width(values: Sequence[float]) -> float | None:
     return float(t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * error)
 
 
-def crossed_interval(values: Mapping[tuple[str, str], float]) -> Interval:
+def clustered_interval(values: Mapping[tuple[str, str], float]) -> Interval:
     """Return the mean of ratings, or of differences, over listeners and utterances.
 
     With e the n deviations from the mean, the variance is

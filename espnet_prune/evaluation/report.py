@@ -84,15 +84,18 @@ def draw(experiments: Sequence[Experiment]) -> list[Exhibit]:
     rows = join(experiments)
     found = []
     if experiments[-1].pruning != "none" and decoder_layers(rows):
-        figure = plots.plot_thresholds(rows)
+        figure = plots.plot_layers(rows, keys.THRESHOLD)
         found.append(Exhibit(THRESHOLDS, "Threshold of each decoder layer.", figure))
         caption = "Connections and attention mass that the hard mask keeps."
-        found.append(Exhibit("kept", caption, plots.plot_kept(rows)))
+        figure = plots.plot_layers(rows, keys.KEPT_SHARE, keys.KEPT_MASS)
+        found.append(Exhibit("kept", caption, figure))
     caption = "Loss terms of training and validation."
     found.append(Exhibit("losses", caption, plots.plot_losses(rows)))
     phase1 = next((e for e in experiments if e.phase == 1), None)
     if phase1 is not None and phase1.sparsity_ratio is not None:
-        figure = plots.plot_soft_mean(phase1.rows, phase1.sparsity_ratio)
+        figure = plots.plot_layers(
+            phase1.rows, keys.SOFT_MEAN, target=phase1.sparsity_ratio
+        )
         caption = "Mean soft mask of each decoder layer, which L_sp pulls towards R."
         found.append(Exhibit("soft_mean", caption, figure))
     return found

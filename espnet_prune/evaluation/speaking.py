@@ -98,6 +98,52 @@ def _line(record: Record) -> str:
 # --------------------------------------------------------------------------- speaking
 
 
+def speak_test_set(
+    data_dir: Path,
+    folder: Path,
+    model: str | None = None,
+    model_file: str | None = None,
+    vocoder: str | None = None,
+    device: str = "cpu",
+    batch_size: int = 8,
+    speed: float = 1.0,
+) -> tuple[int, int]:
+    """Speak a zero-shot test set; utterances that are in the folder are not made again.
+
+    Args:
+        data_dir: Kaldi folder with ``text``, ``wav.scp`` (references) and ``utt2spk``.
+        folder: Folder for the recordings; it is made.
+        model: As for ``Text2Speech.from_pretrained``, as are ``model_file``,
+            ``vocoder`` and ``device``.
+        batch_size: See ``speak``.
+        speed: See ``speak``.
+
+    Returns:
+        Numbers of all utterances and of new ones.
+    """
+    from espnet_prune.evaluation.scoring import read_data
+    from espnet_prune.speech.pretrained import default_vocoder, find_model
+    from espnet_prune.speech.synthesis import Text2Speech
+
+    vocoder = vocoder or default_vocoder(model)
+    data = read_data(data_dir)
+    found: dict[str, Any] = find_model(model, model_file)
+    made_from: list[object] = [digest(Path(file)) for file in found.values()]
+    made_from += [identify_vocoder(vocoder), speed]
+    stamps = {
+        name: stamp(said.text, digest(said.reference), *made_from)
+        for name, said in data.items()
+    }
+    todo = lacking(folder, stamps) if folder.exists() else list(stamps)
+    if todo:
+        text2speech = Text2Speech(**found, vocoder=vocoder, device=device)
+        said = [data[name] for name in todo]
+        facts: Record = {"model": model, "vocoder": vocoder}
+        with files.lock_folder(folder, "say"):
+            speak(text2speech, said, stamps, folder, facts, batch_size, speed)
+    return len(data), len(todo)
+
+
 def speak(
     text2speech: Text2Speech,
     utterances: Iterable[Utterance],

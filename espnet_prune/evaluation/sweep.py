@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import MaxNLocator
 
 from espnet_prune import keys
 from espnet_prune.errors import UserError
@@ -360,9 +360,8 @@ def plot_sweep_kept(points: Sequence[Point], table: Sequence[Row]) -> Figure:
                     label=str(setting),
                     **settings[setting],
                 )
-        ax.set(xlabel="decoder layer", ylabel="kept share of connections (hard mask)")
-        ax.set_ylim(-0.03, 1.03)
-        ax.yaxis.set_major_formatter(PercentFormatter(1.0))
+        ax.set(xlabel="decoder layer", ylabel=plots.LAYER_LABELS[keys.KEPT_SHARE])
+        plots.show_shares(ax)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         figure.legend(loc="outside right upper")
     return figure
