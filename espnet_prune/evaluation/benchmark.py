@@ -51,7 +51,7 @@ class Work:
     # arguments of our model; empty for the paper's size
     model: dict[str, Any] = dataclasses.field(default_factory=dict)
     batch_size: int = 8
-    frames: int = 480  # of each utterance, and of the spoken sentence
+    frames: int = 480  # mel frames of each utterance, and of the spoken sentence
     device: str = "cpu"
     precision: str = "float32"  # or bfloat16 or float16, by autocast
     compile: bool = False

@@ -32,7 +32,7 @@ if TYPE_CHECKING:  # these imports load torch and ESPnet
 DPI = 200
 MAX_PIXELS = 4000  # on either side of a PNG; viewers cannot open larger ones
 MAX_CELLS = 256  # on either side of one attention map, about its size in pixels
-CHARACTERS_PER_HEAD = 18  # of one line of a title above the maps of a band
+CHARACTERS_PER_HEAD = 18  # length of a line of a title above the maps of a band
 HEADS_PER_BAND = 8  # attention maps next to each other in one line
 
 # Okabe and Ito's colours, which colour-blind readers can distinguish too.
@@ -64,8 +64,8 @@ class AttentionPanel(NamedTuple):
     """The attention of one model in the synthesis of one utterance."""
 
     title: str  # name of the model
-    layers: "Sequence[AttentionMaps]"  # of the decoder, for a batch of one utterance
-    thresholds: Sequence[float | None]  # of each layer; None for a dense one
+    layers: "Sequence[AttentionMaps]"  # decoder layers, for one utterance
+    thresholds: Sequence[float | None]  # one for each layer; None for a dense one
 
 
 def style_of(number: int) -> dict[str, Any]:
@@ -307,7 +307,7 @@ class _Band(NamedTuple):
     """Decoder layers that are drawn next to each other."""
 
     title: str
-    # of each map: number of its layer, its head from 0, its maps, its threshold
+    # for each map: number of its layer, its head from 0, its maps, its threshold
     columns: "list[tuple[int, int, AttentionMaps, float | None]]"
     rows: Sequence[str]  # "dense", "soft mask", "masked", "pruned"
 

@@ -26,7 +26,7 @@ from espnet_prune.evaluation.listening import COLUMNS, FORMAT
 from espnet_prune.evaluation.scoring import choose_baseline
 from espnet_prune.loading import load_json, reading
 
-RESULT = f"{LISTENING}.csv"  # of `collect`; it may be in the folder of the ratings
+RESULT = f"{LISTENING}.csv"  # written by `collect`, perhaps beside the ratings
 METHOD = """\
 In brackets: 95 % intervals over raters and utterances (variance clustered both ways).
 +-: the 95 % interval of most papers, which takes all ratings to be independent and is

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 PAGE = "report.html"
 PAGE_DPI = 160
-PIXELS_AN_INCH = 110  # of figures on the page, for every resolution
-MAX_CHARACTERS = 200  # of one setting on the page
+PIXELS_AN_INCH = 110  # width of figures on the page, for every resolution
+MAX_CHARACTERS = 200  # longest setting on the page
 # The folder is in the head of the column, and the tokens are those of the recipe.
 NOT_COMPARED = ("output_dir", "token_list")
 
@@ -43,7 +43,7 @@ class Exhibit(NamedTuple):
 class Model(NamedTuple):
     """One model of the report."""
 
-    name: str  # of its folder, with folders above it if others have the same name
+    name: str  # name of its folder, after those above it if two are the same
     experiments: list[Experiment]  # one, or those of its two phases
     table: list[Row] | None  # thresholds of its decoder layers, if it is pruned
     exhibits: list[Exhibit]

@@ -178,7 +178,7 @@ def speak(
     device = torch.device(text2speech.device)
     facts = {**facts, "device": name_device(device), "batch_size": batch_size}
     tokens, seconds = {}, {}
-    styles, encoding = {}, {}  # of each reference: its style vector, and its seconds
+    styles, encoding = {}, {}  # style vector and seconds of each reference
     # the first call is slow, so it is not measured
     text2speech.style_vector(utterances[0].reference)
     for utterance in utterances:
@@ -191,7 +191,7 @@ def speak(
             styles[heard] = text2speech.style_vector(heard)
             encoding[heard] = time.perf_counter() - begin
         seconds[utterance.name] += encoding[heard]
-    # of similar lengths, so that a batch has little padding
+    # utterances of similar lengths, so that a batch has little padding
     utterances.sort(key=lambda utterance: sum(map(len, tokens[utterance.name])))
 
     warm_up = tokens[utterances[0].name][0][:8]

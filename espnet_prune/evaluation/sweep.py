@@ -74,9 +74,9 @@ class Setting(NamedTuple):
 class Point:
     """One model of a sweep."""
 
-    name: str  # of its folder, without the phase
+    name: str  # name of its folder, without the phase
     setting: Setting  # its settings
-    seed: int  # of training
+    seed: int  # seed of training
     experiments: list[Experiment]  # its folder, or those of both phases
 
     @property
@@ -419,7 +419,7 @@ def _styles(points: Sequence[Point]) -> dict[Setting, dict[str, Any]]:
     settings = list(dict.fromkeys(point.setting for point in points))
     ratios = dict.fromkeys(s.sparsity_ratio for s in settings)
     lengths = dict.fromkeys(s.phase1_epochs for s in settings)
-    ratios.pop(None, None)  # of vanilla pruning
+    ratios.pop(None, None)  # vanilla pruning has none
     lengths.pop(None, None)
     colours = dict(zip(ratios, itertools.cycle(plots.COLOURS), strict=False))
     dashes = dict(zip(lengths, itertools.cycle(plots.DASHES), strict=False))

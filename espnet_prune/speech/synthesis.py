@@ -68,7 +68,7 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
             :func:`espnet_prune.speech.vocoder.open_vocoder`. ESPnet's name of this
             argument, ``vocoder_file``, is accepted too.
         vocoder_config: Further settings of ESPnet's own vocoders.
-        speed: Of speech: 2 speaks twice as fast.
+        speed: Speed of the speech: 2 speaks twice as fast.
         dtype: ``float32`` or ``float64``.
         device: For instance ``cpu``, ``cuda`` or ``cuda:1``.
         options: Further arguments of ESPnet's ``Text2Speech``, for instance ``seed``
@@ -572,7 +572,7 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
             if not text:
                 raise UserError("the text is empty: give a text to speak")
             return [self._check_ids(part) for part in text]
-        # it refuses what is no text by itself
+        # it refuses everything that is not a text
         return self.tokenize(text)  # type: ignore[arg-type]
 
     def _check_ids(self, ids: Any) -> torch.Tensor:

@@ -53,7 +53,7 @@ flags=dry_run
 option_stage() { fail "a sweep starts at stage 7: run stages 1 to 6 with run.sh"; }
 option_tag() { fail "a sweep names its experiments itself: leave --tag out"; }
 option_tts_exp() { fail "a sweep names its experiments itself: leave --tts_exp out"; }
-option_train_overlays() {  # of all points; the file of a system comes last
+option_train_overlays() {  # all points have them; the file of a system comes last
     shared_overlays="$1 "
     passed+=(--train_overlays "$1")
 }
