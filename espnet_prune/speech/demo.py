@@ -150,7 +150,7 @@ def _error(error: UserError) -> str:
     return f'<div class="error" role="alert"><p>{html.escape(text)}.</p></div>'
 
 
-class Voice(NamedTuple):
+class ChosenVoice(NamedTuple):
     """The voice that a visitor chose."""
 
     source: str  # a key of ``SOURCES``, which says which of the others is meant
@@ -239,7 +239,7 @@ class Actions:
         }
         started = time.monotonic()
         try:
-            style, notes = Voice(source, shipped, recording, saved).read(model)
+            style, notes = ChosenVoice(source, shipped, recording, saved).read(model)
             if isinstance(text, str) and len(text) > MAX_TEXT:
                 raise UserError(
                     f"the text has {len(text)} characters: give at most {MAX_TEXT}"
@@ -344,7 +344,7 @@ class Actions:
         note: str,
     ) -> Iterator[dict[str, Any]]:
         """Make a voice file of the chosen voice, to be downloaded."""
-        voice = Voice(source, shipped, recording, saved)
+        voice = ChosenVoice(source, shipped, recording, saved)
         with tempfile.TemporaryDirectory() as folder:
             try:
                 style, notes = voice.read(self.model)

@@ -81,9 +81,8 @@ require() {
 }
 require sparsity_ratios "${sparsity_ratios}" '0\.0*[1-9][0-9]*|none|vanilla' \
     "choose values between 0 and 1 such as 0.45, none or vanilla"
-[ -z "${systems}" ] || require systems "${systems}" \
-    'mix_style|sc_cnn|less_capacity|more_dropout' \
-    "choose from mix_style, sc_cnn, less_capacity and more_dropout"
+rivals="mix_style sc_cnn less_capacity more_dropout"
+[ -z "${systems}" ] || require systems "${systems}" "${rivals// /|}" "choose from ${rivals}"
 require seeds "${seeds}" '0|[1-9][0-9]*' "choose whole numbers"
 [ -z "${phase1_epochs}" ] || require phase1_epochs "${phase1_epochs}" '[1-9][0-9]*' \
     "choose whole numbers of epochs, from 1"
