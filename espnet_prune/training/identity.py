@@ -145,11 +145,12 @@ def _choice(
 ) -> dict[str, Any]:
     """Return an option that chooses a class, and the settings of this class."""
     kind = settings.get(name)
+    if kind is None:
+        return {name: None}
     conf = settings.get(f"{name}_conf") or {}
     if kind in classes:
         conf = _with_defaults(classes[kind], conf)
-    conf = {} if kind is None else conf
-    return {name: kind, **{f"{name}_conf.{key}": conf[key] for key in conf}}
+    return {name: kind, **{f"{name}_conf.{key}": value for key, value in conf.items()}}
 
 
 def _with_defaults(kind: Any, conf: Mapping[str, Any] | None) -> dict[str, Any]:
