@@ -17,8 +17,8 @@ from espnet_prune import UserError
 from espnet_prune.cli.listen import main
 from espnet_prune.evaluation import listening, ratings
 from espnet_prune.evaluation.listening import choose_utterances, deal_rounds, level
+from espnet_prune.evaluation.metrics import Utterance
 from espnet_prune.evaluation.page import Sound
-from espnet_prune.evaluation.scorers import Utterance
 from espnet_prune.evaluation.scoring import System
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from espnet_prune import files
-from espnet_prune.evaluation.scorers import Utterance
+from espnet_prune.evaluation.metrics import Utterance
 from espnet_prune.files import read_json_lines, replace_when_written
 from espnet_prune.processes import name_processor
 from espnet_prune.speech.audio import write_speech

@@ -28,7 +28,7 @@ from espnet_prune.evaluation.history import (
     join,
     read_experiments,
 )
-from espnet_prune.evaluation.scorers import METRICS
+from espnet_prune.evaluation.metrics import METRICS
 from espnet_prune.experiment import is_finished, read_config, read_progress
 from espnet_prune.loading import reading
 
