@@ -27,7 +27,7 @@ from espnet_prune.data.kaldi import read_columns
 from espnet_prune.errors import UserError, first_line
 from espnet_prune.evaluation.backends import load_wave
 from espnet_prune.evaluation.metrics import METRICS, Measured, Utterance
-from espnet_prune.evaluation.speaking import RECORDS, digest, stamp
+from espnet_prune.evaluation.records import RECORDS, digest, stamp
 from espnet_prune.files import can_name_a_file, read_json_lines, replace_when_written
 from espnet_prune.processes import process_pool
 

@@ -1,40 +1,30 @@
-"""Speak a whole test set: each utterance once, with its computing time.
-
-``synthesis.jsonl`` in the folder of the recordings has a line for each:
-
-    {"utterance": "p225_038", "model": "exp/tts_mine", "vocoder": "hifigan", "device":
-    "NVIDIA H100 80GB HBM3", "batch_size": 8, "audio_seconds": 2.1,
-    "synthesis_seconds": 0.04, "kept_share": 0.27, "of": "5d41402abc4b2a76"}
-
-``of`` is a hash of all that the recording was made from: text, reference, weights,
-configuration, vocoder, speed. Recordings with the same hash are not made again.
-"""
+"""Speak a whole test set: each utterance once, with its computing time."""
 
 from __future__ import annotations
 
-import functools
-import hashlib
-import json
 import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from espnet_prune import files
 from espnet_prune.evaluation.metrics import Utterance
-from espnet_prune.files import read_json_lines, replace_when_written
+from espnet_prune.evaluation.records import (
+    Record,
+    digest,
+    identify_vocoder,
+    keep,
+    lacking,
+    stamp,
+)
+from espnet_prune.evaluation.scoring import read_data
+from espnet_prune.files import lock_folder
 from espnet_prune.processes import name_processor
-from espnet_prune.speech.audio import write_speech
 
-if TYPE_CHECKING:  # these imports load torch and ESPnet, which the records do not need
+if TYPE_CHECKING:  # these imports load torch and ESPnet
     import torch
 
     from espnet_prune.attention import AttentionMaps
     from espnet_prune.speech.synthesis import Text2Speech
-
-RECORDS = "synthesis.jsonl"
-
-Record = dict[str, Any]
 
 
 class Kept(NamedTuple):
@@ -42,60 +32,6 @@ class Kept(NamedTuple):
 
     share: float
     connections: int
-
-
-digest = functools.partial(files.digest, size=8)
-
-
-def identify_vocoder(vocoder: str | None) -> list[str]:
-    """Return what identifies a vocoder: a name, or the hashes of its files."""
-    path = Path(vocoder or "")
-    if not path.exists() or not path.name:
-        return [str(vocoder)]
-    found = [path]
-    if path.is_dir():
-        found = sorted((*path.glob("g_*"), *path.glob("generator*")))
-        found += path.glob("config.json")
-    return [digest(file) for file in found]
-
-
-def stamp(*parts: Any) -> str:
-    """Return a short hash of a value that JSON can represent."""
-    text = json.dumps(parts, sort_keys=True)
-    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
-
-
-# ------------------------------------------------------------------------ the records
-
-
-def lacking(folder: Path, stamps: dict[str, str]) -> list[str]:
-    """Return the utterances to make, and remove their old records."""
-    records = read_json_lines(folder / RECORDS)
-    kept = {
-        name: record
-        for name, record in records.items()
-        if (folder / f"{name}.wav").is_file()
-        and record.get("of") == stamps.get(name, record.get("of"))
-    }
-    # this also removes a line that was cut off, which the next one would continue
-    with replace_when_written(folder / RECORDS) as partial:
-        partial.write_text("".join(map(_line, kept.values())), encoding="utf-8")
-    return [name for name in stamps if name not in kept]
-
-
-def keep(folder: Path, wave: torch.Tensor, fs: int, record: Record) -> None:
-    """Write a recording (T_wav,), then its record, so that it is not made again."""
-    with replace_when_written(folder / f"{record['utterance']}.wav") as partial:
-        write_speech(partial, wave.cpu().numpy(), fs)
-    with open(folder / RECORDS, "a", encoding="utf-8") as file:
-        file.write(_line(record))
-
-
-def _line(record: Record) -> str:
-    return json.dumps(record, ensure_ascii=False) + "\n"
-
-
-# --------------------------------------------------------------------------- speaking
 
 
 def speak_test_set(
@@ -121,7 +57,6 @@ def speak_test_set(
     Returns:
         Numbers of all utterances and of new ones.
     """
-    from espnet_prune.evaluation.scoring import read_data
     from espnet_prune.speech.pretrained import default_vocoder, find_model
     from espnet_prune.speech.synthesis import Text2Speech
 
@@ -139,7 +74,7 @@ def speak_test_set(
         text2speech = Text2Speech(**found, vocoder=vocoder, device=device)
         said = [data[name] for name in todo]
         facts: Record = {"model": model, "vocoder": vocoder}
-        with files.lock_folder(folder, "say"):
+        with lock_folder(folder, "say"):
             speak(text2speech, said, stamps, folder, facts, batch_size, speed)
     return len(data), len(todo)
 
