@@ -30,7 +30,8 @@ class PruningConf:
         sparsity_weight: weight of L_sp in the loss; 0 is the ablation "w/o L_sp".
         combine_heads: "or" shares the union of the heads' masks, "none" keeps one mask
             per head. Default: "or" for vanilla, "none" for differentiable pruning.
-        phase: 1 or 2, see the module.
+        phase: 1 (soft masks, thresholds are learned) or 2 (hard masks, thresholds are
+            fixed), see ``training.phases``; for differentiable pruning only.
         inference_mask: "hard" or "soft"; soft with a single long phase 1 is the
             ablation "w/o SM_hard".
         threshold_init: theta at the first step, in multiples of 1/N.
@@ -67,26 +68,24 @@ class PruningConf:
                 raise UserError(
                     f"pruning_conf.{field.name} is {value!r}: give a number"
                 )
-        if not 0 < self.sparsity_ratio < 1:
-            raise UserError(
-                f"pruning_conf.sparsity_ratio is {self.sparsity_ratio}: it is the mean "
-                "of a soft mask, choose a value between 0 and 1 (the paper: 0.45)"
-            )
-        if self.temperature <= 0:
-            raise UserError(
-                f"pruning_conf.temperature is {self.temperature}: choose a value above "
-                "0 (the paper: 0.01)"
-            )
-        if self.sparsity_weight < 0:
-            raise UserError(
-                f"pruning_conf.sparsity_weight is {self.sparsity_weight}: choose 0 (no "
-                "L_sp) or more (default: 1.0)"
-            )
-        if self.threshold_scale <= 0:
-            raise UserError(
-                f"pruning_conf.threshold_scale is {self.threshold_scale}: choose a "
-                "value above 0 (the paper: 1.0)"
-            )
+        for name, fits, wanted in (
+            (
+                "sparsity_ratio",
+                0 < self.sparsity_ratio < 1,
+                "a value between 0 and 1, as for any mean of a mask (the paper: 0.45)",
+            ),
+            ("temperature", self.temperature > 0, "a value above 0 (the paper: 0.01)"),
+            (
+                "sparsity_weight",
+                self.sparsity_weight >= 0,
+                "0 (no L_sp) or more (default: 1.0)",
+            ),
+            ("threshold_scale", self.threshold_scale > 0, "a value above 0"),
+        ):
+            if not fits:
+                raise UserError(
+                    f"pruning_conf.{name} is {getattr(self, name)}: choose {wanted}"
+                )
         for name, choices in (
             ("phase", (1, 2)),
             ("combine_heads", (None, "none", "or")),

@@ -40,8 +40,8 @@ class PatchDiscriminator(torch.nn.Module):
     """Gives each patch of a mel a score: 0 for a generated one, 1 for a natural one.
 
     Args:
-        channels: of the first convolution; each of the others has twice as many as the
-            one before.
+        channels: channels of the first convolution; each of the others has twice as
+            many as the one before.
         layers: number of convolutions, of kernel 3 and stride 2 in time and frequency.
 
     """
@@ -75,7 +75,7 @@ class MelDiscriminator(torch.nn.Module):
     """Discriminators of patches at T, T / 2 and T / 4 frames.
 
     Args:
-        channels: of the first convolution of each.
+        channels: channels of the first convolution in each.
         scales: number of discriminators.
 
     """

@@ -42,7 +42,7 @@ class PrunedFastSpeech2(FastSpeech2):
         idim: number of tokens. The last one is <sos/eos>, appended to every text.
         odim: mel bins.
         pruning: self-attention of the decoder: none, vanilla or differentiable.
-        pruning_conf: see ``espnet_prune.training.phases.PruningConf``.
+        pruning_conf: see ``espnet_prune.config.PruningConf``.
         encoder_pruning: the same for the encoder.
         encoder_pruning_conf: its settings; by default those of ``pruning_conf``.
         plugin_version: version of espnet_prune that trained the model; training writes

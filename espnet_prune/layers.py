@@ -44,7 +44,7 @@ def draw_bytes(shape: torch.Size, rate: float) -> tuple[torch.Tensor, int]:
     """Draw what dropout on a CPU decides by.
 
     Args:
-        shape: of the mask.
+        shape: shape of the mask.
         rate: share of elements to drop, above 0 and below 1.
 
     Returns:
@@ -109,7 +109,7 @@ class _Mish(torch.autograd.Function):
         keep = None if drawn is None else _keep(drawn, dropped, x.dtype)
         if ctx.needs_input_grad[0]:
             sigmoid = exp.div_(exp + 1)
-            rise = torch.addcmul(_ONE, gate, gate, value=-1)  # of the gate
+            rise = torch.addcmul(_ONE, gate, gate, value=-1)  # 1 - gate^2
             slope = torch.addcmul(gate, sigmoid.mul_(x), rise)
             ctx.save_for_backward(slope if keep is None else slope.mul_(keep))
         y = gate.mul_(x)
@@ -170,9 +170,9 @@ class Pruning(NamedTuple):
 
     Attributes:
         cutoff: probability below which a connection is pruned (B, 1, 1, 1).
-        temperature: of a soft mask; None for a hard mask.
-        weights: of every position in the mean of the soft mask (B, 1, T): the weight of
-            a pair is the product of its weights, divided by the sum over all pairs.
+        temperature: T of a soft mask; None for a hard mask.
+        weights: weight of every position in the mean of the soft mask (B, 1, T). A pair
+            counts by the product of its weights, divided by the sum over all pairs.
         share: a connection stays if any head keeps it; for hard masks only.
 
     """
@@ -219,7 +219,7 @@ def attend(
             products.
         value: (B, H, T, d).
         mask: true where a key may be attended to (B, 1, T); None for all.
-        dropout_rate: of the remaining connections.
+        dropout_rate: share of the remaining connections to drop.
         pruning: None for dense attention.
         watched: whether to return the probabilities.
 

@@ -73,8 +73,8 @@ class PhonemeEncoder(torch.nn.Module):
         idim: number of tokens; token 0 is padding.
         size: D.
         blocks: ``FFTBlock`` or ``StyleConvBlock`` layers.
-        kernel_size: of the prenet's convolutions.
-        dropout_rate: of the prenet.
+        kernel_size: taps of the prenet's convolutions.
+        dropout_rate: dropout in the prenet.
 
     """
 
@@ -109,7 +109,7 @@ class MelDecoder(torch.nn.Module):
         odim: mel bins.
         blocks: ``FFTBlock`` layers, which are pruned.
         prenet_units: width between the two linear layers of the prenet.
-        dropout_rate: of the prenet.
+        dropout_rate: dropout in the prenet.
 
     """
 
@@ -158,7 +158,7 @@ class StyleSpeech(AbsTTS):
         idim: number of tokens. The last one is <sos/eos>, appended to every text.
         odim: mel bins.
         pruning: self-attention of the mel decoder: none, vanilla or differentiable.
-        pruning_conf: see ``espnet_prune.training.phases.PruningConf``.
+        pruning_conf: see ``espnet_prune.config.PruningConf``.
         encoder_pruning: the same for the phoneme encoder. The paper reports that
             pruning it makes the model worse.
         encoder_pruning_conf: its settings; by default those of ``pruning_conf``.
@@ -168,7 +168,7 @@ class StyleSpeech(AbsTTS):
         adim: D. aheads: H of encoder and decoder.
         elayers, eunits: encoder layers, hidden width of their feed-forward layers.
         dlayers, dunits: the same for the decoder.
-        ffn_kernel_sizes: of the feed-forward layers' two convolutions.
+        ffn_kernel_sizes: taps of the two convolutions in each feed-forward layer.
         encoder_prenet_kernel_size, decoder_prenet_units: prenets.
         attention_scale: "head_width" divides scores by sqrt(D / H), the usual
             definition; "model_width" by sqrt(D), as in the public StyleSpeech.
@@ -176,13 +176,13 @@ class StyleSpeech(AbsTTS):
         encoder_conditioning: how the voice conditions the phoneme encoder: "saln",
             "mix_style" (SALN with styles mixed in training) or "sc_cnn" (convolutions
             with predicted kernels, which replace SALN and the feed-forward layers).
-        mix_style_alpha: of the Beta distribution of "mix_style".
+        mix_style_alpha: parameter of the Beta distribution of "mix_style".
         sc_cnn_channels, sc_cnn_kernel_size: C and K of "sc_cnn".
         style_units, style_dim, style_heads, style_kernel_size, style_dropout_rate: mel
             style encoder; style_dim is S.
         predictor_units, predictor_kernel_size, predictor_dropout_rate: duration, pitch
             and energy predictors.
-        embedding_kernel_size: of the pitch and energy embeddings.
+        embedding_kernel_size: taps of the pitch and energy embeddings.
         stop_gradient_from: names of predictors (duration, pitch, energy) whose loss
             does not train the encoder.
         mel_weight, duration_weight, pitch_weight, energy_weight: weights of the losses.
@@ -190,7 +190,7 @@ class StyleSpeech(AbsTTS):
             learned durations only.
         adversarial_weight: weight of the adversarial losses, see
             ``espnet_prune.discriminator``; 0 for none.
-        adversarial_channels: of the discriminator's first convolutions.
+        adversarial_channels: channels of the discriminator's first convolutions.
         compile_model: train encoder, predictors and decoder compiled by torch.compile.
             The first steps then take minutes; synthesis is never compiled.
         plugin_version: version of espnet_prune that trained the model; training writes

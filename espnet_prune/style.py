@@ -61,7 +61,7 @@ class MixStyleLayerNorm(StyleAdaptiveLayerNorm):
     Args:
         size: D.
         style_dim: S.
-        alpha: Of the Beta distribution; a small one makes shares near 0 and 1.
+        alpha: Parameter of the Beta distribution; a small one gives shares near 0 or 1.
 
     """
 
@@ -104,7 +104,7 @@ def mix_styles(
     Args:
         style: (B, S).
         order: Which utterance each one is mixed with (B,).
-        share: Of the utterance's own style (B, 1).
+        share: Share of the utterance's own style (B, 1).
 
     Returns:
         (B, S).
@@ -119,7 +119,7 @@ class ConvFeedForward(torch.nn.Module):
     Args:
         size: D.
         units: hidden width.
-        kernel_sizes: of the two convolutions, odd.
+        kernel_sizes: taps of the two convolutions, odd.
         dropout_rate: after each convolution.
 
     """
@@ -318,8 +318,8 @@ class MelStyleEncoder(torch.nn.Module):
         units: hidden width.
         style_dim: S.
         heads: attention heads.
-        kernel_size: of the gated convolutions, odd.
-        dropout_rate: of all parts.
+        kernel_size: taps of the gated convolutions, odd.
+        dropout_rate: dropout in all parts.
 
     """
 

@@ -123,7 +123,7 @@ def regulate_length(
     position = times - (ends - durations).gather(1, tokens)
     repeated = x.gather(1, tokens[..., None].expand(-1, -1, x.size(2)))
     valid = (times < lengths[:, None])[..., None]
-    places = sinusoid(times[0], x.size(2)).to(x.dtype)  # of all possible positions
+    places = sinusoid(times[0], x.size(2)).to(x.dtype)  # for every possible position
     positions = torch.nn.functional.embedding(position, places)
     return (repeated + positions) * valid.to(x.dtype), lengths
 

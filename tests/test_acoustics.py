@@ -12,7 +12,7 @@ from espnet_prune.evaluation.acoustics import (
     f0_error,
     mel_cepstrum,
 )
-from espnet_prune.evaluation.scorers import METRICS, Utterance
+from espnet_prune.evaluation.metrics import METRICS, Utterance
 
 
 @pytest.mark.parametrize("warping", [0.0, 0.42])

@@ -11,7 +11,7 @@ from tiny_experiment import voice
 from espnet_prune.cli import score
 from espnet_prune.errors import UserError
 from espnet_prune.evaluation.backends import WavLM, WhisperCheckpoint
-from espnet_prune.evaluation.scorers import METRICS
+from espnet_prune.evaluation.metrics import METRICS
 
 transformers = pytest.importorskip("transformers")
 

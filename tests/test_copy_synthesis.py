@@ -14,7 +14,7 @@ from espnet_prune.cli import vocode
 from espnet_prune.errors import UserError
 from espnet_prune.evaluation import copy_synthesis
 from espnet_prune.evaluation.backends import load_wave
-from espnet_prune.evaluation.speaking import RECORDS
+from espnet_prune.evaluation.records import RECORDS
 
 
 @pytest.fixture

@@ -58,7 +58,7 @@ def model(folder):
 
 @pytest.fixture(scope="module")
 def actions(model):
-    return demo.Actions(demo.Speaker(model))
+    return demo.Actions(model)
 
 
 def speak(actions, text="hello there", **choices):

@@ -322,7 +322,7 @@ def lines_of(ax):
 
 def test_threshold_figure_shows_both_phases_and_the_switch(tmp_path):
     rows = join(read_experiments(two_phases(tmp_path)))
-    (ax,) = plots.plot_thresholds(rows).axes
+    (ax,) = plots.plot_layers(rows, "threshold").axes
     drawn = lines_of(ax)
     (marker,) = drawn.pop("0.4")
     assert [x for x, _ in marker] == [6, 6]
@@ -334,13 +334,13 @@ def test_threshold_figure_shows_both_phases_and_the_switch(tmp_path):
 
 def test_a_single_phase_has_no_switch(tmp_path):
     rows = read_experiment(write_experiment(tmp_path, PHASE1)).rows
-    for figure in (plots.plot_thresholds(rows), plots.plot_losses(rows)):
+    for figure in (plots.plot_layers(rows, "threshold"), plots.plot_losses(rows)):
         assert all("0.4" not in lines_of(ax) for ax in figure.axes)
 
 
 def test_kept_figure_shows_share_and_mass_apart(tmp_path):
     rows = join(read_experiments(two_phases(tmp_path)))
-    share, mass = plots.plot_kept(rows).axes
+    share, mass = plots.plot_layers(rows, "kept_share", "kept_mass").axes
     assert "share" in share.get_ylabel() and "mass" in mass.get_ylabel()
     assert next(iter(lines_of(share).values()))[0][0][1] == pytest.approx(0.25)
     assert next(iter(lines_of(mass).values()))[0][0][1] == pytest.approx(0.75)
@@ -348,7 +348,7 @@ def test_kept_figure_shows_share_and_mass_apart(tmp_path):
 
 def test_soft_mean_figure_shows_its_target(tmp_path):
     rows = read_experiment(write_experiment(tmp_path, PHASE1)).rows
-    (ax,) = plots.plot_soft_mean(rows, 0.4).axes
+    (ax,) = plots.plot_layers(rows, "soft_mean", target=0.4).axes
     assert [y for _, y in lines_of(ax)["0.2"][0]] == [0.4, 0.4]
     assert "R = 0.4" in [text.get_text().strip() for text in ax.texts]
 

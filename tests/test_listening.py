@@ -17,8 +17,8 @@ from espnet_prune import UserError
 from espnet_prune.cli.listen import main
 from espnet_prune.evaluation import listening, ratings
 from espnet_prune.evaluation.listening import choose_utterances, deal_rounds, level
+from espnet_prune.evaluation.metrics import Utterance
 from espnet_prune.evaluation.page import Sound
-from espnet_prune.evaluation.scorers import Utterance
 from espnet_prune.evaluation.scoring import System
 
 
@@ -448,7 +448,7 @@ def test_intervals_count_few_raters_and_few_utterances():
 
     def half_width(rating):
         values = {(r, u): rating(int(r[1:]), int(u[1:])) for r, u in names}
-        value, lower, upper = ratings.crossed_interval(values)
+        value, lower, upper = ratings.clustered_interval(values)
         assert value == 3 and upper - value == pytest.approx(value - lower)
         return upper - value
 

@@ -15,7 +15,7 @@ from espnet_prune.errors import UserError
 from espnet_prune.evaluation import backends, distances, intervals, mismatch
 from espnet_prune.evaluation.axis import Axis, Score, Training
 from espnet_prune.evaluation.distances import embed, nearest_distances, read_voices
-from espnet_prune.evaluation.scorers import METRICS
+from espnet_prune.evaluation.metrics import METRICS
 
 SETS = {"seen": 0.15, "unseen": 0.25, "far": 0.40}
 SPEAKERS = 10

@@ -69,8 +69,8 @@ def test_training_and_what_it_shows(tmp_path):
         for cell in book.cells
         if cell.cell_type == "code"
     }
-    assert "image/png" in drawn["plots.plot_thresholds(rows)"]
-    assert "image/png" in drawn["plots.plot_kept(rows)"]
+    assert "image/png" in drawn['plots.plot_layers(rows, "threshold")']
+    assert "image/png" in drawn['plots.plot_layers(rows, "kept_share", "kept_mass")']
     assert "image/png" in drawn["Image(file)"]
     assert "text/html" in drawn['Audio(said["wav"].numpy(), rate=model.fs)']
 

@@ -17,9 +17,9 @@ import soundfile
 from espnet_prune.cli import score, vocode
 from espnet_prune.cli.score import main
 from espnet_prune.errors import UserError
-from espnet_prune.evaluation import documents, scorers, scoring
-from espnet_prune.evaluation import scores as scores_page
+from espnet_prune.evaluation import documents, score_page, scoring
 from espnet_prune.evaluation.backends import Backend
+from espnet_prune.evaluation.metrics import DEFAULT, MEASURED, METRICS, Metric
 
 ROOT = Path(__file__).resolve().parents[1]
 SPEAKERS = ("ann", "bob", "cyd")
@@ -29,7 +29,7 @@ OUTPUTS = ("a.jsonl", "b.jsonl", "scores.md", "scores.csv", "scores.json")
 NAMES = [f"{speaker}_{text}" for speaker in SPEAKERS for text in TEXTS]
 
 
-class Loudness(scorers.Metric):
+class Loudness(Metric):
     """Takes the first sample for the quality of an utterance, and counts its work."""
 
     measures = "the first sample"
@@ -65,7 +65,7 @@ def metrics(monkeypatch):
         "broken_fake": Loudness("broken_fake", broken=True),
     }
     monkeypatch.setattr(scoring, "METRICS", fakes)
-    monkeypatch.setattr(scores_page, "METRICS", fakes)
+    monkeypatch.setattr(score_page, "METRICS", fakes)
     monkeypatch.setattr(score, "METRICS", fakes)
     return fakes
 
@@ -224,7 +224,7 @@ def test_a_missing_model_is_an_empty_column_with_its_reason(
         raise importlib.metadata.PackageNotFoundError("fake-package")
 
     metrics["cer_fake"].version = no_package
-    monkeypatch.setattr(scores_page, "DEFAULT", ("cer_fake",))
+    monkeypatch.setattr(score_page, "DEFAULT", ("cer_fake",))
     main(command(data, "a", "b", metrics=["cer_fake", "broken_fake", "mos_fake"]))
     page = capsys.readouterr().out
     (line,) = [line for line in page.splitlines() if system_of(line) == "a"]
@@ -293,13 +293,13 @@ def write_records(folder, names=NAMES, **facts):
 @pytest.fixture
 def measured(metrics):
     """Have the metrics of synthesis as well."""
-    for name in scorers.MEASURED:
-        metrics[name] = scorers.METRICS[name]
+    for name in MEASURED:
+        metrics[name] = METRICS[name]
     return metrics
 
 
 def test_what_synthesis_measured_has_columns(data, measured, monkeypatch, capsys):
-    monkeypatch.setattr(scores_page, "DEFAULT", ("mos_fake",))
+    monkeypatch.setattr(score_page, "DEFAULT", ("mos_fake",))
     write_records(data.parent / "a")
     private = {"model": "/home/me/exp/tts_b/", "vocoder": "/home/me/hifigan_b"}
     write_records(
@@ -461,9 +461,9 @@ def test_processes_do_all_the_work_and_a_killed_one_ends_in_one_line():
 def test_real_models_in_two_processes(data, capsys):
     """Score noise: all default columns are filled."""
     missing = []
-    for name in scorers.DEFAULT:
+    for name in DEFAULT:
         try:
-            scorers.METRICS[name].version()
+            METRICS[name].version()
         except importlib.metadata.PackageNotFoundError as error:
             missing.append(error.name)
     if missing:
@@ -480,4 +480,4 @@ def test_real_models_in_two_processes(data, capsys):
     page = capsys.readouterr().out
     assert "empty" not in page
     for line in lines_of(data.parent / OUT_OF_A):
-        assert set(line["scores"]) == set(scorers.DEFAULT)
+        assert set(line["scores"]) == set(DEFAULT)

@@ -12,6 +12,7 @@ from tiny_experiment import pack_experiment, voice, write_recipe
 from espnet_prune.attention import record_attention
 from espnet_prune.cli.say import main as say_main
 from espnet_prune.errors import UserError
+from espnet_prune.evaluation import records as made
 from espnet_prune.evaluation import speaking
 from espnet_prune.files import read_json_lines
 from espnet_prune.model import StyleSpeech
@@ -67,7 +68,7 @@ def say(data, recipe, tmp_path, capsys):
                 *("-o", str(out), *options),
             ]
         )
-        return capsys.readouterr().out, read_json_lines(out / speaking.RECORDS)
+        return capsys.readouterr().out, read_json_lines(out / made.RECORDS)
 
     return run
 
@@ -181,12 +182,12 @@ def test_what_is_finished_is_not_said_again(say, data, tmp_path, monkeypatch):
     (tmp_path / "out" / "ann_2.wav").unlink()
     with pytest.raises(KeyboardInterrupt):
         say()
-    with open(tmp_path / "out" / speaking.RECORDS, "a") as file:
+    with open(tmp_path / "out" / made.RECORDS, "a") as file:
         file.write('{"utterance": "ann_')  # as killed in the middle of a line
     say()
     assert said == ["ann_1", "ann_2", "ann_2"]
     assert (tmp_path / "out" / "bob_1.wav").stat().st_mtime_ns == before
-    records = (tmp_path / "out" / speaking.RECORDS).read_text().splitlines()
+    records = (tmp_path / "out" / made.RECORDS).read_text().splitlines()
     assert sorted(json.loads(line)["utterance"] for line in records) == sorted(TEXTS)
     soundfile.write(tmp_path / "bob.wav", voice(pitch=150.0), 16000)
     say()

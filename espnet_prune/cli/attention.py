@@ -48,14 +48,7 @@ def main(cmd: Sequence[str] | None = None) -> None:
     from espnet_prune.evaluation import maps
 
     with lock_folder(args.output_dir, "attention"):
-        path, panels = maps.draw(
-            args.experiments,
-            args.inference_model,
-            args.data_dir,
-            args.output_dir,
-            args.key,
-            args.spembs,
-        )
+        path, panels = maps.draw(**vars(args))
     for panel in panels:
         print(maps.describe(panel))
     rows = maps.count_tiles(panels)

@@ -25,33 +25,37 @@ def get_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add(
         "--train_data",
+        dest="train",
         type=Path,
         nargs="+",
         required=True,
         metavar="DATA",
         help="Kaldi folders of the training data: wav.scp and utt2spk",
     )
-    for option, metavar, what in (
+    for option, name, metavar, what in (
         (
             "--set",
+            "sets",
             "NAME=DATA",
             "Kaldi folder of a test set, whose wav.scp has its voices; give it once "
             "per set",
         ),
-        ("--scores", "NAME=DIR", "Folder that `score` wrote for a set"),
+        ("--scores", "scores", "NAME=DIR", "Folder that `score` wrote for a set"),
         (
             "--recordings",
+            "recordings",
             "NAME=DATA",
             "Kaldi folder of recordings of a set, with text and, from `align`, "
             "token_ends; held-out losses are measured on them",
         ),
         (
             "--model",
+            "models",
             "SYSTEM_sSEED=EXP",
             "Experiment folder of a training, for held-out losses",
         ),
     ):
-        add(option, action="append", default=[], metavar=metavar, help=what)
+        add(option, dest=name, action="append", default=[], metavar=metavar, help=what)
     add("--output_dir", type=Path, required=True, help="Folder to write to")
     add(
         "--baseline",
@@ -74,18 +78,5 @@ def main(cmd: Sequence[str] | None = None) -> None:
     require_whole("--recordings_per_speaker", args.recordings_per_speaker)
     from espnet_prune.evaluation import mismatch
 
-    print(
-        mismatch.compare(
-            args.train_data,
-            args.set,
-            args.output_dir,
-            args.scores,
-            args.model,
-            args.recordings,
-            args.baseline,
-            args.recordings_per_speaker,
-            args.device,
-            args.model_file,
-        )
-    )
+    print(mismatch.compare(**vars(args)))
     print(f"Written: {args.output_dir}")

@@ -25,7 +25,7 @@ from espnet_prune.errors import UserError
 from espnet_prune.loading import load_yaml
 from espnet_prune.training.host import MODELS
 
-PHASE1_SHARE = 40 / 300  # of all steps, in the paper
+PHASE1_SHARE = 40 / 300  # share of all steps, as in the paper
 # Options of training that the plan depends on, and ESPnet's defaults.
 VALUES = {
     "max_epoch": 40,

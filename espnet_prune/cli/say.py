@@ -15,7 +15,6 @@ continue.
 import argparse
 from itertools import count
 from pathlib import Path
-from typing import Any
 
 import soundfile
 from tqdm import tqdm
@@ -23,7 +22,7 @@ from tqdm import tqdm
 from espnet_prune.cli.options import add_model, make_parser
 from espnet_prune.config import require_positive, require_whole
 from espnet_prune.errors import UserError
-from espnet_prune.files import can_name_a_file, lock_folder, replace_when_written
+from espnet_prune.files import can_name_a_file, replace_when_written
 from espnet_prune.speech.audio import write_speech
 from espnet_prune.speech.vocoder import CHOICES
 from espnet_prune.text.normalise import normalise, read_lines
@@ -195,7 +194,21 @@ def main(cmd=None) -> None:
                 raise UserError(
                     f"--data_dir has its own references: leave --{name} out"
                 )
-        say_data(args)
+        output_files({}, args.output, one=False)
+        # after the quick checks: it takes seconds to import
+        from espnet_prune.evaluation.speaking import speak_test_set
+
+        number, new = speak_test_set(
+            args.data_dir,
+            args.output,
+            args.model,
+            args.model_file,
+            args.vocoder,
+            args.device,
+            args.batch_size,
+            args.speed,
+        )
+        print(f"{args.output}: {number} utterances, of which {new} are new")
         return
     if args.reference is not None and args.voice is not None:
         raise UserError("two voices were given: leave out --reference or --voice")
@@ -252,40 +265,6 @@ def list_voices(model: str | None, model_file: str | None) -> None:
     width = max(map(len, voices))
     for name, file in voices.items():
         print(f"{name:{width}}  {' '.join(load_voice(file).note.split())}".rstrip())
-
-
-def say_data(args: argparse.Namespace) -> None:
-    """Speak a test set, each utterance in the voice of its own reference."""
-    from espnet_prune.evaluation import speaking
-    from espnet_prune.evaluation.scoring import read_data
-    from espnet_prune.speech.pretrained import default_vocoder, find_model
-    from espnet_prune.speech.synthesis import Text2Speech
-
-    vocoder = args.vocoder or default_vocoder(args.model)
-    data = read_data(args.data_dir)
-    files: dict[str, Any] = find_model(args.model, args.model_file)
-    made_from: list[object] = [speaking.digest(Path(file)) for file in files.values()]
-    made_from += [speaking.identify_vocoder(vocoder), args.speed]
-    stamps = {
-        name: speaking.stamp(said.text, speaking.digest(said.reference), *made_from)
-        for name, said in data.items()
-    }
-    output_files(stamps, args.output, one=False)
-    folder = args.output
-    todo = speaking.lacking(folder, stamps) if folder.exists() else list(stamps)
-    if todo:
-        text2speech = Text2Speech(**files, vocoder=vocoder, device=args.device)
-        with lock_folder(folder, "say"):
-            speaking.speak(
-                text2speech,
-                [data[name] for name in todo],
-                stamps,
-                folder,
-                {"model": args.model, "vocoder": vocoder},
-                args.batch_size,
-                args.speed,
-            )
-    print(f"{folder}: {len(data)} utterances, of which {len(todo)} are new")
 
 
 def write_wave(file: Path, wave, fs: int) -> None:

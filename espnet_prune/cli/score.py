@@ -21,7 +21,7 @@ from espnet_prune.cli.options import add_test_set, make_parser
 from espnet_prune.config import require_whole
 from espnet_prune.errors import UserError
 from espnet_prune.evaluation.backends import WavLM, WhisperCheckpoint
-from espnet_prune.evaluation.scorers import DEFAULT, MEASURED, METRICS
+from espnet_prune.evaluation.metrics import DEFAULT, MEASURED, METRICS
 from espnet_prune.files import lock_folder
 
 CHECKPOINTS = (
@@ -88,10 +88,10 @@ def main(cmd: Sequence[str] | None = None) -> None:
                 "transformers can load"
             )
         os.environ[variable] = os.path.abspath(folder)  # other processes inherit it
-    from espnet_prune.evaluation import scores
+    from espnet_prune.evaluation import score_page
 
     with lock_folder(args.output_dir, "score"):
-        page = scores.score(
+        page = score_page.score(
             args.data_dir,
             args.system,
             args.output_dir,

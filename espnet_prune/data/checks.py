@@ -57,8 +57,8 @@ class Checked(NamedTuple):
     """Measurements of an utterance."""
 
     utterance: Utterance
-    fault: Finding | None = None  # of the recording
-    text_fault: Finding | None = None
+    fault: Finding | None = None  # why the recording cannot be used
+    text_fault: Finding | None = None  # why the text cannot be used
     seconds: float = 0.0
     rate: int = 0  # Hz
     channels: int = 0
@@ -66,10 +66,10 @@ class Checked(NamedTuple):
     peak: float = 0.0
     clipped: float = 0.0  # share of samples at the peak
     silent: float = 0.0  # share of frames that are pauses
-    digest: bytes = b""  # of the samples
+    digest: bytes = b""  # hash of the samples
     tokens: int = 0
     token_kinds: tuple[str, ...] = ()
-    doubts: tuple[Doubt, ...] = ()  # of what will be said
+    doubts: tuple[Doubt, ...] = ()  # why a g2p may say something else
 
     @property
     def name(self) -> str:

@@ -165,7 +165,7 @@ def let_all_say(lines: list[Line], sentences: Sequence[str]) -> list[Line]:
 class TestSet(NamedTuple):
     """The result of a list and a corpus."""
 
-    rows: list[Row]  # of the Kaldi folder
+    rows: list[Row]  # what the Kaldi folder gets
     faults: list[Finding]  # about lines that cannot be used
     remarks: list[Finding]  # about lines that can
 

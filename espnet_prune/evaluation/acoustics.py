@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 FRAME = 5.0  # ms
-ORDER = 24  # of the mel-cepstrum, without coefficient 0, which is the level
+ORDER = 24  # coefficients of the mel-cepstrum, without 0, which is the level
 WARPING = 0.42  # alpha, which approximates the mel scale at 16 kHz
 
 

@@ -24,6 +24,7 @@ WARM_UP = 2  # rounds that are not counted, because caches and processor clocks 
 HERE = Path(__file__).resolve().parents[2]
 WORKER = Path(__file__).with_name("benchmark_worker.py")
 LEAST_FRAMES = 12  # two tokens
+CHECKOUTS = ("here", "other")  # the second is that of --against
 WHAT = {  # by part
     "decoder": "mel decoder, forward and backward",
     "training": "whole training step",
@@ -51,7 +52,7 @@ class Work:
     # arguments of our model; empty for the paper's size
     model: dict[str, Any] = dataclasses.field(default_factory=dict)
     batch_size: int = 8
-    frames: int = 480  # of each utterance, and of the spoken sentence
+    frames: int = 480  # mel frames of each utterance, and of the spoken sentence
     device: str = "cpu"
     precision: str = "float32"  # or bfloat16 or float16, by autocast
     compile: bool = False
@@ -141,11 +142,10 @@ def measure(
         with quartiles, to the first system of the same checkout and to the system of
         the same name in the other one (or its first, if it has no such system).
     """
-    checkouts = [HERE] if against is None else [HERE, against.resolve()]
     with contextlib.ExitStack() as stack:
         workers = [
             stack.enter_context(contextlib.closing(Worker(folder, work, threads)))
-            for folder in checkouts
+            for folder in _folders(against)
         ]
         return summarise(work, take_turns(workers, repeats))
 
@@ -177,7 +177,7 @@ def summarise(
             row: dict[str, Any] = {
                 "part": WHAT[part],
                 "system": name,
-                "checkout": ("here", "other")[number],
+                "checkout": CHECKOUTS[number],
                 "precision": work.precision,
                 "compiled": work.compile,
                 "utterances_per_second": None
@@ -200,7 +200,7 @@ def peak_memory(
 ) -> list[dict[str, Any]]:
     """Measure the peak memory of each system in fresh processes, after two steps."""
     rows = []
-    for number, folder in enumerate([HERE] if against is None else [HERE, against]):
+    for checkout, folder in zip(CHECKOUTS, _folders(against), strict=False):
         with contextlib.closing(Worker(folder, work, threads)) as worker:
             names = worker.systems
         for name in names:
@@ -208,7 +208,6 @@ def peak_memory(
             with contextlib.closing(Worker(folder, alone, threads)) as worker:
                 worker.run(name)
                 memory = worker.run(name)["memory"]
-            checkout = ("here", "other")[number]
             row = {"part": WHAT[work.part], "system": name, "checkout": checkout}
             rows.append(dict(row, memory_mib=memory / 2**20))
     return rows
@@ -226,6 +225,11 @@ def describe_machine(against: Path | None = None) -> dict[str, Any]:
         "commit": _commit(HERE),
         "against": None if against is None else _commit(against),
     }
+
+
+def _folders(against: Path | None) -> list[Path]:
+    """Return the folders of ``CHECKOUTS``; there may be only one."""
+    return [HERE] if against is None else [HERE, against.resolve()]
 
 
 def _ratios(mine, theirs, kind):
@@ -248,6 +252,10 @@ def _commit(folder):
     return child.stdout.strip() or folder.name
 
 
+def _show_median(ratios: list[float]) -> str:
+    return f"{ratios[1]:.3f}"
+
+
 TIME_COLUMNS: tuple[tables.Column, ...] = (
     tables.Column("part", "part"),
     tables.Column("system", "system"),
@@ -255,12 +263,12 @@ TIME_COLUMNS: tuple[tables.Column, ...] = (
     tables.Column("wall_ms", "wall (ms)", tables.number),
     tables.Column("cpu_ms", "CPU (ms)", tables.number),
     tables.Column("utterances_per_second", "utterances/s", "{:.1f}".format),
-    tables.Column("wall_ratio", "to first, wall", lambda ratios: f"{ratios[1]:.3f}"),
-    tables.Column("cpu_ratio", "to first, CPU", lambda ratios: f"{ratios[1]:.3f}"),
+    tables.Column("wall_ratio", "to first, wall", _show_median),
+    tables.Column("cpu_ratio", "to first, CPU", _show_median),
 )
 AGAINST_COLUMNS: tuple[tables.Column, ...] = (
-    tables.Column("wall_against", "to other, wall", lambda ratios: f"{ratios[1]:.3f}"),
-    tables.Column("cpu_against", "to other, CPU", lambda ratios: f"{ratios[1]:.3f}"),
+    tables.Column("wall_against", "to other, wall", _show_median),
+    tables.Column("cpu_against", "to other, CPU", _show_median),
 )
 MEMORY = tables.Column("memory_mib", "peak (MiB)", "{:.0f}".format)
 MEMORY_COLUMNS: tuple[tables.Column, ...] = (*TIME_COLUMNS[:3], MEMORY)

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from espnet_prune.errors import UserError
 from espnet_prune.evaluation.backends import load_wave
-from espnet_prune.evaluation.speaking import (
+from espnet_prune.evaluation.records import (
     digest,
     identify_vocoder,
     keep,

@@ -15,8 +15,8 @@ import numpy as np
 from espnet_prune.data.kaldi import read_columns
 from espnet_prune.errors import UserError
 from espnet_prune.evaluation import tables
+from espnet_prune.evaluation.records import digest
 from espnet_prune.evaluation.scoring import read_wavs
-from espnet_prune.evaluation.speaking import digest
 from espnet_prune.files import Journal
 
 if TYPE_CHECKING:

@@ -18,9 +18,9 @@ from espnet_prune import keys
 from espnet_prune.data.kaldi import Finding, read_columns
 from espnet_prune.data.labels import frame_count, frame_durations
 from espnet_prune.errors import UserError
-from espnet_prune.evaluation.scorers import Metric, Utterance
+from espnet_prune.evaluation.metrics import Metric, Utterance
+from espnet_prune.evaluation.records import digest, stamp
 from espnet_prune.evaluation.scoring import ScoreFile, read_data
-from espnet_prune.evaluation.speaking import digest, stamp
 from espnet_prune.speech.audio import AudioError, read_mono
 
 if TYPE_CHECKING:  # this import loads torch and ESPnet

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from espnet_prune.errors import UserError
+from espnet_prune.evaluation.metrics import Utterance
 from espnet_prune.evaluation.page import (
     MEDIA_TYPES,
     Sound,
@@ -23,12 +24,11 @@ from espnet_prune.evaluation.page import (
     read_sound,
     render,
 )
-from espnet_prune.evaluation.scorers import Utterance
 from espnet_prune.evaluation.scoring import GROUND_TRUTH, System
 
 LEVEL = -26.0  # dB relative to full scale, of active speech, as in ITU-T P.800 tests
 PAGE, KEY = "listening_test.html", "listening_test.key.json"
-FORMAT = 1  # of the key file; increase it when older ones cannot be read any more
+FORMAT = 1  # version of the key; increase it when older ones cannot be read any more
 COLUMNS = ("test", "rater", "seed", "part", "position", "clip", "rating")
 PARTS: dict[str, dict[str, Any]] = {
     "MOS": {

@@ -27,7 +27,7 @@ from espnet_prune.evaluation.distances import measure_distances
 from espnet_prune.evaluation.documents import Block, Document
 from espnet_prune.evaluation.held_out import LOSSES, Loss
 from espnet_prune.evaluation.intervals import CROSSED_RESAMPLES, Crossed
-from espnet_prune.evaluation.scorers import METRICS, Metric
+from espnet_prune.evaluation.metrics import METRICS, Metric
 from espnet_prune.evaluation.scoring import GROUND_TRUTH, ScoreFile, split_named
 from espnet_prune.loading import reading
 

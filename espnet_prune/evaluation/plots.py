@@ -7,7 +7,7 @@ Every function returns a new figure; ``save`` writes it as PNG. Rows are those o
 import contextlib
 import io
 import textwrap
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,6 +16,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure, SubFigure
+from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from espnet_prune import keys
@@ -23,13 +24,15 @@ from espnet_prune.evaluation import tables
 from espnet_prune.evaluation.history import Row, decoder_layers
 from espnet_prune.files import replace_when_written
 
-if TYPE_CHECKING:  # this import loads torch and ESPnet
+if TYPE_CHECKING:  # these imports load torch and ESPnet
+    import torch
+
     from espnet_prune.attention import AttentionMaps
 
 DPI = 200
 MAX_PIXELS = 4000  # on either side of a PNG; viewers cannot open larger ones
 MAX_CELLS = 256  # on either side of one attention map, about its size in pixels
-CHARACTERS_PER_HEAD = 18  # of one line of a title above the maps of a band
+CHARACTERS_PER_HEAD = 18  # length of a line of a title above the maps of a band
 HEADS_PER_BAND = 8  # attention maps next to each other in one line
 
 # Okabe and Ito's colours, which colour-blind readers can distinguish too.
@@ -37,6 +40,12 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 DASHES = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (5, 2, 1, 2)))
 MARKERS = "osD^vP"
 TIME = "training step"
+LAYER_LABELS = {
+    keys.THRESHOLD: "threshold (multiples of 1/N)",
+    keys.KEPT_SHARE: "kept share of connections (hard mask)",
+    keys.KEPT_MASS: "kept attention mass (hard mask)",
+    keys.SOFT_MEAN: "mean of the soft mask",
+}
 _STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.titlesize": 9,
@@ -55,8 +64,8 @@ class AttentionPanel(NamedTuple):
     """The attention of one model in the synthesis of one utterance."""
 
     title: str  # name of the model
-    layers: "Sequence[AttentionMaps]"  # of the decoder, for a batch of one utterance
-    thresholds: Sequence[float | None]  # of each layer; None for a dense one
+    layers: "Sequence[AttentionMaps]"  # decoder layers, for one utterance
+    thresholds: Sequence[float | None]  # one for each layer; None for a dense one
 
 
 def style_of(number: int) -> dict[str, Any]:
@@ -67,51 +76,34 @@ def style_of(number: int) -> dict[str, Any]:
     }
 
 
-def plot_thresholds(rows: Sequence[Row]) -> Figure:
-    """Draw the threshold of every decoder layer against time."""
-    with styled_figure(6.0, 3.4) as figure:
-        ax = figure.subplots()
-        _draw_layers(ax, rows, keys.THRESHOLD)
-        ax.set_ylabel("threshold (multiples of 1/N)")
-        ax.legend(title="decoder layer", ncols=2)
-    return figure
+def plot_layers(
+    rows: Sequence[Row], *names: str, target: float | None = None
+) -> Figure:
+    """Draw statistics of every decoder layer against time, a panel for each.
 
-
-def plot_kept(rows: Sequence[Row]) -> Figure:
-    """Draw kept share and kept mass of the hard mask, per decoder layer.
-
-    Both are of the hard mask, also in phase 1, where they show the effect of the
-    switch.
+    Args:
+        rows: Statistics by epoch; those of the validation set are drawn.
+        names: Keys of ``LAYER_LABELS``. Kept share and kept mass are those of the hard
+            mask, also in phase 1, where they show the effect of the switch.
+        target: R, a level line beside the means of the soft mask.
     """
-    with styled_figure(9.0, 3.4) as figure:
-        left, right = figure.subplots(1, 2, sharex=True)
-        for ax, name, label in (
-            (left, keys.KEPT_SHARE, "kept share of connections (hard mask)"),
-            (right, keys.KEPT_MASS, "kept attention mass (hard mask)"),
-        ):
-            _draw_layers(ax, rows, name)
-            ax.set_ylabel(label)
-            ax.set_ylim(-0.03, 1.03)
-            ax.yaxis.set_major_formatter(PercentFormatter(1.0))
-        left.legend(title="decoder layer", ncols=2)
-    return figure
-
-
-def plot_soft_mean(rows: Sequence[Row], sparsity_ratio: float) -> Figure:
-    """Draw the mean soft mask of every decoder layer against its target R."""
-    with styled_figure(6.0, 3.4) as figure:
-        ax = figure.subplots()
-        _draw_layers(ax, rows, keys.SOFT_MEAN)
-        ax.axhline(sparsity_ratio, color="0.2", linewidth=1)
-        ax.annotate(
-            f" R = {sparsity_ratio:g}",
-            (1.0, sparsity_ratio),
-            xycoords=("axes fraction", "data"),
-            va="center",
-            color="0.2",
-        )
-        ax.set_ylabel("mean of the soft mask")
-        ax.legend(title="decoder layer", ncols=2)
+    with styled_figure(3.0 + 3.0 * len(names), 3.4) as figure:
+        grid = figure.subplots(1, len(names), sharex=True, squeeze=False)[0]
+        for ax, name in zip(grid, names, strict=True):
+            for number, layer in enumerate(decoder_layers(rows)):
+                key = keys.of_layer(name, layer)
+                _draw(ax, rows, "valid", key, number, str(layer))
+            _mark_phases(ax, rows)
+            if name in (keys.KEPT_SHARE, keys.KEPT_MASS):
+                show_shares(ax)
+            if target is not None:
+                ax.axhline(target, color="0.2", linewidth=1)
+                where = ("axes fraction", "data")
+                ax.annotate(
+                    f" R = {target:g}", (1, target), xycoords=where, va="center"
+                )
+            ax.set(xlabel=TIME, ylabel=LAYER_LABELS[name])
+        grid[0].legend(title="decoder layer", ncols=2)
     return figure
 
 
@@ -157,14 +149,10 @@ def plot_attention(panels: Sequence[AttentionPanel], title: str) -> Figure:
     scale for the whole figure.
     """
     bands = [band for panel in panels for band in _bands(panel)]
-    heads = max(sum(maps.dense.size(1) for _, maps in band.layers) for band in bands)
+    heads = max(len(band.columns) for band in bands)
     heights = [1.1 + 1.55 * len(band.rows) for band in bands]
-    largest = max(
-        float(maps.dense.max()) * maps.dense.size(-1)
-        for panel in panels
-        for maps in panel.layers
-    )
-    weights = LogNorm(0.1, max(10.0, largest))
+    every = [maps.dense for panel in panels for maps in panel.layers]
+    weights = _scale_of(every)
     with styled_figure(1.4 + 1.5 * heads, 0.3 + sum(heights)) as figure:
         # The head is a separate part, because the layout reserves no space for a title
         # above nested parts.
@@ -184,25 +172,18 @@ def plot_head(panel: AttentionPanel, layer: int, head: int, masked: bool) -> Fig
     Layers and heads are numbered from 1.
     """
     maps, threshold = panel.layers[layer - 1], panel.thresholds[layer - 1]
-    before = _per_head(maps.dense, maps)[head - 1]
-    mask = _per_head(maps.mask, maps)[head - 1]
-    hard = not maps.mask.dtype.is_floating_point
-    weights = LogNorm(0.1, max(10.0, float(before.max()) * len(before)))
+    name = _rows_of(panel)[-1] if masked else "dense"
     title = f"before the mask\nlayer {layer}, head {head}"
     if masked:
-        mean = float(mask.mean())
-        title = f"{tables.percent(mean)} kept" if hard else f"mean mask {mean:.2g}"
-        title = f"after the mask\n{title}"
+        soft = maps.mask.dtype.is_floating_point
+        row = "soft mask" if soft else "pruned"
+        title = f"after the mask\n{_describe_mask(maps, head - 1, row)}"
         if threshold is not None:
             title += f", threshold {tables.number(threshold)}"
     with styled_figure(3.6, 3.2) as figure:
         ax = figure.subplots()
-        image = _draw_map(
-            ax,
-            before * mask if masked else before,
-            "pruned" if masked and hard else "dense",
-            weights,
-        )
+        weights = _scale_of([maps.dense[:, head - 1]])
+        image = _draw_map(ax, maps, head - 1, name, weights)
         ax.set(title=title, xlabel="key frame", ylabel="query frame")
         figure.colorbar(image, ax=ax).set_label("weight x N", fontsize=8)
     return figure
@@ -264,11 +245,10 @@ def panels(
         yield figure, grid, list(grid.flat[:number])
 
 
-def _draw_layers(ax: Axes, rows: Sequence[Row], name: str) -> None:
-    for number, layer in enumerate(decoder_layers(rows)):
-        _draw(ax, rows, "valid", keys.of_layer(name, layer), number, str(layer))
-    _mark_phases(ax, rows)
-    ax.set_xlabel(TIME)
+def show_shares(ax: Axes) -> None:
+    """Give the vertical axis percentages from 0 to 100."""
+    ax.set_ylim(-0.03, 1.03)
+    ax.yaxis.set_major_formatter(PercentFormatter(1.0))
 
 
 def _draw(
@@ -327,37 +307,44 @@ class _Band(NamedTuple):
     """Decoder layers that are drawn next to each other."""
 
     title: str
-    layers: list  # of pairs: number of the layer, its maps
-    thresholds: Sequence[float | None]
-    # functions that return the values to draw, by the title of their row
-    rows: "dict[str, Callable[[AttentionMaps], np.ndarray]]"
+    # for each map: number of its layer, its head from 0, its maps, its threshold
+    columns: "list[tuple[int, int, AttentionMaps, float | None]]"
+    rows: Sequence[str]  # "dense", "soft mask", "masked", "pruned"
+
+
+def _rows_of(panel: AttentionPanel) -> tuple[str, ...]:
+    """Return the titles of the rows in which the maps of a model are drawn."""
+    if panel.thresholds[0] is None:
+        return ("dense",)
+    if panel.layers[0].mask.dtype.is_floating_point:
+        return ("dense", "soft mask", "masked")
+    return ("dense", "pruned")
 
 
 def _bands(panel: AttentionPanel) -> Iterator[_Band]:
     """Split the layers of a model so that each line of figures stays legible."""
-    before = {"dense": lambda maps: _per_head(maps.dense, maps)}
-
-    def after(maps):
-        return _per_head(maps.pruned, maps)
-
-    if panel.thresholds[0] is None:
-        rows = before
-    elif panel.layers[0].mask.dtype.is_floating_point:
-        soft = {"soft mask": lambda maps: _per_head(maps.mask, maps)}
-        rows = {**before, **soft, "masked": after}
-    else:
-        rows = {**before, "pruned": after}
-    frames = panel.layers[0].dense.size(-1)
+    frames, heads = panel.layers[0].dense.size(-1), panel.layers[0].dense.size(1)
     title = f"{panel.title}, N = {frames} frames"
     cells = _block(frames)
     if cells > 1:
         title += f" (a dot is the mean of {cells} x {cells} weights)"
-    size = max(1, HEADS_PER_BAND // panel.layers[0].dense.size(1))
-    numbered = list(enumerate(panel.layers, 1))
-    for start in range(0, len(numbered), size):
-        part = slice(start, start + size)
-        yield _Band(title, numbered[part], panel.thresholds[part], rows)
+    columns = [
+        (number, head, maps, threshold)
+        for number, (maps, threshold) in enumerate(
+            zip(panel.layers, panel.thresholds, strict=True), 1
+        )
+        for head in range(heads)
+    ]
+    size = heads * max(1, HEADS_PER_BAND // heads)
+    for start in range(0, len(columns), size):
+        yield _Band(title, columns[start : start + size], _rows_of(panel))
         title = f"{panel.title}, continued"
+
+
+def _scale_of(maps: "Sequence[torch.Tensor]") -> Normalize:
+    """Return the logarithmic scale of the weights x N of maps (..., T, T)."""
+    largest = max(float(each.max()) * each.size(-1) for each in maps)
+    return LogNorm(0.1, max(10.0, largest))
 
 
 def _draw_band(part: SubFigure, band: _Band, weights: Normalize, heads: int) -> None:
@@ -366,18 +353,13 @@ def _draw_band(part: SubFigure, band: _Band, weights: Normalize, heads: int) -> 
     title = textwrap.fill(band.title, CHARACTERS_PER_HEAD * heads)
     part.suptitle(_plain(title), fontsize=10)
     grid = part.subplots(len(band.rows), heads, squeeze=False)
-    columns = [
-        (number, head, maps, threshold)
-        for (number, maps), threshold in zip(band.layers, band.thresholds, strict=True)
-        for head in range(maps.dense.size(1))
-    ]
-    for ax in grid[:, len(columns) :].flat:
+    for ax in grid[:, len(band.columns) :].flat:
         ax.remove()
-    grid = grid[:, : len(columns)]
-    for line, (name, values_of) in zip(grid, band.rows.items(), strict=True):
-        soft = name == "soft mask"
-        for ax, (number, head, maps, threshold) in zip(line, columns, strict=True):
-            image = _draw_map(ax, values_of(maps)[head], name, weights)
+    grid = grid[:, : len(band.columns)]
+    for line, name in zip(grid, band.rows, strict=True):
+        for ax, column in zip(line, band.columns, strict=True):
+            number, head, maps, threshold = column
+            image = _draw_map(ax, maps, head, name, weights)
             if ax is not line[0]:
                 ax.tick_params(labelleft=False)
             if name == "dense":
@@ -386,31 +368,36 @@ def _draw_band(part: SubFigure, band: _Band, weights: Normalize, heads: int) -> 
                     heading += f"\nthreshold {tables.number(threshold)}"
                 ax.set_title(heading)
             elif name != "masked":
-                mean = float(_per_head(maps.mask, maps)[head].mean())
-                ax.set_title(
-                    f"mean {mean:.2g}" if soft else f"{tables.percent(mean)} kept"
-                )
+                ax.set_title(_describe_mask(maps, head, name))
         line[0].set_ylabel(f"{name}\nquery frame")
         bar = part.colorbar(image, ax=list(line), pad=0.01, aspect=14)
-        bar.set_label("mask" if soft else "weight x N", fontsize=8)
+        bar.set_label("mask" if name == "soft mask" else "weight x N", fontsize=8)
     for ax in grid[:-1].flat:
         ax.tick_params(labelbottom=False)
     for ax in grid[-1]:
         ax.set_xlabel("key frame")
 
 
-def _draw_map(ax: Axes, values: np.ndarray, name: str, weights: Normalize):
-    """Draw one (T, T) map, one row per query; zeros stay white.
+def _describe_mask(maps: "AttentionMaps", head: int, name: str) -> str:
+    """Return how much the mask of one head keeps; ``name`` is its row."""
+    mean = float(_of_head(maps.mask, head).mean())
+    return f"mean {mean:.2g}" if name == "soft mask" else f"{tables.percent(mean)} kept"
+
+
+def _draw_map(
+    ax: Axes, maps: "AttentionMaps", head: int, name: str, weights: Normalize
+) -> AxesImage:
+    """Draw the map of one head in the row ``name``: a line per query, zeros white.
 
     If several weights share a dot, its colour is the mean of the nonzero ones. The
     fewer they are, the paler the dot, so that a sparse map looks sparse.
     """
-    frames = values.shape[-1]
-    soft = name == "soft mask"
-    if not soft:
-        values = values * frames
-    there = _mean_of_blocks((values != 0) if name == "pruned" else np.ones_like(values))
-    dots = _mean_of_blocks(values) / np.where(there > 0, there, 1)
+    dense, mask = _of_head(maps.dense, head), _of_head(maps.mask, head)
+    frames, soft = len(dense), name == "soft mask"
+    values = mask if soft else frames * (dense if name == "dense" else dense * mask)
+    shown = values != 0 if name == "pruned" else values.new_ones(frames, frames)
+    there = _shrink(shown.float())
+    dots = _shrink(values) / np.where(there > 0, there, 1)
     side = len(dots) * _block(frames)
     image = ax.imshow(
         dots if soft else np.maximum(dots, weights.vmin or 0.0),
@@ -433,9 +420,9 @@ def _plain(text: str) -> str:
     return text.replace("$", r"\$")
 
 
-def _per_head(values, maps: "AttentionMaps") -> np.ndarray:
-    """Turn (1, H or 1, T, T) into (H, T, T)."""
-    return values[:1].expand_as(maps.dense[:1])[0].detach().float().cpu().numpy()
+def _of_head(values: "torch.Tensor", head: int) -> "torch.Tensor":
+    """Take the map (T, T) of a head from (1, H, T, T), or the shared (1, 1, T, T)."""
+    return values[0, head if values.size(1) > 1 else 0].detach().float().cpu()
 
 
 def _block(frames: int) -> int:
@@ -443,12 +430,8 @@ def _block(frames: int) -> int:
     return -(-frames // MAX_CELLS)
 
 
-def _mean_of_blocks(values: np.ndarray) -> np.ndarray:
+def _shrink(values: "torch.Tensor") -> np.ndarray:
     """Shrink a map (T, T) to the means of blocks; blocks at the edges are smaller."""
-    frames, block = len(values), _block(len(values))
-    starts = np.arange(0, frames, block)
-    sums = np.add.reduceat(
-        np.add.reduceat(values * 1.0, starts, axis=0), starts, axis=1
-    )
-    sizes = np.minimum(block, frames - starts)
-    return sums / (sizes[:, None] * sizes)
+    from torch.nn.functional import avg_pool2d
+
+    return avg_pool2d(values[None], _block(len(values)), ceil_mode=True)[0].numpy()

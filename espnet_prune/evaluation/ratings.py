@@ -26,7 +26,7 @@ from espnet_prune.evaluation.listening import COLUMNS, FORMAT
 from espnet_prune.evaluation.scoring import choose_baseline
 from espnet_prune.loading import load_json, reading
 
-RESULT = f"{LISTENING}.csv"  # of `collect`; it may be in the folder of the ratings
+RESULT = f"{LISTENING}.csv"  # written by `collect`, perhaps beside the ratings
 METHOD = """\
 In brackets: 95 % intervals over raters and utterances (variance clustered both ways).
 +-: the 95 % interval of most papers, which takes all ratings to be independent and is
@@ -171,13 +171,13 @@ def summarise(
             continue
         first = given.get((part, baseline), {}) if system != baseline else {}
         pairs = {pair: own[pair] - first[pair] for pair in own if pair in first}
-        difference = crossed_interval(pairs)._asdict() if pairs else {}
+        difference = clustered_interval(pairs)._asdict() if pairs else {}
         values = list(own.values())
         rows.append(
             {
                 "part": part,
                 "system": system,
-                **crossed_interval(own)._asdict(),
+                **clustered_interval(own)._asdict(),
                 "plus_minus": independent_half_width(values),
                 "difference": difference.get("value"),
                 "difference_lower": difference.get("lower"),
@@ -205,7 +205,7 @@ def independent_half_width(values: Sequence[float]) -> float | None:
     return float(t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * error)
 
 
-def crossed_interval(values: Mapping[tuple[str, str], float]) -> Interval:
+def clustered_interval(values: Mapping[tuple[str, str], float]) -> Interval:
     """Return the mean of ratings, or of differences, over listeners and utterances.
 
     With e the n deviations from the mean, the variance is

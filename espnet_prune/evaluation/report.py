@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 PAGE = "report.html"
 PAGE_DPI = 160
-PIXELS_AN_INCH = 110  # of figures on the page, for every resolution
-MAX_CHARACTERS = 200  # of one setting on the page
+PIXELS_AN_INCH = 110  # width of figures on the page, for every resolution
+MAX_CHARACTERS = 200  # longest setting on the page
 # The folder is in the head of the column, and the tokens are those of the recipe.
 NOT_COMPARED = ("output_dir", "token_list")
 
@@ -43,7 +43,7 @@ class Exhibit(NamedTuple):
 class Model(NamedTuple):
     """One model of the report."""
 
-    name: str  # of its folder, with folders above it if others have the same name
+    name: str  # name of its folder, after those above it if two are the same
     experiments: list[Experiment]  # one, or those of its two phases
     table: list[Row] | None  # thresholds of its decoder layers, if it is pruned
     exhibits: list[Exhibit]
@@ -84,15 +84,18 @@ def draw(experiments: Sequence[Experiment]) -> list[Exhibit]:
     rows = join(experiments)
     found = []
     if experiments[-1].pruning != "none" and decoder_layers(rows):
-        figure = plots.plot_thresholds(rows)
+        figure = plots.plot_layers(rows, keys.THRESHOLD)
         found.append(Exhibit(THRESHOLDS, "Threshold of each decoder layer.", figure))
         caption = "Connections and attention mass that the hard mask keeps."
-        found.append(Exhibit("kept", caption, plots.plot_kept(rows)))
+        figure = plots.plot_layers(rows, keys.KEPT_SHARE, keys.KEPT_MASS)
+        found.append(Exhibit("kept", caption, figure))
     caption = "Loss terms of training and validation."
     found.append(Exhibit("losses", caption, plots.plot_losses(rows)))
     phase1 = next((e for e in experiments if e.phase == 1), None)
     if phase1 is not None and phase1.sparsity_ratio is not None:
-        figure = plots.plot_soft_mean(phase1.rows, phase1.sparsity_ratio)
+        figure = plots.plot_layers(
+            phase1.rows, keys.SOFT_MEAN, target=phase1.sparsity_ratio
+        )
         caption = "Mean soft mask of each decoder layer, which L_sp pulls towards R."
         found.append(Exhibit("soft_mean", caption, figure))
     return found

@@ -27,8 +27,8 @@ import soundfile
 from espnet_prune.data.kaldi import read_columns
 from espnet_prune.errors import UserError, first_line
 from espnet_prune.evaluation.backends import load_wave
-from espnet_prune.evaluation.scorers import METRICS, Measured, Utterance
-from espnet_prune.evaluation.speaking import RECORDS, digest, stamp
+from espnet_prune.evaluation.metrics import METRICS, Measured, Utterance
+from espnet_prune.evaluation.records import RECORDS, digest, stamp
 from espnet_prune.files import can_name_a_file, read_json_lines, replace_when_written
 from espnet_prune.processes import process_pool
 
@@ -288,7 +288,7 @@ def score_systems(
     Args:
         systems: Systems to compare; their recordings of ``data`` are scored.
         data: Texts and voices that they were given.
-        metrics: Names from ``scorers.METRICS``.
+        metrics: Names from ``metrics.METRICS``.
         output_dir: Existing folder for ``SYSTEM.jsonl``.
         nj: Number of processes; 1 scores in this one.
     """

@@ -1,40 +1,30 @@
-"""Speak a whole test set: each utterance once, with its computing time.
-
-``synthesis.jsonl`` in the folder of the recordings has a line for each:
-
-    {"utterance": "p225_038", "model": "exp/tts_mine", "vocoder": "hifigan", "device":
-    "NVIDIA H100 80GB HBM3", "batch_size": 8, "audio_seconds": 2.1,
-    "synthesis_seconds": 0.04, "kept_share": 0.27, "of": "5d41402abc4b2a76"}
-
-``of`` is a hash of all that the recording was made from: text, reference, weights,
-configuration, vocoder, speed. Recordings with the same hash are not made again.
-"""
+"""Speak a whole test set: each utterance once, with its computing time."""
 
 from __future__ import annotations
 
-import functools
-import hashlib
-import json
 import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from espnet_prune import files
-from espnet_prune.evaluation.scorers import Utterance
-from espnet_prune.files import read_json_lines, replace_when_written
+from espnet_prune.evaluation.metrics import Utterance
+from espnet_prune.evaluation.records import (
+    Record,
+    digest,
+    identify_vocoder,
+    keep,
+    lacking,
+    stamp,
+)
+from espnet_prune.evaluation.scoring import read_data
+from espnet_prune.files import lock_folder
 from espnet_prune.processes import name_processor
-from espnet_prune.speech.audio import write_speech
 
-if TYPE_CHECKING:  # these imports load torch and ESPnet, which the records do not need
+if TYPE_CHECKING:  # these imports load torch and ESPnet
     import torch
 
     from espnet_prune.attention import AttentionMaps
     from espnet_prune.speech.synthesis import Text2Speech
-
-RECORDS = "synthesis.jsonl"
-
-Record = dict[str, Any]
 
 
 class Kept(NamedTuple):
@@ -44,58 +34,49 @@ class Kept(NamedTuple):
     connections: int
 
 
-digest = functools.partial(files.digest, size=8)
+def speak_test_set(
+    data_dir: Path,
+    folder: Path,
+    model: str | None = None,
+    model_file: str | None = None,
+    vocoder: str | None = None,
+    device: str = "cpu",
+    batch_size: int = 8,
+    speed: float = 1.0,
+) -> tuple[int, int]:
+    """Speak a zero-shot test set; utterances that are in the folder are not made again.
 
+    Args:
+        data_dir: Kaldi folder with ``text``, ``wav.scp`` (references) and ``utt2spk``.
+        folder: Folder for the recordings; it is made.
+        model: As for ``Text2Speech.from_pretrained``, as are ``model_file``,
+            ``vocoder`` and ``device``.
+        batch_size: See ``speak``.
+        speed: See ``speak``.
 
-def identify_vocoder(vocoder: str | None) -> list[str]:
-    """Return what identifies a vocoder: a name, or the hashes of its files."""
-    path = Path(vocoder or "")
-    if not path.exists() or not path.name:
-        return [str(vocoder)]
-    found = [path]
-    if path.is_dir():
-        found = sorted((*path.glob("g_*"), *path.glob("generator*")))
-        found += path.glob("config.json")
-    return [digest(file) for file in found]
+    Returns:
+        Numbers of all utterances and of new ones.
+    """
+    from espnet_prune.speech.pretrained import default_vocoder, find_model
+    from espnet_prune.speech.synthesis import Text2Speech
 
-
-def stamp(*parts: Any) -> str:
-    """Return a short hash of a value that JSON can represent."""
-    text = json.dumps(parts, sort_keys=True)
-    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
-
-
-# ------------------------------------------------------------------------ the records
-
-
-def lacking(folder: Path, stamps: dict[str, str]) -> list[str]:
-    """Return the utterances to make, and remove their old records."""
-    records = read_json_lines(folder / RECORDS)
-    kept = {
-        name: record
-        for name, record in records.items()
-        if (folder / f"{name}.wav").is_file()
-        and record.get("of") == stamps.get(name, record.get("of"))
+    vocoder = vocoder or default_vocoder(model)
+    data = read_data(data_dir)
+    found: dict[str, Any] = find_model(model, model_file)
+    made_from: list[object] = [digest(Path(file)) for file in found.values()]
+    made_from += [identify_vocoder(vocoder), speed]
+    stamps = {
+        name: stamp(said.text, digest(said.reference), *made_from)
+        for name, said in data.items()
     }
-    # this also removes a line that was cut off, which the next one would continue
-    with replace_when_written(folder / RECORDS) as partial:
-        partial.write_text("".join(map(_line, kept.values())), encoding="utf-8")
-    return [name for name in stamps if name not in kept]
-
-
-def keep(folder: Path, wave: torch.Tensor, fs: int, record: Record) -> None:
-    """Write a recording (T_wav,), then its record, so that it is not made again."""
-    with replace_when_written(folder / f"{record['utterance']}.wav") as partial:
-        write_speech(partial, wave.cpu().numpy(), fs)
-    with open(folder / RECORDS, "a", encoding="utf-8") as file:
-        file.write(_line(record))
-
-
-def _line(record: Record) -> str:
-    return json.dumps(record, ensure_ascii=False) + "\n"
-
-
-# --------------------------------------------------------------------------- speaking
+    todo = lacking(folder, stamps) if folder.exists() else list(stamps)
+    if todo:
+        text2speech = Text2Speech(**found, vocoder=vocoder, device=device)
+        said = [data[name] for name in todo]
+        facts: Record = {"model": model, "vocoder": vocoder}
+        with lock_folder(folder, "say"):
+            speak(text2speech, said, stamps, folder, facts, batch_size, speed)
+    return len(data), len(todo)
 
 
 def speak(
@@ -132,7 +113,7 @@ def speak(
     device = torch.device(text2speech.device)
     facts = {**facts, "device": name_device(device), "batch_size": batch_size}
     tokens, seconds = {}, {}
-    styles, encoding = {}, {}  # of each reference: its style vector, and its seconds
+    styles, encoding = {}, {}  # style vector and seconds of each reference
     # the first call is slow, so it is not measured
     text2speech.style_vector(utterances[0].reference)
     for utterance in utterances:
@@ -145,7 +126,7 @@ def speak(
             styles[heard] = text2speech.style_vector(heard)
             encoding[heard] = time.perf_counter() - begin
         seconds[utterance.name] += encoding[heard]
-    # of similar lengths, so that a batch has little padding
+    # utterances of similar lengths, so that a batch has little padding
     utterances.sort(key=lambda utterance: sum(map(len, tokens[utterance.name])))
 
     warm_up = tokens[utterances[0].name][0][:8]

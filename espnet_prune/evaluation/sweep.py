@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import MaxNLocator
 
 from espnet_prune import keys
 from espnet_prune.errors import UserError
@@ -28,7 +28,7 @@ from espnet_prune.evaluation.history import (
     join,
     read_experiments,
 )
-from espnet_prune.evaluation.scorers import METRICS
+from espnet_prune.evaluation.metrics import METRICS
 from espnet_prune.experiment import is_finished, read_config, read_progress
 from espnet_prune.loading import reading
 
@@ -74,9 +74,9 @@ class Setting(NamedTuple):
 class Point:
     """One model of a sweep."""
 
-    name: str  # of its folder, without the phase
+    name: str  # name of its folder, without the phase
     setting: Setting  # its settings
-    seed: int  # of training
+    seed: int  # seed of training
     experiments: list[Experiment]  # its folder, or those of both phases
 
     @property
@@ -360,9 +360,8 @@ def plot_sweep_kept(points: Sequence[Point], table: Sequence[Row]) -> Figure:
                     label=str(setting),
                     **settings[setting],
                 )
-        ax.set(xlabel="decoder layer", ylabel="kept share of connections (hard mask)")
-        ax.set_ylim(-0.03, 1.03)
-        ax.yaxis.set_major_formatter(PercentFormatter(1.0))
+        ax.set(xlabel="decoder layer", ylabel=plots.LAYER_LABELS[keys.KEPT_SHARE])
+        plots.show_shares(ax)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         figure.legend(loc="outside right upper")
     return figure
@@ -420,7 +419,7 @@ def _styles(points: Sequence[Point]) -> dict[Setting, dict[str, Any]]:
     settings = list(dict.fromkeys(point.setting for point in points))
     ratios = dict.fromkeys(s.sparsity_ratio for s in settings)
     lengths = dict.fromkeys(s.phase1_epochs for s in settings)
-    ratios.pop(None, None)  # of vanilla pruning
+    ratios.pop(None, None)  # vanilla pruning has none
     lengths.pop(None, None)
     colours = dict(zip(ratios, itertools.cycle(plots.COLOURS), strict=False))
     dashes = dict(zip(lengths, itertools.cycle(plots.DASHES), strict=False))

@@ -6,8 +6,8 @@ The ``app.py`` of a Space, as ESPnet's spaces have it, is
 
     serve("english_small")
 
-``Speaker`` speaks and draws, and knows nothing of the page. ``build_demo`` lays out the
-page with Gradio, which is in the extra ``demo`` of this package.
+``Actions`` are what its buttons do. ``build_demo`` lays out the page with Gradio, which
+is in the extra ``demo`` of this package.
 """
 
 import contextlib
@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import gradio as gr
-import numpy as np
 import PIL.Image
 import torch
 from matplotlib.figure import Figure
@@ -60,80 +59,6 @@ ASKED = {
 }
 
 
-# ---------------------------------------------------------------- speaking and drawing
-
-
-class Speaker:
-    """A model that several visitors of a page use at the same time.
-
-    ``vocoders`` are the names that can be chosen, ``prunes`` says whether the model
-    prunes its attention, and ``layers`` and ``heads`` are the numbers of its decoder.
-    """
-
-    def __init__(self, text2speech: Text2Speech, vocoder: str = GRIFFIN_LIM):
-        if not text2speech.voice_from_reference or text2speech.vocoder is None:
-            raise UserError(
-                "the page needs a model that speaks from a text and a voice alone: "
-                "name another model"
-            )
-        self.text2speech = text2speech
-        self.features = describe_features(text2speech.feats_extract)
-        self.vocoders = list_vocoders(self.features)
-        if vocoder not in self.vocoders:
-            self.vocoders.append(vocoder)
-        self._opened: dict[str, Any] = {vocoder: text2speech.vocoder}
-        attentions = text2speech.tts.decoder_attentions
-        self.prunes = attentions[0].pruning != "none"
-        self.layers, self.heads = len(attentions), attentions[0].h
-        # masks and vocoder are states of the model
-        self._lock = threading.Lock()
-
-    def speak(
-        self,
-        tokens: torch.Tensor,
-        style: torch.Tensor,
-        speed: float,
-        vocoder: str,
-        masked: bool,
-    ) -> tuple[Output, plots.AttentionPanel]:
-        """Speak one sentence; return what ``Text2Speech`` returns, and the attention.
-
-        Args:
-            tokens: One result of ``Text2Speech.tokenize`` (T_text,).
-            style: The voice (style_dim,).
-            speed: 2 speaks twice as fast.
-            vocoder: One of ``vocoders``.
-            masked: Whether the attention is pruned.
-        """
-        model = self.text2speech
-        if vocoder not in self.vocoders:
-            names = ", ".join(self.vocoders)
-            raise UserError(f"there is no vocoder {vocoder}: choose one of {names}")
-        with self._lock, contextlib.ExitStack() as stack:
-            if vocoder not in self._opened:
-                self._opened[vocoder] = open_vocoder(
-                    vocoder, self.features, model.device
-                )
-            model.vocoder = self._opened[vocoder]
-            if not masked:
-                stack.enter_context(without_masks(model.tts))
-            layers = stack.enter_context(record_attention(model.tts.decoder))
-            output = model([tokens], style_vector=style, speed=speed)
-            panel = maps.make_panel("", model, layers)
-        return output, panel._replace(layers=[_halve(layer) for layer in layers])
-
-    def join(self, outputs: list[Output]) -> tuple[np.ndarray, np.ndarray]:
-        """Join sentences; return wave (T_wav,) and denormalised mel (T_feats, odim)."""
-        joined = self.text2speech.join(outputs)
-        mel = joined.get("feat_gen_denorm", joined["feat_gen"])
-        return joined["wav"].cpu().numpy(), mel.cpu().numpy()
-
-    def draw_mel(self, mel: np.ndarray) -> dict[str, Any]:
-        """Draw a mel spectrogram (T_feats, odim) for the page."""
-        rate = self.features["fs"] / self.features["n_shift"]
-        return _show(_to_image(plots.plot_mel(mel, rate)))
-
-
 def _halve(layer: AttentionMaps) -> AttentionMaps:
     """Keep the maps of a layer in less memory."""
     mask = layer.mask
@@ -163,13 +88,12 @@ def _collect_warnings() -> Iterator[list[str]]:
         logging.getLogger().removeHandler(collector)
 
 
-def _show(image: PIL.Image.Image | None) -> dict[str, Any]:
+def _show(figure: Figure | None) -> dict[str, Any]:
     """Show a picture of the page, or hide it if there is none."""
-    return gr.update(value=image, visible=image is not None)
-
-
-def _to_image(figure: Figure) -> PIL.Image.Image:
-    return PIL.Image.open(io.BytesIO(plots.to_png(figure, PICTURE_DPI)))
+    if figure is None:
+        return gr.update(value=None, visible=False)
+    png = io.BytesIO(plots.to_png(figure, PICTURE_DPI))
+    return gr.update(value=PIL.Image.open(png), visible=True)
 
 
 # --------------------------------------------------------------------------- the page
@@ -226,7 +150,7 @@ def _error(error: UserError) -> str:
     return f'<div class="error" role="alert"><p>{html.escape(text)}.</p></div>'
 
 
-class Voice(NamedTuple):
+class ChosenVoice(NamedTuple):
     """The voice that a visitor chose."""
 
     source: str  # a key of ``SOURCES``, which says which of the others is meant
@@ -234,48 +158,64 @@ class Voice(NamedTuple):
     recording: str | None  # file of a recording
     saved: str | None  # a voice file
 
-    def find_name(self) -> str:
-        """Return the name of the voice or of its file."""
+    @property
+    def given(self) -> str:
+        """The name of the voice, or its file."""
         for source, given in zip(SOURCES, self[1:], strict=True):
             if source == self.source and isinstance(given, str) and given:
-                return Path(given).stem
+                return given
         asked = ASKED.get(str(self.source), "choose its kind")
         raise UserError(f"no voice is given: {asked}")
 
     def read(self, model: Text2Speech) -> tuple[torch.Tensor, list[str]]:
         """Return the style vector (style_dim,), and warnings about the recording."""
-        self.find_name()
-        if self.source == SHIPPED and self.shipped not in model.voices:
+        given = self.given
+        if self.source == SHIPPED and given not in model.voices:
             # nobody reads other files of this machine through the page
-            raise UserError(f"there is no voice {self.shipped}: {ASKED[SHIPPED]}")
+            raise UserError(f"there is no voice {given}: {ASKED[SHIPPED]}")
+        read = model.style_vector if self.source == RECORDED else model.read_voice
         with _collect_warnings() as notes:
             try:
-                if self.source == RECORDED:
-                    style = model.style_vector(str(self.recording))
-                else:
-                    voice = self.shipped if self.source == SHIPPED else self.saved
-                    style = model.read_voice(str(voice))
+                style = read(given)
             except UserError as error:
                 raise UserError(self._shorten(str(error))) from error
         return style, [self._shorten(note) for note in notes]
 
     def _shorten(self, message: str) -> str:
         """Name a file as the visitor knows it, without the folder of the page."""
-        for file in (self.recording, self.saved):
-            if file:
-                message = message.replace(file, Path(file).name)
-        return message
+        return message.replace(self.given, Path(self.given).name)
 
 
 class Actions:
-    """What happens when a visitor clicks.
+    """What happens when a visitor clicks, for several visitors at the same time.
 
     Each yields the values of the components that change, by their names.
+
+    Args:
+        model: The model that speaks.
+        vocoder: The name of its vocoder.
+
+    Attributes:
+        vocoders: Names that can be chosen.
+        prunes: Whether the model prunes its attention.
     """
 
-    def __init__(self, speaker: Speaker):
-        self.speaker = speaker
-        self.clicks = iter(range(1, 2**53))
+    def __init__(self, model: Text2Speech, vocoder: str = GRIFFIN_LIM):
+        if not model.voice_from_reference or model.vocoder is None:
+            raise UserError(
+                "the page needs a model that speaks from a text and a voice alone: "
+                "name another model"
+            )
+        self.model = model
+        self.features = describe_features(model.feats_extract)
+        self.vocoders = list_vocoders(self.features)
+        if vocoder not in self.vocoders:
+            self.vocoders.append(vocoder)
+        self.prunes = model.tts.decoder_attentions[0].pruning != "none"
+        self._opened: dict[str, Any] = {vocoder: model.vocoder}
+        self._clicks = iter(range(1, 2**53))
+        # masks and vocoder are states of the model
+        self._lock = threading.Lock()
 
     def speak(
         self,
@@ -289,8 +229,8 @@ class Actions:
         masked: bool,
     ) -> Iterator[dict[str, Any]]:
         """Speak a text, sentence by sentence."""
-        model = self.speaker.text2speech
-        click = next(self.clicks)
+        model = self.model
+        click = next(self._clicks)
         sounds: list[str] = []
         outputs: list[Output] = []
         yield {
@@ -299,7 +239,7 @@ class Actions:
         }
         started = time.monotonic()
         try:
-            style, notes = Voice(source, shipped, recording, saved).read(model)
+            style, notes = ChosenVoice(source, shipped, recording, saved).read(model)
             if isinstance(text, str) and len(text) > MAX_TEXT:
                 raise UserError(
                     f"the text has {len(text)} characters: give at most {MAX_TEXT}"
@@ -308,37 +248,73 @@ class Actions:
                 parts = model.tokenize(text, by_sentence=True)
             notes += doubts
             for number, tokens in enumerate(parts, 1):
-                output, panel = self.speaker.speak(
-                    tokens, style, speed, vocoder, masked
-                )
+                output, panel = self._say(tokens, style, speed, vocoder, masked)
                 outputs.append(output)
-                wave, mel = self.speaker.join([output])
-                sounds = [*sounds, page.to_address(page.Sound(wave, model.fs))]
+                sound = page.Sound(output["wav"].cpu().numpy(), model.fs)
+                sounds = [*sounds, page.to_address(sound)]
                 changes: dict[str, Any] = {"player": {"click": click, "sounds": sounds}}
                 if number < len(parts):
-                    changes["message"] = _news(
-                        f"Sentence {number} of {len(parts)} is ready.", notes
-                    )
+                    ready = f"Sentence {number} of {len(parts)} is ready."
+                    changes["message"] = _news(ready, notes)
                 if number == 1:
-                    changes |= {"panel": panel, "mel": self.speaker.draw_mel(mel)}
+                    changes |= {"panel": panel, "mel": self._draw_mel(output)}
                 yield changes
         except UserError as error:
             yield {"message": _error(error)}
             return
-        wave, mel = self.speaker.join(outputs)
-        seconds = len(wave) / model.fs
+        joined = model.join(outputs)
+        wave = joined["wav"].cpu().numpy()
         took = time.monotonic() - started
+        done = f"{len(wave) / model.fs:.1f} s of speech, made in {took:.1f} s."
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "speech.wav"
             write_speech(file, wave, model.fs)
             # the page takes a copy of the file before this goes on
             yield {
                 "speech": str(file),
-                "message": _news(
-                    f"{seconds:.1f} s of speech, made in {took:.1f} s.", notes
-                ),
-                "mel": self.speaker.draw_mel(mel),
+                "message": _news(done, notes),
+                "mel": self._draw_mel(joined),
             }
+
+    def _say(
+        self,
+        tokens: torch.Tensor,
+        style: torch.Tensor,
+        speed: float,
+        vocoder: str,
+        masked: bool,
+    ) -> tuple[Output, plots.AttentionPanel]:
+        """Speak one sentence; return what ``Text2Speech`` returns, and the attention.
+
+        Args:
+            tokens: One result of ``Text2Speech.tokenize`` (T_text,).
+            style: The voice (style_dim,).
+            speed: 2 speaks twice as fast.
+            vocoder: One of ``vocoders``.
+            masked: Whether the attention is pruned.
+        """
+        model = self.model
+        if vocoder not in self.vocoders:
+            names = ", ".join(self.vocoders)
+            raise UserError(f"there is no vocoder {vocoder}: choose one of {names}")
+        with self._lock, contextlib.ExitStack() as stack:
+            if vocoder not in self._opened:
+                self._opened[vocoder] = open_vocoder(
+                    vocoder, self.features, model.device
+                )
+            model.vocoder = self._opened[vocoder]
+            if not masked:
+                stack.enter_context(without_masks(model.tts))
+            layers = stack.enter_context(record_attention(model.tts.decoder))
+            output = model([tokens], style_vector=style, speed=speed)
+            panel = maps.make_panel("", model, layers)
+        return output, panel._replace(layers=[_halve(layer) for layer in layers])
+
+    def _draw_mel(self, output: Output) -> dict[str, Any]:
+        """Draw the denormalised mel spectrogram of some speech."""
+        mel = output.get("feat_gen_denorm", output["feat_gen"]).cpu().numpy()
+        rate = self.features["fs"] / self.features["n_shift"]
+        return _show(plots.plot_mel(mel, rate))
 
     def draw_attention(
         self, panel: plots.AttentionPanel | None, layer: int, head: int
@@ -346,16 +322,16 @@ class Actions:
         """Draw one head, before and after the mask."""
         if panel is None:
             return
-        before = _to_image(plots.plot_head(panel, layer, head, masked=False))
         after = None
         if panel.thresholds[0] is not None:
-            after = _to_image(plots.plot_head(panel, layer, head, masked=True))
+            after = plots.plot_head(panel, layer, head, masked=True)
+        before = plots.plot_head(panel, layer, head, masked=False)
         yield {"before": _show(before), "after": _show(after)}
 
     def stop(self) -> Iterator[dict[str, Any]]:
         """Stop speaking and playing."""
         yield {
-            "player": {"click": next(self.clicks), "sounds": []},
+            "player": {"click": next(self._clicks), "sounds": []},
             "message": _news("Stopped."),
         }
 
@@ -368,13 +344,12 @@ class Actions:
         note: str,
     ) -> Iterator[dict[str, Any]]:
         """Make a voice file of the chosen voice, to be downloaded."""
-        model = self.speaker.text2speech
-        voice = Voice(source, shipped, recording, saved)
+        voice = ChosenVoice(source, shipped, recording, saved)
         with tempfile.TemporaryDirectory() as folder:
             try:
-                style, notes = voice.read(model)
-                file = Path(folder) / f"{voice.find_name()}{VOICE_SUFFIX}"
-                save_voice(file, style, model.model_id, note)
+                style, notes = voice.read(self.model)
+                file = Path(folder) / f"{Path(voice.given).stem}{VOICE_SUFFIX}"
+                save_voice(file, style, self.model.model_id, note)
             except UserError as error:
                 yield {"message": _error(error)}
                 return
@@ -402,15 +377,14 @@ def build_demo(
     text2speech = Text2Speech.from_pretrained(
         model, model_file=model_file, vocoder=vocoder, device=device
     )
-    speaker = Speaker(text2speech, vocoder)
     name = Path(DEFAULT_MODEL if model is None else model).name
-    return _lay_out(speaker, vocoder, f"Speak with {name}")
+    return _lay_out(Actions(text2speech, vocoder), vocoder, f"Speak with {name}")
 
 
-def _lay_out(speaker: Speaker, vocoder: str, title: str) -> gr.Blocks:
+def _lay_out(actions: Actions, vocoder: str, title: str) -> gr.Blocks:
     """Lay out the page and connect it."""
-    actions = Actions(speaker)
-    voices = list(speaker.text2speech.voices)
+    voices = list(actions.model.voices)
+    attentions = actions.model.tts.decoder_attentions
     sources = [source for source in SOURCES if voices or source != SHIPPED]
     with gr.Blocks(
         title=title, analytics_enabled=False, delete_cache=DELETE_AFTER
@@ -462,12 +436,12 @@ def _lay_out(speaker: Speaker, vocoder: str, title: str) -> gr.Blocks:
                 with gr.Row():
                     speed = gr.Slider(*SPEEDS, value=1.0, step=0.05, label="Speed")
                     chosen = gr.Dropdown(
-                        speaker.vocoders, value=vocoder, label="Vocoder"
+                        actions.vocoders, value=vocoder, label="Vocoder"
                     )
                 masked = gr.Checkbox(
-                    value=speaker.prunes,
+                    value=actions.prunes,
                     label="Prune the attention (apply the mask)",
-                    visible=speaker.prunes,
+                    visible=actions.prunes,
                 )
                 with gr.Row():
                     speak = gr.Button(
@@ -485,8 +459,8 @@ def _lay_out(speaker: Speaker, vocoder: str, title: str) -> gr.Blocks:
                 mel = _picture("Mel spectrogram of the speech", elem_id="mel")
                 with gr.Accordion("Attention of the decoder", open=True):
                     with gr.Row():
-                        layer = _numbers(speaker.layers, "Layer")
-                        head = _numbers(speaker.heads, "Head")
+                        layer = _numbers(len(attentions), "Layer")
+                        head = _numbers(attentions[0].h, "Head")
                     with gr.Row():
                         before = _picture("Attention before the mask", elem_id="before")
                         after = _picture("Attention after the mask", elem_id="after")

@@ -37,7 +37,7 @@ from espnet_prune.variance import durations_from_log
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 INSTALL = 'pip install -e ".[onnx]"'
-OPSET = 20  # of onnxruntime 1.17 and later
+OPSET = 20  # onnxruntime 1.17 and later know it
 SPEEDS = (0.5, 1.0, 2.0)
 TOLERANCE = 1e-4  # in the mel
 SENTENCES = Path(data.__file__).parent / "sentences.txt"

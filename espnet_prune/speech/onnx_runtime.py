@@ -34,8 +34,9 @@ STYLE_ENCODER = "style_encoder.onnx"
 ACOUSTIC = "acoustic.onnx"
 VOCODER = "vocoder.onnx"
 VOICES = "voices.npz"
-FORMAT = 1  # of the folder
-CHECKSUMS, CHECKSUM = "files", "sha256"  # of the other files, and of the settings
+FORMAT = 1  # version of the folder's format
+# Keys of the checksums of the other files, and of that of the settings.
+CHECKSUMS, CHECKSUM = "files", "sha256"
 INSTALL = "pip install onnxruntime"
 
 

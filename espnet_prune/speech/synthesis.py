@@ -68,7 +68,7 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
             :func:`espnet_prune.speech.vocoder.open_vocoder`. ESPnet's name of this
             argument, ``vocoder_file``, is accepted too.
         vocoder_config: Further settings of ESPnet's own vocoders.
-        speed: Of speech: 2 speaks twice as fast.
+        speed: Speed of the speech: 2 speaks twice as fast.
         dtype: ``float32`` or ``float64``.
         device: For instance ``cpu``, ``cuda`` or ``cuda:1``.
         options: Further arguments of ESPnet's ``Text2Speech``, for instance ``seed``
@@ -398,21 +398,21 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
                     self.reference_fs,
                     reference_fs,
                 )
-            say = super().__call__
+            speak = super().__call__
             return self.join(
                 [
-                    say(part, speech, None, spembs, sids, lids, conf)
+                    speak(part, speech, None, spembs, sids, lids, conf)
                     for part in self._parts(text)
                 ]
             )
-        said = self._stream(
+        outputs = self._stream(
             [text],
             None if speech is None else [speech],
             None if style_vector is None else [style_vector],
             reference_fs,
             conf["alpha"],
         )
-        return dict(said)[0]
+        return dict(outputs)[0]
 
     def batch(
         self,
@@ -441,12 +441,12 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
         Raises:
             UserError: A text or a reference cannot be used, or their numbers differ.
         """
-        said = dict(
+        outputs = dict(
             self.stream(
                 texts, references, style_vectors, reference_fs, speed, batch_size
             )
         )
-        return [said[number] for number in range(len(texts))]
+        return [outputs[number] for number in range(len(texts))]
 
     def stream(
         self,
@@ -578,7 +578,7 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
             if not text:
                 raise UserError("the text is empty: give a text to speak")
             return [self._check_ids(part) for part in text]
-        # it refuses what is no text by itself
+        # it refuses everything that is not a text
         return self.tokenize(text)  # type: ignore[arg-type]
 
     def _check_ids(self, ids: Any) -> torch.Tensor:
@@ -690,13 +690,13 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
         for start in range(0, len(order), batch_size):
             chosen = order[start : start + batch_size]
             style = torch.stack([style_vectors[number] for number in chosen])
-            said = self.tts.batch_inference(
+            generated = self.tts.batch_inference(
                 text=[tokens[number].to(self.device) for number in chosen],
                 style_vector=style.to(self.device, getattr(torch, self.dtype)),
                 alpha=alpha,
             )
             for number, feat, frames in zip(
-                chosen, said["feat_gen"], said["duration"], strict=True
+                chosen, generated["feat_gen"], generated["duration"], strict=True
             ):
                 length = len(tokens[number]) + 1
                 outputs[number] = self._denormalise(feat, frames[:length])

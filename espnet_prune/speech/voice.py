@@ -17,7 +17,7 @@ from espnet_prune.files import replace_when_written
 from espnet_prune.text.normalise import normalise
 
 TENSOR = "style_vector"
-CHECKSUM = "sha256"  # of the style vector
+CHECKSUM = "sha256"  # key of the checksum of the style vector
 # A style vector has a few hundred values.
 MAX_BYTES = 2**20
 

@@ -31,7 +31,7 @@ def use_bundled_espeak() -> bool:
         return False
     os.environ[library] = espeakng_loader.get_library_path()
     # Not phonemizer's own variable: phonemizer would resolve a shortened path again.
-    os.environ[data] = shortened(espeakng_loader.get_data_path())
+    os.environ[data] = short_path(espeakng_loader.get_data_path())
     return True
 
 
@@ -53,7 +53,7 @@ def open_espeak(language: str | None, g2p: str | None, **options: bool) -> Any:
         ) from error
 
 
-def shortened(path: str) -> str:
+def short_path(path: str) -> str:
     """Return ``path``, or a link to it if it is too long for espeak-ng."""
     if len(os.fsencode(path)) <= LONGEST_DATA_PATH:
         return path

@@ -124,7 +124,7 @@ def normalise(text: object, where: str = "the text") -> str:
         The text, without spaces around it. It is empty if nothing visible is in it.
 
     Raises:
-        TextError: It is no string, or it has characters that only damage leaves.
+        TextError: It is not a string, or it has characters that only damage leaves.
     """
     if not isinstance(text, str):
         raise TextError(

@@ -369,22 +369,11 @@ def _let_numba_cache(numba) -> None:
     librosa = importlib.util.find_spec("librosa")
     if numba.config.CACHE_DIR or librosa is None or not librosa.origin:
         return
-    beside = Path(librosa.origin).parent
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    if not (_is_writable(beside) or _is_writable(Path(cache))):
-        folder = tempfile.mkdtemp(prefix="numba_")
-        atexit.register(shutil.rmtree, folder, ignore_errors=True)
-        numba.config.CACHE_DIR = folder
-
-
-def _is_writable(folder: Path) -> bool:
-    """Return whether files can be written to a folder or to the first one above it."""
-    import tempfile
-
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    try:
-        with tempfile.TemporaryFile(dir=folder):
-            return True
-    except OSError:
-        return False
+    for folder in (Path(librosa.origin).parent, Path(cache)):
+        above = next(each for each in (folder, *folder.parents) if each.exists())
+        if above.is_dir() and os.access(above, os.W_OK):
+            return
+    temporary = tempfile.mkdtemp(prefix="numba_")
+    atexit.register(shutil.rmtree, temporary, ignore_errors=True)
+    numba.config.CACHE_DIR = temporary

@@ -1,4 +1,4 @@
-"""What a training was made from, and the checks of all that continues or uses it.
+"""Record what a training was made from, and check all that continues or uses it.
 
 When a training begins, ``identity.json`` in its folder gets its features, tokens, text
 front end, model, data and optimiser. Files count by their content, because paths stay
@@ -120,17 +120,37 @@ def _features(settings: Mapping[str, Any]) -> dict[str, Any]:
         ("pitch_normalize", tts.pitch_normalize_choices),
         ("energy_normalize", tts.energy_normalize_choices),
     ):
-        kind = settings.get(name)
-        found[name] = kind
-        if kind is None:
-            continue
-        conf = _with_defaults(choice.get_class(kind), settings.get(f"{name}_conf"))
-        conf.pop("reduction_factor", None)  # ESPnet repeats that of the model here
-        file = conf.pop("stats_file", None)
+        chosen = _choice(settings, name, choice.classes)
+        # ESPnet repeats that of the model here
+        chosen.pop(f"{name}_conf.reduction_factor", None)
+        file = chosen.pop(f"{name}_conf.stats_file", None)
         if file is not None:
             found[f"the statistics of {name}"] = digest_statistics(file)
-        found.update({f"{name}_conf.{key}": value for key, value in conf.items()})
+        found.update(chosen)
     return found
+
+
+def _optimiser(settings: Mapping[str, Any]) -> dict[str, Any]:
+    from espnet2.tasks.abs_task import optim_classes, scheduler_classes
+
+    return {
+        **_choice(settings, "optim", optim_classes),
+        **_choice(settings, "scheduler", scheduler_classes),
+        "exclude_weight_decay": settings.get("exclude_weight_decay", False),
+    }
+
+
+def _choice(
+    settings: Mapping[str, Any], name: str, classes: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return an option that chooses a class, and the settings of this class."""
+    kind = settings.get(name)
+    if kind is None:
+        return {name: None}
+    conf = settings.get(f"{name}_conf") or {}
+    if kind in classes:
+        conf = _with_defaults(classes[kind], conf)
+    return {name: kind, **{f"{name}_conf.{key}": value for key, value in conf.items()}}
 
 
 def _with_defaults(kind: Any, conf: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -173,21 +193,6 @@ def _split_model(
         may_change = last in FREE or last.endswith(FREE_ENDINGS)
         (free if may_change else model)[f"tts_conf.{key}"] = value
     return model, free, phase
-
-
-def _optimiser(settings: Mapping[str, Any]) -> dict[str, Any]:
-    from espnet2.tasks.abs_task import optim_classes, scheduler_classes
-
-    found: dict[str, Any] = {}
-    for name, classes in (("optim", optim_classes), ("scheduler", scheduler_classes)):
-        kind = settings.get(name)
-        found[name] = kind
-        conf = settings.get(f"{name}_conf") or {}
-        if kind in classes:
-            conf = _with_defaults(classes[kind], conf)
-        found.update({f"{name}_conf.{key}": value for key, value in conf.items()})
-    found["exclude_weight_decay"] = settings.get("exclude_weight_decay", False)
-    return found
 
 
 def _training_data(settings: Mapping[str, Any]) -> dict[str, Any]:

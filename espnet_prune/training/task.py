@@ -94,7 +94,7 @@ def mend_last_epoch(folder: Path, best_model_criterion) -> None:
     begins with the next epoch. ``best_model_criterion`` has (train or valid, name, min
     or max) triples.
     """
-    for partial in folder.glob(".*.pth.*.partial"):  # of a killed writer
+    for partial in folder.glob(".*.pth.*.partial"):  # a killed writer left it
         partial.unlink(missing_ok=True)
     if not (folder / CHECKPOINT).exists():
         return
@@ -200,7 +200,7 @@ class PruneTTSTask(TTSTask):
             try:
                 super().main(args=args)
             except Exception as error:
-                # of a process per GPU, or of one that loads data
+                # it may come from a process per GPU, or from one that loads data
                 message = sent_message(error)
                 if message is None:
                     raise

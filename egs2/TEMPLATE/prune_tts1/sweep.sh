@@ -53,7 +53,7 @@ flags=dry_run
 option_stage() { fail "a sweep starts at stage 7: run stages 1 to 6 with run.sh"; }
 option_tag() { fail "a sweep names its experiments itself: leave --tag out"; }
 option_tts_exp() { fail "a sweep names its experiments itself: leave --tts_exp out"; }
-option_train_overlays() {  # of all points; the file of a system comes last
+option_train_overlays() {  # all points have them; the file of a system comes last
     shared_overlays="$1 "
     passed+=(--train_overlays "$1")
 }
@@ -81,9 +81,8 @@ require() {
 }
 require sparsity_ratios "${sparsity_ratios}" '0\.0*[1-9][0-9]*|none|vanilla' \
     "choose values between 0 and 1 such as 0.45, none or vanilla"
-[ -z "${systems}" ] || require systems "${systems}" \
-    'mix_style|sc_cnn|less_capacity|more_dropout' \
-    "choose from mix_style, sc_cnn, less_capacity and more_dropout"
+rivals="mix_style sc_cnn less_capacity more_dropout"
+[ -z "${systems}" ] || require systems "${systems}" "${rivals// /|}" "choose from ${rivals}"
 require seeds "${seeds}" '0|[1-9][0-9]*' "choose whole numbers"
 [ -z "${phase1_epochs}" ] || require phase1_epochs "${phase1_epochs}" '[1-9][0-9]*' \
     "choose whole numbers of epochs, from 1"

@@ -56,9 +56,9 @@ from espnet_prune.training.identity import require_fresh_models, write_identity
 MIN_TRAINING = 10
 # Language of the sentences of this recipe.
 ENGLISH_G2P = ("arpabet", "espeak_ng_english_us_vits", "g2p_en", "g2p_en_no_space")
-# Of the training recordings, at most so many, are held out as dev.
+# Share of the training recordings, and largest number, that become dev.
 DEV_SHARE, MOST_DEV = 0.05, 100
-# Of the speakers, at least two and at most so many, are held out if none are given.
+# Share of the speakers, and largest number, that are held out if none are given.
 EVAL_SHARE, MOST_EVAL_SPEAKERS = 0.1, 10
 
 
@@ -383,7 +383,7 @@ def prepare(args: argparse.Namespace) -> None:
     if args.eval_data:
         folders["eval_data"] = Path(args.eval_data)
     found, left_out = [], {}
-    parts = []  # of each of ``found``
+    parts = []  # the corpus of each of ``found``
     for part, folder in folders.items():
         utterances, left_out[part] = read_corpus(folder, base_dir, part == "train_data")
         found += utterances

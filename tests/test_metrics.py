@@ -1,4 +1,4 @@
-"""scorers.py and backends.py: worked by hand with fake models, then the real ones."""
+"""metrics.py and backends.py: worked by hand with fake models, then the real ones."""
 
 import io
 import os
@@ -14,8 +14,8 @@ import soundfile
 import torch
 
 from espnet_prune.errors import UserError
-from espnet_prune.evaluation import backends, scorers
-from espnet_prune.evaluation.scorers import METRICS, Utterance
+from espnet_prune.evaluation import backends, metrics
+from espnet_prune.evaluation.metrics import METRICS, Utterance
 
 TEXT = "Hello, world!"
 
@@ -52,7 +52,7 @@ def utterance(text=TEXT, reference=None, voices=None):
 def cer(heard, text=TEXT, wave=None):
     pytest.importorskip("whisper_normalizer")
     pytest.importorskip("rapidfuzz")
-    metric = scorers.CharacterErrorRate("cer_fake", FakeRecogniser(heard))
+    metric = metrics.CharacterErrorRate("cer_fake", FakeRecogniser(heard))
     return metric, metric.score(tone() if wave is None else wave, utterance(text))
 
 
@@ -102,8 +102,8 @@ def test_similarities_worked_by_hand(tmp_path):
     asked = utterance(reference=mine, voices={"me": [mine], "x": [a, b], "y": [c]})
     wave = np.append(np.float32([0.5, 0]), tone())
     encoder = FakeEncoder()
-    similar = scorers.Similarity("secs_fake", encoder).score(wave, asked)
-    other = scorers.OtherSimilarity("secs_other_fake", encoder).score(wave, asked)
+    similar = metrics.Similarity("secs_fake", encoder).score(wave, asked)
+    other = metrics.OtherSimilarity("secs_other_fake", encoder).score(wave, asked)
     assert similar["value"] == pytest.approx(0.6)
     assert other["value"] == pytest.approx(0.5)
 
@@ -114,14 +114,14 @@ def test_what_cannot_be_measured_has_no_value(tmp_path):
     soundfile.write(silent, SILENCE, 16000)
     encoder = FakeEncoder()
     alone = utterance(reference=mine, voices={"me": [mine], "x": [silent]})
-    similarity = scorers.Similarity("secs_fake", encoder)
-    other = scorers.OtherSimilarity("secs_other_fake", encoder)
+    similarity = metrics.Similarity("secs_fake", encoder)
+    other = metrics.OtherSimilarity("secs_other_fake", encoder)
     assert similarity.score(tone(), alone)["value"] is not None
     assert similarity.score(SILENCE, alone) == {"value": None}
     assert other.score(tone(), alone) == {"value": None}
     assert similarity.score(tone(), alone._replace(reference=silent)) == {"value": None}
     predictor = SimpleNamespace(predict=lambda wave: 4.5)
-    metric = scorers.Naturalness("mos_fake", predictor)
+    metric = metrics.Naturalness("mos_fake", predictor)
     assert metric.score(SILENCE, alone) == {"value": None}
     assert metric.score(tone(), alone) == {"value": 4.5}
 
@@ -152,7 +152,7 @@ def test_what_is_no_audio_is_refused(tmp_path):
 
 def test_metrics_are_named_by_measure_and_model():
     page = (Path(__file__).parents[1] / "docs" / "scores.md").read_text()
-    assert set(scorers.DEFAULT) <= set(METRICS)
+    assert set(metrics.DEFAULT) <= set(METRICS)
     for name, metric in METRICS.items():
         assert metric.name == name and metric.measures and metric.backend.title
         assert f"| `{name}` |" in page
@@ -206,7 +206,7 @@ def test_utmos_of_the_hub_is_called_as_it_wants(monkeypatch):
 
 
 def test_what_was_measured_in_synthesis():
-    rtf, kept = (METRICS[name] for name in scorers.MEASURED)
+    rtf, kept = (METRICS[name] for name in metrics.MEASURED)
     record = {"synthesis_seconds": 2.0, "audio_seconds": 8.0, "kept_share": 0.3}
     assert rtf.take(record)["value"] == 0.25
     assert rtf.ratio(rtf.take(record)) == (2, 8)

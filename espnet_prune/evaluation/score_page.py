@@ -15,7 +15,7 @@ from espnet_prune.evaluation.intervals import (
     paired_difference,
     score_interval,
 )
-from espnet_prune.evaluation.scorers import DEFAULT, MEASURED, METRICS, Utterance
+from espnet_prune.evaluation.metrics import DEFAULT, MEASURED, METRICS, Utterance
 from espnet_prune.evaluation.scoring import (
     Results,
     System,
