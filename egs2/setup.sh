@@ -42,7 +42,7 @@ stopped() {
     die "interrupted: run it again to continue; unfinished parts are made again"
 }
 
-# Extras of pyproject.toml: hifigan is part of recipe.
+# Extras of setup.py: hifigan is part of recipe.
 extras=recipe
 for arg in "$@"; do
     case ${arg} in
@@ -120,7 +120,7 @@ package_version() {
 # written into it.
 describe_venv() { # <extras> <interpreter>
     echo "checkout=${root}"
-    echo "setup=$(cat "${root}/pyproject.toml" "${BASH_SOURCE[0]}" | cksum)"
+    echo "setup=$(cat "${root}/setup.py" "${BASH_SOURCE[0]}" | cksum)"
     echo "version=$(package_version)"
     echo "extras=$1"
     echo "python=$2"

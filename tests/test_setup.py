@@ -46,7 +46,7 @@ class Checkout:
             made.mkdir(parents=True)
         for script in ("setup.sh", "say.sh"):
             shutil.copy(EGS2 / script, self.root / "egs2")
-        (self.root / "pyproject.toml").write_text("[project]\n")
+        (self.root / "setup.py").write_text("setup()\n")
         (self.root / "espnet_prune" / "__init__.py").write_text('__version__ = "1"\n')
         espnet = folder / "espnet" / "egs2" / "TEMPLATE" / "tts1"
         espnet.mkdir(parents=True)
@@ -270,7 +270,7 @@ def test_changed_requirements_are_installed_into_the_same_environment(checkout):
     checkout.run()
     kept = checkout.tools / "venv" / "kept"
     kept.touch()
-    (checkout.root / "pyproject.toml").write_text("dependencies = ['more']\n")
+    (checkout.root / "setup.py").write_text("setup(install_requires=['more'])\n")
     code, out, _ = checkout.run()
     assert code == 0
     assert "up to date" in out
@@ -284,7 +284,7 @@ def test_recipes_go_on_while_the_environment_is_brought_up_to_date(checkout):
     env = checkout.tools / "env.sh"
     before = env.read_text()
     (checkout.folder / "pip_hangs").touch()
-    (checkout.root / "pyproject.toml").write_text("dependencies = ['more']\n")
+    (checkout.root / "setup.py").write_text("setup(install_requires=['more'])\n")
     calls = len(checkout.pip_calls())
     process = checkout.start()
     while len(checkout.pip_calls()) == calls:
@@ -353,7 +353,7 @@ def test_the_full_set_up_completes_that_of_synthesis_and_then_serves_it(checkout
     for arguments in ((), ("--synthesis",)):
         assert "nothing to do" in checkout.run(*arguments)[1]
     # the set-up of synthesis leaves out nothing that was there
-    (checkout.root / "pyproject.toml").write_text("dependencies = ['more']\n")
+    (checkout.root / "setup.py").write_text("setup(install_requires=['more'])\n")
     assert checkout.run("--synthesis")[0] == 0
     *_, install, _ = checkout.pip_calls()  # the last one checks
     assert "[recipe]" in install
