@@ -198,7 +198,7 @@ die_of_pip() { # <what it could not do>
 }
 
 make_venv() {
-    local python misfit torch=${torch_versions}
+    local python owner misfit torch=${torch_versions}
     local modules="espnet2.tasks.tts, phonemizer, pyworld, torchaudio"
     if [ "${extras}" != hifigan ]; then modules+=", resampy"; fi
     mkdir -p "${tools}/tmp"
@@ -210,6 +210,10 @@ make_venv() {
         say "bringing ${venv} up to date"
         sed -i 's/^setup=.*/setup=unfinished/' "${venv}/.done"
     else
+        owner=$(venv_fact checkout)
+        if [ "${owner:-${root}}" != "${root}" ] && [ "${owner}/tools" -ef "${tools}" ]; then
+            die "${tools} is a link to the environment of ${owner}: remove the link"
+        fi
         python=${named:-$(find_python)}
         say "making ${venv} with ${python}"
         rm -rf "${tools}/env.sh" "${venv}"

@@ -394,6 +394,18 @@ def test_a_moved_checkout_gets_a_new_environment(checkout):
     assert str(moved) in (moved / "tools" / "env.sh").read_text()
 
 
+def test_the_environment_of_another_checkout_is_not_replaced(checkout):
+    checkout.python()
+    assert checkout.run()[0] == 0
+    other = checkout.folder / "other"
+    shutil.copytree(checkout.root, other, ignore=lambda *_: ["tools"])
+    (other / "tools").symlink_to(checkout.tools)
+    owner, checkout.root = checkout.root, other
+    code, _, err = checkout.run()
+    assert code == 2 and f"link to the environment of {owner}" in err
+    assert (checkout.tools / "env.sh").exists()
+
+
 @pytest.mark.parametrize(
     "arguments, ours",
     [
