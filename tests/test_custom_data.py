@@ -850,7 +850,10 @@ def test_recordings_at_another_rate_get_one_copy(prepare_module, tmp_path):
         return checks.Checked(one, rate=rate)
 
     other, fitting = checked(16000), checked(22050)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "of_another_corpus.flac").touch()
     copy, same = prepare_module.converted([other, fitting], tmp_path / "a", 1, 22050)
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["at_16000.flac"]
     assert same == fitting
     speech, rate = soundfile.read(copy.utterance.path)
     assert rate == 22050 and len(speech) == 22050

@@ -78,7 +78,7 @@ parse_options "$@"
 are_whole 1 nj fs n_shift eval_speakers
 are_whole 0 seen_speakers num_texts split_seed
 for name in min_wav_duration max_wav_duration; do
-    [[ "${!name}" =~ ^[0-9]+(\.[0-9]+)?$ ]] || fail "--${name} is '${!name}': give seconds"
+    [[ "${!name}" =~ ^([0-9]+\.?[0-9]*|\.[0-9]+)$ ]] || fail "--${name} is '${!name}': give seconds"
 done
 for name in train_data eval_data test_texts; do
     [[ "${!name}" != *$'\n'* ]] || fail "the name in --${name} has a new line: rename it"

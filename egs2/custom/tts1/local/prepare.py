@@ -10,7 +10,6 @@ speech.
 
 import argparse
 import random
-import shutil
 import statistics
 from collections import Counter
 from collections.abc import Sequence
@@ -244,20 +243,25 @@ def write_copy(job: tuple[Path, Path, int]) -> None:
 def converted(
     recordings: list[Checked], folder: Path, nj: int, fs: int
 ) -> list[Checked]:
-    """Copy recordings that need it into a folder, which is emptied first.
+    """Copy recordings that need it into a folder, and remove other files from it.
 
     Copies have one channel and the model's rate. ESPnet would resample more slowly, and
-    a reference again for each sentence.
+    a reference again for each sentence. A training that reads the copies goes on,
+    because each is replaced when the new one is complete.
     """
-    shutil.rmtree(folder, ignore_errors=True)
     jobs = {
         one.name: (one.utterance.path, folder.absolute() / f"{one.name}.flac", fs)
         for one in recordings
         if one.needs_copy or one.rate != fs
     }
     if jobs:
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
         list(in_parallel(write_copy, list(jobs.values()), nj, "Converting"))
+    if folder.exists():
+        wanted = {copy.name for _, copy, _ in jobs.values()}
+        for path in folder.iterdir():
+            if path.name not in wanted:
+                path.unlink()
     return [
         one.in_file(jobs[one.name][1]) if one.name in jobs else one
         for one in recordings
