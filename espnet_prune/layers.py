@@ -418,16 +418,18 @@ def _like_heads(x, length=None):
 class SelfAttention(MultiHeadedAttention):
     """ESPnet's multi-head attention, dense, with less time and memory.
 
-    It does not keep the attention map: ``attn`` stays None.
+    It keeps the attention map ``attn`` only for a forward hook: ESPnet plots it by one.
     """
 
     def forward(self, query, key, value, mask, expand_kv=False):
         """Return the same as ESPnet's class."""
         q, k, v = self.forward_qkv(query, key, value, expand_kv)
         rate = self.dropout.p if self.training else 0.0
-        if torch.compiler.is_compiling() or rate == 1:
-            attn = self.dropout(probabilities(scaled(q) @ k.mT, mask))
-            context = attn.to(v.dtype) @ v
+        self.attn = None
+        if self._forward_hooks or torch.compiler.is_compiling() or rate == 1:
+            attn = probabilities(scaled(q) @ k.mT, mask)
+            self.attn = attn if self._forward_hooks else None
+            context = self.dropout(attn).to(v.dtype) @ v
         else:
             context = attend((scaled(q), k), v, mask, rate).context
         return self.linear_out(context.transpose(1, 2).flatten(2))

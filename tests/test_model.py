@@ -5,6 +5,9 @@ import math
 
 import pytest
 import torch
+from espnet2.legacy.nets.pytorch_backend.transformer.attention import (
+    MultiHeadedAttention,
+)
 from helpers import (
     DURATIONS,
     ODIM,
@@ -558,6 +561,31 @@ def test_recorded_maps_are_those_of_the_decoder():
             assert torch.equal(maps.mask[b, :, :n, :n], expected)
             shares.append(expected.float().mean().item())
         assert stats[f"kept_share_{layer}"] == pytest.approx(sum(shares) / 3, rel=1e-5)
+
+
+@pytest.mark.parametrize("name", PRUNINGS)
+def test_every_attention_map_can_be_plotted_by_espnet(name):
+    """ESPnet's trainer reads the map of each attention layer in a forward hook."""
+    model = tiny_stylespeech(**PRUNINGS[name]).eval()
+    maps = {}
+
+    def keep(module, arguments, output):
+        maps[module] = module.attn.detach()
+
+    layers = [m for m in model.modules() if isinstance(m, MultiHeadedAttention)]
+    hooks = [layer.register_forward_hook(keep) for layer in layers]
+    batch = tiny_batch()
+    with torch.no_grad():
+        model(**batch)
+    for hook in hooks:
+        hook.remove()
+    assert len(layers) > 2 and maps.keys() == set(layers)
+    for attention in maps.values():
+        assert attention.shape[:2] == (3, 2)
+        assert attention.shape[2] == attention.shape[3]
+    (style,) = (maps[m] for m in layers if m is model.style_encoder.attention)
+    frames = int(batch["feats_lengths"].min())
+    torch.testing.assert_close(style.sum(-1)[:, :, :frames], torch.ones(3, 2, frames))
 
 
 def test_prenets_and_positions_are_those_of_the_paper():
