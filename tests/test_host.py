@@ -191,3 +191,42 @@ def test_espnets_attention_is_imported_in_silence():
     )
     assert child.stdout == "MultiHeadedAttention\n", child.stderr
     assert child.stderr == "a real complaint\n"
+
+
+def test_types_are_checked_though_typeguard_reads_no_source_before_the_first_call(
+    tmp_path,
+):
+    program = """
+import inspect
+import espnet_prune
+import typeguard
+
+read = []
+getsource = inspect.getsource
+inspect.getsource = lambda what: read.append(what.__name__) or getsource(what)
+from espnet2.text.cleaner import TextCleaner
+
+assert not read, read
+assert TextCleaner("lower_case")("A") == "a"
+assert set(read) == {"espnet2.text.cleaner"}, read
+assert list(inspect.signature(TextCleaner).parameters) == ["cleaner_types"]
+try:
+    TextCleaner(3)
+except typeguard.TypeCheckError as error:
+    print("refused:", error)
+
+@typeguard.typechecked
+class Other:
+    def count(self, number: int) -> None:
+        pass
+
+try:
+    Other().count("one")
+except typeguard.TypeCheckError as error:
+    print("refused:", error)
+"""
+    script = tmp_path / "script.py"  # typeguard does nothing for `python -c`
+    script.write_text(program)
+    child = subprocess.run([sys.executable, script], capture_output=True, text=True)
+    assert child.returncode == 0, child.stderr
+    assert child.stdout.count("refused:") == 2

@@ -17,6 +17,9 @@ In every process that imports ``espnet_prune``, as soon as ESPnet's module is im
     phonemizer                      the espeak-ng of a package
     numba                           a temporary folder for its cache, if it would find
                                     no folder that it can write to
+    typeguard                       ``typechecked``: functions of ESPnet are prepared
+                                    for their checks in their first call, not while
+                                    ESPnet is imported
     espnet2.legacy.nets.pytorch_backend.transformer.attention
                                     not changed, but imported without its line on
                                     standard error if FlashAttention is not installed
@@ -47,6 +50,7 @@ import functools
 import importlib
 import importlib.abc
 import importlib.util
+import inspect
 import io
 import logging
 import os
@@ -82,6 +86,7 @@ def install() -> None:
     after_import("espnet2.text.cleaner", _register_lower_case)
     after_import("phonemizer", _use_bundled_espeak)
     after_import("numba", _let_numba_cache)
+    after_import("typeguard", _prepare_checks_later)
     after_import(_ATTENTION, lambda module: None)
 
 
@@ -377,3 +382,33 @@ def _let_numba_cache(numba) -> None:
     temporary = tempfile.mkdtemp(prefix="numba_")
     atexit.register(shutil.rmtree, temporary, ignore_errors=True)
     numba.config.CACHE_DIR = temporary
+
+
+def _prepare_checks_later(typeguard) -> None:
+    """Let typeguard prepare ESPnet's functions when they are first called.
+
+    For each function it reads, parses and compiles the source of the whole module. This
+    is a third of the time of importing ESPnet, and few of these functions are called.
+    """
+    prepare = typeguard.typechecked
+
+    def typechecked(target=None, **settings):
+        if settings or not _is_of_espnet(target):
+            return prepare(target, **settings)
+        checked = None
+
+        @functools.wraps(target)
+        def call(*args, **kwargs):
+            nonlocal checked
+            if checked is None:
+                checked = prepare(target)
+            return checked(*args, **kwargs)
+
+        return call
+
+    typeguard.typechecked = typechecked
+
+
+def _is_of_espnet(target: Any) -> bool:
+    package = getattr(target, "__module__", "").partition(".")[0]
+    return inspect.isfunction(target) and package == "espnet2"
