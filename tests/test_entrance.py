@@ -121,3 +121,25 @@ def test_a_misspelt_verb_is_refused_with_a_hint():
         "espnet_prune: error: there is no verb scroe; did you mean score?; see "
         "espnet-prune --help\n"
     )
+
+
+@pytest.mark.parametrize(
+    "arguments, fault",
+    [
+        (["say", "hello", "--speeed", "2"], "unrecognized arguments: --speeed 2"),
+        (["score"], "required: --data_dir, --output_dir"),
+        (["say", "--batch_size", "many"], "invalid int value: 'many'"),
+        (["listen", "bogus"], "invalid choice: 'bogus'"),
+        (["listen", "make"], "listen make --help"),
+    ],
+)
+def test_wrong_arguments_are_one_line(arguments, fault):
+    child = subprocess.run(
+        [sys.executable, "-m", "espnet_prune", *arguments],
+        capture_output=True,
+        text=True,
+    )
+    assert (child.returncode, child.stdout) == (2, "")
+    (line,) = child.stderr.splitlines()
+    assert line.startswith("espnet_prune: error: ") and fault in line
+    assert f"see espnet-prune {arguments[0]}" in line and line.endswith("--help")

@@ -2,7 +2,9 @@
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
+
+from espnet_prune.errors import UserError
 
 
 class _Formatter(
@@ -17,9 +19,16 @@ class _Formatter(
         return super()._get_help_string(action)
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong with the arguments in one line, like all other errors."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; see {self.prog} --help")
+
+
 def make_parser(description: str | None) -> argparse.ArgumentParser:
     """Return a parser; the description of a verb is the docstring of its module."""
-    return argparse.ArgumentParser(description=description, formatter_class=_Formatter)
+    return _Parser(description=description, formatter_class=_Formatter)
 
 
 def add_model(parser: argparse.ArgumentParser, name: str = "--model") -> None:

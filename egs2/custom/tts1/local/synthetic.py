@@ -22,6 +22,7 @@ import numpy as np
 import soundfile
 from tqdm import tqdm
 
+from espnet_prune.cli.options import make_parser
 from espnet_prune.data.kaldi import Row, write_folder
 from espnet_prune.errors import UserError, run
 from espnet_prune.files import lock_folder, replace_when_written
@@ -98,17 +99,17 @@ def make(kokoro, folder: Path, jobs: Sequence[tuple[str, Voice, float, str]]) ->
 
 def get_parser() -> argparse.ArgumentParser:
     """Get argument parser."""
-    parser = argparse.ArgumentParser(
-        description="Make a corpus of synthetic speech in many voices with Kokoro-82M",
+    parser = make_parser(
+        "Make a corpus of synthetic speech in many voices with Kokoro-82M"
     )
     add = parser.add_argument
     add("texts", type=Path, help="file with one English sentence per line")
     add("folder", type=Path, help="Kaldi folder to write")
     add("--model", type=Path, required=True, help="ONNX file of Kokoro-82M")
     add("--voices", type=Path, required=True, help="its voices, in one file")
-    add("--num_voices", type=int, default=300, help="(default: %(default)s)")
-    add("--sentences", type=int, default=10, help="per voice (default: %(default)s)")
-    add("--seed", type=int, default=0, help="of all draws (default: %(default)s)")
+    add("--num_voices", type=int, default=300, help="number of voices")
+    add("--sentences", type=int, default=10, help="per voice")
+    add("--seed", type=int, default=0, help="of all draws")
     return parser
 
 
