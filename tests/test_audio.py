@@ -153,11 +153,16 @@ def test_an_au_of_a_pipe_is_no_fault(tmp_path):
     assert len(audio.read(path).samples) == RATE
 
 
-@pytest.mark.parametrize("name", ["a.flac", "a.aiff"])
-def test_other_formats_that_are_cut_off(tmp_path, name):
-    path = write(tmp_path / name, noise(3.0))
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    assert refused(path).reason in ("cut off", "unreadable audio")
+@pytest.mark.parametrize("form", sorted(soundfile.available_formats()))
+def test_no_format_is_read_without_its_end(tmp_path, form):
+    """It is refused when it is cut off, or always if nothing would show that."""
+    path = tmp_path / "a"
+    subtype = soundfile.default_subtype(form) or "PCM_16"
+    soundfile.write(path, noise(3.0), RATE, format=form, subtype=subtype)
+    if form in audio.NEVER_WHOLE:
+        assert refused(path).reason == "unsupported format"
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
+    assert refused(path).reason in ("cut off", "unreadable audio", "unsupported format")
 
 
 def test_names_of_files_may_have_any_bytes(tmp_path):

@@ -25,6 +25,8 @@ HIGHEST_RATE = 768_000  # Hz
 UNKNOWN_SIZE = 0x7F000000
 UNKNOWN_FRAMES = 2**63 - 1  # what libsndfile finds in the flac of a pipe
 BLOCK = 2**20  # frames
+# Formats that do not say their length, or of which libsndfile does not compare it.
+NEVER_WHOLE = ("AVR", "IRCAM", "MAT5", "MPC2K", "PAF", "PVF", "SD2", "WVE", "XI")
 LARGEST_LACK = 0.05  # seconds that may be missing: some headers count themselves
 
 # Quiet read speech lies near -40 dBFS, a muted microphone below -60 dBFS. A tenth of a
@@ -84,7 +86,7 @@ def read_header(path: str | Path) -> Header:
 def read(
     path: str | Path, what: str = "recording", max_seconds: float | None = None
 ) -> Recording:
-    """Read a recording of any format that libsndfile knows.
+    """Read a recording of a format that libsndfile knows, except ``NEVER_WHOLE``.
 
     Args:
         path: The file.
@@ -140,6 +142,14 @@ def _read(path: str | Path, what: str, max_seconds: float | None) -> Recording:
                 whole, says_size = _read_to_end(path), False
             frames = file.frames if whole is None else len(whole)
             header = Header(file.samplerate, frames, file.channels, says_size)
+            if file.format in NEVER_WHOLE:
+                raise AudioError(
+                    subject,
+                    "unsupported format",
+                    f"is a file of the format {file.format}, in which missing samples "
+                    "would not be noticed",
+                    "convert it to wav or flac",
+                )
             if not 0 < header.rate <= HIGHEST_RATE:
                 raise AudioError(
                     subject,
