@@ -391,7 +391,10 @@ def _prepare_checks_later(typeguard) -> None:
     is a third of the time of importing ESPnet, and few of these functions are called.
     """
     prepare = typeguard.typechecked
+    if hasattr(prepare, "__wrapped__"):
+        return  # it is done already
 
+    @functools.wraps(prepare)
     def typechecked(target=None, **settings):
         if settings or not _is_of_espnet(target):
             return prepare(target, **settings)
