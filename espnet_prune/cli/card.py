@@ -13,8 +13,9 @@ from pathlib import Path
 
 from espnet_prune.cli.options import make_parser
 from espnet_prune.errors import UserError
-from espnet_prune.evaluation import card, tables
+from espnet_prune.evaluation import card
 from espnet_prune.evaluation.card import CARD, UNKNOWN
+from espnet_prune.files import write_text
 from espnet_prune.speech.vocoder import GRIFFIN_LIM
 
 
@@ -76,9 +77,8 @@ def main(cmd: Sequence[str] | None = None) -> None:
     text = card.make_card(**options)
     if output.is_dir():
         raise UserError(f"--output {output} is a folder; name a file")
-    tables.make_output_dir(output.parent)
     if options["archive"] is not None:
         card.put_into(options["archive"], text)
         print(f"{CARD} in {options['archive']}")
-    tables.write_text(output, text)
+    write_text(output, text)
     print(output)

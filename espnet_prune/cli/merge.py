@@ -10,7 +10,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from espnet_prune.cli.options import make_parser
 from espnet_prune.errors import UserError
-from espnet_prune.files import replace_when_written
+from espnet_prune.files import write_text
 from espnet_prune.loading import load_yaml
 
 
@@ -39,9 +39,7 @@ def write_merged(files: list[Path], output_dir: Path) -> Path:
     text = f"# Merged from {', '.join(map(str, files))}.\n"
     text += yaml.safe_dump(settings, sort_keys=False)
     if not output.exists() or output.read_text(encoding="utf-8") != text:
-        output_dir.mkdir(parents=True, exist_ok=True)
-        with replace_when_written(output) as partial:
-            partial.write_text(text, encoding="utf-8")
+        write_text(output, text)
     return output
 
 

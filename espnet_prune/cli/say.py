@@ -270,7 +270,6 @@ def list_voices(model: str | None, model_file: str | None) -> None:
 def write_wave(file: Path, wave, fs: int) -> None:
     """Write a wave (T_wav,) as 16 bit samples; the file is whole or absent."""
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
         with replace_when_written(file) as partial:
             write_speech(partial, wave, fs, FORMATS[file.suffix.lower()])
     except (OSError, soundfile.LibsndfileError) as error:

@@ -93,8 +93,7 @@ def draw(
     ]
     title = f"{key}: {textwrap.shorten(text, 80, placeholder=' ...')}"
     figure = plots.plot_attention(panels, title)
-    folder = tables.make_output_dir(output_dir)
-    path = folder / f"attention_{key.replace('/', '_')}.png"
+    path = Path(output_dir) / f"attention_{key.replace('/', '_')}.png"
     plots.save(figure, path)
     rows = count_tiles(panels)
     if rows:

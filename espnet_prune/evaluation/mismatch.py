@@ -381,7 +381,6 @@ def compare(
         for folder in folders:
             if (folder / "text").exists():
                 texts[name] |= read_columns(folder / "text")
-    output_dir = tables.make_output_dir(output_dir)
     distances = measure_distances(train, placed, output_dir, recordings_per_speaker)
     if experiments:
         measure_losses(experiments, recorded, output_dir, device, model_file)

@@ -130,7 +130,6 @@ def read(folders: Sequence[str | Path]) -> list[Model]:
 
 def write_model(folder: Path, model: Model) -> list[Path]:
     """Write the table of thresholds as Markdown, CSV and JSON, and the figures."""
-    tables.make_output_dir(folder)
     paths = []
     if model.table is not None:
         paths = [folder / f"{THRESHOLDS}.{kind}" for kind in ("md", "csv", "json")]
@@ -170,7 +169,7 @@ def write(
     prompts = read_prompts(data_dirs)
     speech = lay_out_samples(find_samples(models), prompts, samples)
     settings = lay_out_settings(models)
-    output_dir = tables.make_output_dir(output_dir)
+    output_dir = Path(output_dir)
     paths, shown = [output_dir / PAGE], []
     for model in models:
         folder = output_dir / model.name if len(models) > 1 else output_dir

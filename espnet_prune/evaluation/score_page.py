@@ -86,7 +86,6 @@ def score(
     columns = list(dict.fromkeys(metrics or DEFAULT))
     if not metrics and any(system.synthesis for system in compared):
         columns += MEASURED
-    output_dir = tables.make_output_dir(output_dir)
     results = score_systems(compared, data, columns, output_dir, nj)
     baseline = choose_baseline([system.name for system in compared])
     rows = [row for group in groups for row in summarise(results, group, baseline)]

@@ -13,7 +13,6 @@ data, and metrics that are not wanted, are not changed.
 import contextlib
 import functools
 import importlib.metadata
-import json
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,7 +28,12 @@ from espnet_prune.errors import UserError, first_line
 from espnet_prune.evaluation.backends import load_wave
 from espnet_prune.evaluation.metrics import METRICS, Measured, Utterance
 from espnet_prune.evaluation.records import RECORDS, digest, stamp
-from espnet_prune.files import can_name_a_file, read_json_lines, replace_when_written
+from espnet_prune.files import (
+    append_json_line,
+    can_name_a_file,
+    read_json_lines,
+    write_json_lines,
+)
 from espnet_prune.processes import process_pool
 
 Record = dict[str, Any]
@@ -228,19 +232,13 @@ class ScoreFile:
         return record["scores"]
 
     def append(self, utterance: Utterance) -> None:
-        """Write the line of one utterance, so that an interruption does not lose it."""
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.write(self._line(utterance.name))
+        """Add the line of one utterance, so that an interruption does not lose it."""
+        append_json_line(self.path, self.records[utterance.name])
 
     def rewrite(self) -> None:
         """Write the whole file, one line per utterance, in order."""
-        with replace_when_written(self.path) as partial:
-            scored = (key for key, r in self.records.items() if r["scores"])
-            lines = map(self._line, sorted(scored))
-            partial.write_text("".join(lines), encoding="utf-8")
-
-    def _line(self, name: str) -> str:
-        return json.dumps(self.records[name], ensure_ascii=False) + "\n"
+        records = (self.records[name] for name in sorted(self.records))
+        write_json_lines(self.path, (one for one in records if one["scores"]))
 
 
 # --------------------------------------------------------------------- one utterance

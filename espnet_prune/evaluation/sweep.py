@@ -291,7 +291,7 @@ def write(
         figures["thresholds"] = plot_sweep_thresholds(points)
     if kept:
         figures["kept"] = plot_sweep_kept(points, table)
-    output_dir = tables.make_output_dir(output_dir)
+    output_dir = Path(output_dir)
     paths = [output_dir / name for name in ("sweep.md", "sweep.csv", "points.csv")]
     tables.write_text(paths[0], text)
     tables.write_csv(paths[1], table)
