@@ -9,7 +9,7 @@ digits, hesitations dropped. A space counts as a character.
 """
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -228,6 +228,7 @@ class Naturalness(Metric):
 class RecordingDistance(Metric):
     """Distance to the recording of the text, if there is one."""
 
+    distance: Callable[[acoustics.Analysis, acoustics.Analysis], float | None]
     uses = ("wav", "target")
     when_missing = "which are silent, have no recording of the text, or no common voice"
 
@@ -240,12 +241,6 @@ class RecordingDistance(Metric):
             return {"value": None}
         return {"value": self.distance(acoustics.analyse(wave, RATE), target)}
 
-    def distance(
-        self, said: acoustics.Analysis, target: acoustics.Analysis
-    ) -> float | None:
-        """Return the distance of two analyses."""
-        raise NotImplementedError
-
 
 @functools.lru_cache(maxsize=1000)
 def _analyse_file(path: Path) -> acoustics.Analysis | None:
@@ -256,22 +251,16 @@ def _analyse_file(path: Path) -> acoustics.Analysis | None:
 class CepstralDistortion(RecordingDistance):
     """Mel-cepstral distortion."""
 
+    distance = staticmethod(acoustics.cepstral_distortion)
     measures = "mel-cepstral distortion to the recording in dB, lower is better"
-
-    def distance(self, said, target):
-        """Return the distortion in dB."""
-        return acoustics.cepstral_distortion(said, target)
 
 
 class PitchError(RecordingDistance):
-    """Root mean square error of the logarithmic F0."""
+    """Root mean square error of the logarithmic F0, over frames that are voiced."""
 
+    distance = staticmethod(acoustics.f0_error)
     measures = "RMSE of the natural log of F0 to the recording, lower is better"
     digits = 3
-
-    def distance(self, said, target):
-        """Return the error; None without frames in which both are voiced."""
-        return acoustics.f0_error(said, target)
 
 
 class Measured(Metric):
