@@ -7,7 +7,6 @@ Options give what only people know, such as the licence; without them the card c
 "to be filled in".
 """
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,8 +18,8 @@ from espnet_prune.files import write_text
 from espnet_prune.speech.vocoder import GRIFFIN_LIM
 
 
-def get_parser() -> argparse.ArgumentParser:
-    """Return the parser of this verb."""
+def main(cmd: Sequence[str] | None = None) -> None:
+    """Write the card, and put it into the archive if there is one."""
     parser = make_parser(__doc__)
     add = parser.add_argument
     add("experiment", type=Path, metavar="EXP", help="Folder of the model")
@@ -67,12 +66,7 @@ def get_parser() -> argparse.ArgumentParser:
         help="Folders that `score` or `listen collect` wrote, in addition to those in "
         "EXP/scores",
     )
-    return parser
-
-
-def main(cmd: Sequence[str] | None = None) -> None:
-    """Write the card, and put it into the archive if there is one."""
-    options = vars(get_parser().parse_args(cmd))
+    options = vars(parser.parse_args(cmd))
     output = options.pop("output") or options["experiment"] / CARD
     text = card.make_card(**options)
     if output.is_dir():

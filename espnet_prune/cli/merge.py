@@ -1,6 +1,6 @@
 """Merge YAML files of settings into one, for ``prune_tts.sh --train_overlays``."""
 
-import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -43,8 +43,8 @@ def write_merged(files: list[Path], output_dir: Path) -> Path:
     return output
 
 
-def get_parser() -> argparse.ArgumentParser:
-    """Return the parser of this verb."""
+def main(cmd: Sequence[str] | None = None) -> None:
+    """Write the merged file and print its path."""
     parser = make_parser(__doc__)
     add = parser.add_argument
     add(
@@ -54,10 +54,5 @@ def get_parser() -> argparse.ArgumentParser:
         help="YAML files; later files override earlier ones",
     )
     add("--output_dir", type=Path, required=True, help="folder for the merged file")
-    return parser
-
-
-def main(cmd=None) -> None:
-    """Write the merged file and print its path."""
-    args = get_parser().parse_args(cmd)
+    args = parser.parse_args(cmd)
     print(write_merged(args.files, args.output_dir))

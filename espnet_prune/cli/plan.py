@@ -7,6 +7,7 @@ task, whose import takes longer than all the rest; training itself checks each o
 
 import argparse
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -169,7 +170,7 @@ def get_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(cmd=None) -> None:
+def main(cmd: Sequence[str] | None = None) -> None:
     """Print the plan."""
     args = get_parser().parse_args(cmd)
     for name, value in plan(**vars(args)).items():
