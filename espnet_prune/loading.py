@@ -53,7 +53,7 @@ def load_yaml(
         text = path.read_text(encoding="utf-8")
     except UserError:
         raise
-    except (OSError, TypeError, ValueError) as error:  # also of a name that is none
+    except (OSError, TypeError, ValueError) as error:  # a name may be none of a file
         raise UserError(
             f"the {what} {path} cannot be read ({first_line(error)}): name another "
             "file, or make it again"

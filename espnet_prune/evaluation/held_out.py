@@ -142,7 +142,7 @@ class HeldOut:
         import torch
 
         utterance = recording.utterance
-        # as in training: with <unk> for tokens that the model does not know
+        # as in training, tokens that the model does not know become <unk>
         ids = self.text2speech.preprocess_fn("<text>", {"text": utterance.text})["text"]
         text = torch.from_numpy(ids)
         speech, lengths = self._speech(utterance.reference)

@@ -56,7 +56,7 @@ def record_panel(
 def make_panel(
     name: str, text2speech: Text2Speech, layers: Sequence[AttentionMaps]
 ) -> plots.AttentionPanel:
-    """Name the pruning of a model, for the attention that was recorded from it."""
+    """Return the attention that was recorded in a model, with a title about it."""
     attentions = text2speech.tts.decoder_attentions
     first = attentions[0]
     if first.pruning == "none":

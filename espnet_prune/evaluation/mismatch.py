@@ -45,9 +45,6 @@ variance: how much of the slope's uncertainty each factor causes.
 """
 
 
-# -------------------------------------------------------------------------- the scores
-
-
 def read_scores(
     name: str,
     folder: Path,
@@ -146,9 +143,6 @@ def rows_of_trainings(axes: Mapping[str, Axis]) -> list[dict[str, Any]]:
         for training in axis.trainings
         if axis.of_training(name, training) is not None
     ]
-
-
-# ---------------------------------------------------------------------------- the page
 
 
 def lay_out(
@@ -294,9 +288,6 @@ def write(
     tables.write_csv(output_dir / "trainings.csv", rows_of_trainings(axes))
     plots.save(plot(axes, rows, baseline), output_dir / f"{NAME}.png")
     return text
-
-
-# ------------------------------------------------------------------------ the command
 
 
 def parse_named(named: Sequence[str], option: str) -> dict[str, list[Path]]:

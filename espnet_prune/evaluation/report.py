@@ -125,9 +125,6 @@ def read(folders: Sequence[str | Path]) -> list[Model]:
     ]
 
 
-# --------------------------------------------------------------------------- files
-
-
 def write_model(folder: Path, model: Model) -> list[Path]:
     """Write the table of thresholds as Markdown, CSV and JSON, and the figures."""
     paths = []
@@ -189,9 +186,6 @@ def write(
     )
     tables.write_text(paths[0], text)
     return paths
-
-
-# ------------------------------------------------------------------------ the page
 
 
 def lay_out_summary(models: Sequence[Model]) -> list[list[str]]:
@@ -304,7 +298,7 @@ def lay_out_samples(
 def _clip(path: Path | None, label: str) -> dict[str, str] | None:
     if path is None or not path.is_file():
         return None
-    return {"label": label, "address": page.sound_address(path)}
+    return {"label": label, "address": page.to_address(page.read_sound(path))}
 
 
 def lay_out_figures(model: Model, folder: Path) -> list[dict[str, Any]]:

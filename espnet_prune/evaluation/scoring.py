@@ -59,9 +59,6 @@ class Job(NamedTuple):
     stamps: dict[str, str]
 
 
-# ---------------------------------------------------------------------- what is there
-
-
 def read_data(data_dir: Path) -> dict[str, Utterance]:
     """Read a Kaldi folder: ``text``, ``utt2spk``, and references in ``wav.scp``.
 
@@ -127,7 +124,7 @@ def read_wavs(source: Path) -> dict[str, Path]:
 
 
 def split_named(item: str, option: str) -> tuple[str, Path]:
-    """Split NAME=PATH; the name becomes that of a file, and stands in tables."""
+    """Split NAME=PATH; the name is used for a file and in tables."""
     name, _, path = item.partition("=")
     if not path or not can_name_a_file(name) or set(name) & set("|\n"):
         raise UserError(
@@ -209,7 +206,7 @@ def _stamps(system: System, utterance: Utterance, versions: dict[str, str]):
 class ScoreFile:
     """The JSON lines of one system; the last line for an utterance counts.
 
-    The file may be missing. A line that was cut off is left out.
+    The file may be missing. Records that are broken are left out.
     """
 
     def __init__(self, path: Path):
@@ -241,9 +238,6 @@ class ScoreFile:
         write_json_lines(self.path, (one for one in records if one["scores"]))
 
 
-# --------------------------------------------------------------------- one utterance
-
-
 def score_job(job: Job) -> dict[str, Any]:
     """Score one utterance of one system with all metrics that it lacks."""
     wave = load_wave(job.wav)
@@ -260,9 +254,6 @@ def loading_fault(name: str) -> str | None:
     except Exception as error:  # packages, network and files raise many kinds of error
         return f"{type(error).__name__}: {first_line(error)}"
     return None
-
-
-# -------------------------------------------------------------------- all utterances
 
 
 class Results(NamedTuple):

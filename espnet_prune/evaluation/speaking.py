@@ -90,10 +90,9 @@ def speak(
 ) -> None:
     """Speak utterances, each with its own reference, and write them with their records.
 
-    The seconds of an utterance are those from its text and the file of its reference to
-    its samples: front end, style encoder, and its part of the batch with vocoder, in
-    proportion to its length. Loading the model and writing are left out, and one
-    utterance is spoken first to warm up.
+    The seconds of an utterance are those of the front end, of the style encoder, and of
+    its share of the batch, vocoder included, in proportion to its length. Loading the
+    model and writing files do not count, and one utterance is spoken first to warm up.
 
     Args:
         text2speech: The model.

@@ -332,8 +332,8 @@ def plot_sweep_thresholds(points: Sequence[Point]) -> Figure:
             ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
         for ax in grid[:, 0]:
             ax.set_ylabel("threshold (x 1/N)")
-        handles, labels = panel[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=3)
+        shown = panel[0].get_legend_handles_labels()
+        figure.legend(*shown, loc="outside lower center", ncols=3)
     return figure
 
 
@@ -409,8 +409,8 @@ def plot_sweep_metrics(table: Sequence[Row], names: Sequence[str]) -> Figure:
                         row[name], label=str(setting), color=colour, linestyle="--"
                     )
             ax.set(xlabel="R", xticks=ratios, title=name.replace("_", " "))
-        handles, labels = panel[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=2)
+        shown = panel[0].get_legend_handles_labels()
+        figure.legend(*shown, loc="outside lower center", ncols=2)
     return figure
 
 

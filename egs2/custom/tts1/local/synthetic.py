@@ -12,7 +12,6 @@ Needs ``pip install kokoro-onnx`` and its two files, which the page of that pack
 links.
 """
 
-import argparse
 import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -97,8 +96,8 @@ def make(kokoro, folder: Path, jobs: Sequence[tuple[str, Voice, float, str]]) ->
     print(f"{folder}: {len(rows)} recordings in {len(voices)} voices")
 
 
-def get_parser() -> argparse.ArgumentParser:
-    """Get argument parser."""
+def main(cmd: Sequence[str] | None = None) -> None:
+    """Check what is given, then make the corpus."""
     parser = make_parser(
         "Make a corpus of synthetic speech in many voices with Kokoro-82M"
     )
@@ -110,12 +109,7 @@ def get_parser() -> argparse.ArgumentParser:
     add("--num_voices", type=int, default=300, help="number of voices")
     add("--sentences", type=int, default=10, help="per voice")
     add("--seed", type=int, default=0, help="of all draws")
-    return parser
-
-
-def main(cmd: Sequence[str] | None = None) -> None:
-    """Check what is given, then make the corpus."""
-    args = get_parser().parse_args(cmd)
+    args = parser.parse_args(cmd)
     try:
         from kokoro_onnx import Kokoro
     except ImportError:

@@ -307,8 +307,8 @@ def report_part(part, used, gone: list[Finding], data_dir: Path) -> None:
         print("\n".join(count_reasons(gone)))
 
 
-def get_parser() -> argparse.ArgumentParser:
-    """Describe the command line."""
+def main(cmd=None) -> None:
+    """Run as a command."""
     parser = make_parser(__doc__)
     add = parser.add_argument
     add(
@@ -324,12 +324,7 @@ def get_parser() -> argparse.ArgumentParser:
     add("--num_texts", type=int, default=3, help="sentences per speaker")
     add("--seed", type=int, default=0, help="seed of references and sentences")
     add("--nj", type=int, default=len(os.sched_getaffinity(0)), help="processes")
-    return parser
-
-
-def main(cmd=None) -> None:
-    """Run as a command."""
-    prepare(get_parser().parse_args(cmd))
+    prepare(parser.parse_args(cmd))
 
 
 if __name__ == "__main__":
