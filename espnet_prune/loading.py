@@ -104,9 +104,9 @@ def load_json(
 
 @contextlib.contextmanager
 def reading(path: str | Path, what: str, remedy: str) -> Iterator[None]:
-    """Read a file and what is in it; errors become a ``UserError`` that names it.
+    """Turn errors of reading and using a file into a ``UserError`` that names it.
 
-    Entries that are missing, or of another kind than a program wrote, raise any error.
+    Entries that are missing or have another type can raise any of these errors.
     """
     try:
         yield

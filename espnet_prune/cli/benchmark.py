@@ -38,9 +38,9 @@ def get_parser() -> argparse.ArgumentParser:
     add(
         "--tour",
         action="store_true",
-        help="Measure training in float32, in bfloat16 and compiled, learned durations "
-        "and synthesis, instead of --parts, --precision and --compile; for a GPU, with "
-        "--repeats 5 it is meant to take less than 8 minutes",
+        help="Instead of --parts, --precision and --compile, measure training in "
+        "float32, in bfloat16, and compiled; learned durations; and synthesis. This is "
+        "meant for a GPU, where it takes less than 8 minutes with --repeats 5",
     )
     add("--threads", type=int, help="Threads of the CPU (default: PyTorch's choice)")
     add("--batch_size", type=int, default=8, help="Utterances")

@@ -23,7 +23,7 @@ def main(cmd: Sequence[str] | None = None) -> None:
         type=Path,
         required=True,
         help="folder with the speech of the decoding stage; if that stage ran on a "
-        "GPU, its weights, with which the experiment is decoded again here",
+        "GPU, give the weights that it used, and the experiment is decoded again here",
     )
     add("--config", type=Path, help="YAML with the options of decoding")
     add(

@@ -6,9 +6,9 @@ espnet-prune mismatch --train_data data/train --output_dir mismatch \
     --recordings far=data/far \
     --model dense_s0=exp/dense_s0 --model DP_s0=exp/DP_s0_phase2
 
-A name NAME_sN is that of the training of NAME with seed N, in --model and in the
-folders of ``score`` alike. Held-out losses are kept, so that the command continues
-after an interruption.
+The name NAME_sN means the training of NAME with seed N, both in --model and in the
+folders of ``score``. Held-out losses are kept, so that the command continues after an
+interruption.
 """
 
 from collections.abc import Sequence

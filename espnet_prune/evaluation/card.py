@@ -23,7 +23,7 @@ from espnet_prune.evaluation.thresholds import read_thresholds
 from espnet_prune.experiment import CONFIG, find_file, read_config
 from espnet_prune.files import replace_when_written
 from espnet_prune.loading import reading
-from espnet_prune.speech.vocoder import GRIFFIN_LIM, NAMES, WEIGHTS
+from espnet_prune.speech.vocoder import NAMES, WEIGHTS
 
 CARD = "README.md"
 UNKNOWN = "to be filled in"
@@ -32,15 +32,15 @@ MODELS = {"stylespeech": "StyleSpeech", "pruned_fastspeech2": "FastSpeech2"}
 
 def make_card(
     experiment: Path,
-    tag: str | None = None,
-    archive: Path | None = None,
-    language: str = "noinfo",
-    corpus: str = UNKNOWN,
-    license: str = UNKNOWN,  # noqa: A002, the name of the option
-    vocoder: str = GRIFFIN_LIM,
-    text: str = "Hello, this is my voice.",
-    plugin_url: str | None = None,
-    scores: Sequence[Path] = (),
+    tag: str | None,
+    archive: Path | None,
+    language: str,
+    corpus: str,
+    license: str,  # noqa: A002, the name of the option
+    vocoder: str,
+    text: str,
+    plugin_url: str | None,
+    scores: Sequence[Path],
 ) -> str:
     """Return the model card; the options are those of ``espnet-prune card``."""
     config = read_config(experiment)

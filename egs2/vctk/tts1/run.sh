@@ -51,7 +51,7 @@ called_from=${PWD}
 cd "$(dirname "$(readlink -f "$0")")"
 . ../../TEMPLATE/prune_tts1/options.sh
 
-# Options of local/prepare.py; it sets empty ones.
+# Options of local/prepare.py, which chooses the values of empty ones.
 corpus=vctk
 corpus_dir=
 part=

@@ -294,7 +294,7 @@ def main_cause(
 
 
 def is_one_each(kept: Sequence[Checked]) -> bool:
-    """Tell whether each of several recordings is said to be of another speaker."""
+    """Return whether there are several recordings, each of another speaker."""
     return 1 < len(kept) == len({one.speaker for one in kept})
 
 

@@ -4,9 +4,9 @@
 local/synthetic.py TEXTS FOLDER --model kokoro-v1.0.onnx --voices voices-v1.0.bin
 
 FOLDER becomes a Kaldi folder that ``run.sh --train_data`` takes. The voices are those
-of Kokoro-82M and mixtures of two or three of them. They are of no living person; say of
-a model that was trained on them that its data are synthetic. An interrupted call
-continues when it is repeated.
+of Kokoro-82M and mixtures of two or three of them. They belong to no living person. If
+you publish a model that was trained on them, say that its data are synthetic. After an
+interruption, make the same call again to continue.
 
 Needs ``pip install kokoro-onnx`` and its two files, which the page of that package
 links.
