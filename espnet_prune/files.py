@@ -157,11 +157,7 @@ def lock_folder(path: str | Path, what: str) -> Iterator[None]:
     """Lock a folder while this process writes there; the folder is made.
 
     The lock ends with the process, also if it is killed. If nothing is written into a
-    new folder, it is removed.
-
-    Args:
-        path: The folder.
-        what: Description of the work for the message to other processes.
+    new folder, it is removed. ``what`` describes the work to other processes.
 
     Raises:
         UserError: Another process has locked the folder, or it is not writable.

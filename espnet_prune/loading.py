@@ -34,10 +34,8 @@ def load_yaml(
 ) -> dict[str, Any]:
     """Read a YAML file of settings.
 
-    Args:
-        path: The file.
-        what: Kind of the file, for the message.
-        may_be_empty: Whether an empty file has no settings; otherwise it is refused.
+    ``what`` is the kind of the file, for messages. An empty file is refused unless it
+    ``may_be_empty``.
 
     Raises:
         UserError: The file cannot be read, is not YAML, has no settings, or is far

@@ -155,12 +155,8 @@ def write(
 ) -> list[Path]:
     """Write tables, figures and the page; return the files, the page first.
 
-    Args:
-        models: Result of ``read``.
-        output_dir: Folder for the files. With several models, each has a folder in it.
-        scores: Folders whose tables become part of the page, see ``documents.read``.
-        data_dirs: Kaldi folders of the test sets.
-        samples: Number of utterances of each test set on the page.
+    ``models`` are those of ``read``, and the others are options of the verb. With
+    several models, each has a folder in ``output_dir``.
     """
     pages = documents.read(scores)
     prompts = read_prompts(data_dirs)

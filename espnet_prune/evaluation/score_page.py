@@ -70,14 +70,7 @@ def score(
 ) -> str:
     """Score systems on a test set, and write the page; return it in Markdown.
 
-    Args:
-        data_dir: Kaldi folder of the test set, see ``read_data``.
-        systems: NAME=WAVS of each, see ``read_systems``.
-        output_dir: Folder for scores.md, .csv and .json and SYSTEM.jsonl.
-        metrics: Names of ``METRICS``; by default ``DEFAULT``, and ``MEASURED`` if there
-            are records of synthesis.
-        subsets: TITLE=FILE of each, see ``read_groups``.
-        nj: Number of processes.
+    The arguments are the options of ``espnet-prune score``.
     """
     data = read_data(data_dir)
     compared = read_systems(systems, data_dir)

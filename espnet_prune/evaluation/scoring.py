@@ -274,12 +274,8 @@ def score_systems(
 ) -> Results:
     """Score what has not been scored before.
 
-    Args:
-        systems: Systems to compare; their recordings of ``data`` are scored.
-        data: Texts and voices that they were given.
-        metrics: Names from ``metrics.METRICS``.
-        output_dir: Existing folder for ``SYSTEM.jsonl``.
-        nj: Number of processes; 1 scores in this one.
+    Recordings of ``data`` are scored by ``metrics``, keys of ``METRICS``, and kept in
+    SYSTEM.jsonl of ``output_dir``. With ``nj`` 1, no other process is started.
     """
     versions, faults = {}, {}
     for name in metrics:

@@ -46,13 +46,8 @@ def speak_test_set(
 ) -> tuple[int, int]:
     """Speak a zero-shot test set; utterances that are in the folder are not made again.
 
-    Args:
-        data_dir: Kaldi folder with ``text``, ``wav.scp`` (references) and ``utt2spk``.
-        folder: Folder for the recordings; it is made.
-        model: As for ``Text2Speech.from_pretrained``, as are ``model_file``,
-            ``vocoder`` and ``device``.
-        batch_size: See ``speak``.
-        speed: See ``speak``.
+    ``model``, ``model_file``, ``vocoder`` and ``device`` are as for
+    ``Text2Speech.from_pretrained``, ``batch_size`` and ``speed`` as for ``speak``.
 
     Returns:
         Numbers of all utterances and of new ones.
