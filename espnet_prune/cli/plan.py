@@ -128,10 +128,8 @@ def read_options(train_config: str | Path | None, train_args: str) -> dict[str, 
             f"--train_args cannot be used ({first_line(error)}): correct it"
         ) from error
     except yaml.YAMLError as error:
-        reason = " ".join(str(error).split())
-        raise UserError(
-            f"{train_config} or --train_args is not YAML ({reason}): correct it"
-        ) from error
+        raise UserError(f"--train_args is not YAML ({error}): correct it") from error
+    given.pop("config")
     settings.update(given)
     for name in ("max_epoch", "tts", "feats_extract"):
         settings.setdefault(name, VALUES[name])
