@@ -13,14 +13,8 @@ from typing import Any
 
 import yaml
 
+from espnet_prune import config
 from espnet_prune.cli.options import make_parser
-from espnet_prune.config import (
-    PRUNING_KINDS,
-    check_variances,
-    choose_durations,
-    parse_encoder_pruning,
-    require_choice,
-)
 from espnet_prune.errors import UserError, first_line
 from espnet_prune.loading import load_yaml
 from espnet_prune.training.host import MODELS
@@ -59,16 +53,17 @@ def plan(
     conf = settings["tts_conf"]
     pruning = conf.get("pruning") or "none"
     # the script acts on it, also where one of ESPnet's own models is trained
-    require_choice("tts_conf.pruning", pruning, PRUNING_KINDS)
+    config.require_choice("tts_conf.pruning", pruning, config.PRUNING_KINDS)
     if settings["tts"] in MODELS:
-        pruning_conf, _ = parse_encoder_pruning(
+        pruning_conf, _ = config.parse_encoder_pruning(
             pruning,
             conf.get("pruning_conf"),
             conf.get("encoder_pruning", "none"),
             conf.get("encoder_pruning_conf"),
         )
-        durations = choose_durations(settings["tts"], conf, bool(teacher_dumpdir))
-        check_variances(settings, durations, bool(teacher_dumpdir))
+        data_has_them = bool(teacher_dumpdir)
+        durations = config.choose_durations(settings["tts"], conf, data_has_them)
+        config.check_variances(settings, durations, data_has_them)
     if vocoders:
         from espnet_prune.speech.vocoder import read_features, require_vocoder
 

@@ -7,16 +7,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from espnet_prune import __version__, keys
 from espnet_prune.data.kaldi import read_columns
-from espnet_prune.evaluation import documents, page, plots, tables
+from espnet_prune.evaluation import documents, history, page, plots, tables
 from espnet_prune.evaluation.documents import Block, Document
-from espnet_prune.evaluation.history import (
-    Experiment,
-    Row,
-    decoder_layers,
-    join,
-    read_models,
-    threshold_rows,
-)
+from espnet_prune.evaluation.history import Experiment, Row
 from espnet_prune.evaluation.thresholds import NAME as THRESHOLDS
 from espnet_prune.evaluation.thresholds import threshold_blocks
 from espnet_prune.experiment import read_config
@@ -81,9 +74,9 @@ def describe(experiment: Experiment) -> str:
 
 def draw(experiments: Sequence[Experiment]) -> list[Exhibit]:
     """Draw every figure that the experiments have data for."""
-    rows = join(experiments)
+    rows = history.join(experiments)
     found = []
-    if experiments[-1].pruning != "none" and decoder_layers(rows):
+    if experiments[-1].pruning != "none" and history.decoder_layers(rows):
         figure = plots.plot_layers(rows, keys.THRESHOLD)
         found.append(Exhibit(THRESHOLDS, "Threshold of each decoder layer.", figure))
         caption = "Connections and attention mass that the hard mask keeps."
@@ -113,16 +106,13 @@ def name_models(models: Sequence[Sequence[Experiment]]) -> list[str]:
 
 def read(folders: Sequence[str | Path]) -> list[Model]:
     """Read experiment folders and draw their figures."""
-    found = read_models(folders)
-    return [
-        Model(
-            name,
-            experiments,
-            None if experiments[-1].pruning == "none" else threshold_rows(experiments),
-            draw(experiments),
-        )
-        for name, experiments in zip(name_models(found), found, strict=True)
-    ]
+    found = history.read_models(folders)
+    models = []
+    for name, experiments in zip(name_models(found), found, strict=True):
+        pruned = experiments[-1].pruning != "none"
+        table = history.threshold_rows(experiments) if pruned else None
+        models.append(Model(name, experiments, table, draw(experiments)))
+    return models
 
 
 def write_model(folder: Path, model: Model) -> list[Path]:
@@ -189,7 +179,7 @@ def lay_out_summary(models: Sequence[Model]) -> list[list[str]]:
     losses = (keys.LOSS, keys.MEL_LOSS)
     rows = []
     for model in models:
-        joined = join(model.experiments)
+        joined = history.join(model.experiments)
         valid = [row for row in model.last.rows if row["split"] == "valid"]
         row: Row = {"model": model.name, "pruning": model.last.pruning}
         row["R"] = model.last.sparsity_ratio
@@ -321,7 +311,7 @@ def _figure(png: bytes, caption: str, figure: "Figure | None" = None) -> dict[st
 
 def compare(models: Sequence[Model]) -> dict[str, Any] | None:
     """Draw the mel loss of all models that have one; None for a single model."""
-    joined = {model.name: join(model.experiments) for model in models}
+    joined = {model.name: history.join(model.experiments) for model in models}
     rows = {name: rows for name, rows in joined.items() if keys.MEL_LOSS in rows[-1]}
     if len(rows) < 2:
         return None
