@@ -383,3 +383,13 @@ class World(Backend):
         import pyworld
 
         return pyworld, librosa.sequence
+
+
+# ------------------------------------------------------------- measured in synthesis
+
+
+class Synthesis(Backend):
+    """Values that ``espnet-prune say --data_dir`` recorded."""
+
+    title = "measured in synthesis"
+    model = None

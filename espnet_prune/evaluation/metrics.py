@@ -270,13 +270,6 @@ class Measured(Metric):
 
     compared = False  # not a quality of the speech
 
-    def __init__(self, name: str):
-        self.name = name
-
-    def version(self) -> str:
-        """Return where the value is from."""
-        return "measured in synthesis"
-
     def take(self, record: Mapping[str, Any]) -> dict[str, Any]:
         """Read a value from a line of ``synthesis.jsonl``; {} if there is none."""
         raise NotImplementedError
@@ -337,7 +330,7 @@ METRICS: dict[str, Metric] = {
         OtherSimilarity("secs_other_wavlm_sv", _wavlm),
         CepstralDistortion("mcd", _world),
         PitchError("f0_rmse", _world),
-        RealTimeFactor("rtf"),
-        KeptShare("kept_share"),
+        RealTimeFactor("rtf", backends.Synthesis()),
+        KeptShare("kept_share", backends.Synthesis()),
     )
 }
