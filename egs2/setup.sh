@@ -296,7 +296,7 @@ make_tree() {
         die "could not unpack the source of ESPnet; see ${log}"
     repair_tree "${new}/espnet-${version}"
     describe_tree > "${new}/espnet-${version}/.done"
-    # Running recipes find a tree at any time except this moment.
+    # Running recipes find a tree at all times, except between these two moves.
     [ ! -e "${tree}" ] || mv "${tree}" "${old}"
     mv "${new}/espnet-${version}" "${tree}"
     rm -rf "${new}" "${old}"

@@ -58,7 +58,7 @@ def first_line(error: BaseException) -> str:
 
 
 def explain(error: OSError) -> str:
-    """Describe a fault of the machine, with its file and the remedy, in one line."""
+    """Describe a fault of the machine, with its file and the remedy."""
     remedies = {
         errno.ENOSPC: "free disk space",
         errno.EDQUOT: "free disk space, or ask for a larger quota",
@@ -74,9 +74,8 @@ def explain(error: OSError) -> str:
         errno.ENOMEM: "free memory, or use fewer processes or smaller batches",
         errno.EIO: "check the disk, or copy the file again",
     }
-    named = (error.filename, error.filename2)  # numbers of open files say nothing
+    named = (error.filename, error.filename2)  # a number is that of an open file
     names = [os.fsdecode(each) for each in named if each and not isinstance(each, int)]
-    names = [each if len(each) <= 200 else f"{each[:197]}..." for each in names]
     where = " and ".join(names) or "a file"
     reason = error.strerror or first_line(error)
     remedy = remedies.get(error.errno or 0, "check this file and its disk")

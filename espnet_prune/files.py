@@ -11,7 +11,7 @@ import secrets
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +30,13 @@ _swept: set[Path] = set()  # folders that this process has cleaned
 def replace_when_written(path: str | Path) -> Iterator[Path]:
     """Yield a temporary name in the folder of ``path``, and rename it at the end.
 
-    A process that is killed in between leaves the old file, or none, never a part of
-    one. Each writer has its own temporary name, so the content is always that of one
-    writer. The content is on the disk before the name changes.
+    A missing folder is made. A process that is killed in between leaves the old file,
+    or none, never a part of one. Each writer has its own temporary name, so the content
+    is always that of one writer. It is on the disk before the name changes.
 
     Raises:
-        UserError: The disk is full, the folder is not writable, or ``path`` is
-            something else than a file.
+        UserError: The disk is full, the folder cannot be made or is not writable, or
+            ``path`` is something else than a file.
     """
     path = Path(path)
     if os.path.exists(path) and not os.path.isfile(path):
@@ -46,6 +46,7 @@ def replace_when_written(path: str | Path) -> Iterator[Path]:
     start = os.fsencode(path.name)[:LONGEST_NAME].decode("utf-8", "ignore")
     partial = path.with_name(f".{start}.{secrets.token_hex(4)}.partial")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield partial
         _flush(partial)
         partial.replace(path)
@@ -53,7 +54,7 @@ def replace_when_written(path: str | Path) -> Iterator[Path]:
             _flush(path.parent)
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        if full or error.filename == str(partial):
+        if full or error.filename in map(str, (partial, *path.parents)):
             raise UserError(
                 f"cannot write {path} ({error.strerror}): free disk space, or choose "
                 "a writable folder"
@@ -135,7 +136,6 @@ class Journal:
                 self.known[key] = value
 
     def __enter__(self) -> "Journal":
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         lines = [json.dumps({"state": self.state})]
         lines += [json.dumps(item) for item in self.known.items()]
         write_text(self.path, "".join(f"{line}\n" for line in lines))
@@ -157,11 +157,7 @@ def lock_folder(path: str | Path, what: str) -> Iterator[None]:
     """Lock a folder while this process writes there; the folder is made.
 
     The lock ends with the process, also if it is killed. If nothing is written into a
-    new folder, it is removed.
-
-    Args:
-        path: The folder.
-        what: Description of the work for the message to other processes.
+    new folder, it is removed. ``what`` describes the work to other processes.
 
     Raises:
         UserError: Another process has locked the folder, or it is not writable.
@@ -248,3 +244,18 @@ def read_json_lines(path: Path) -> dict[str, dict[str, Any]]:
             record = json.loads(line)
             records[record["utterance"]] = record
     return records
+
+
+def write_json_lines(path: Path, records: Iterable[dict[str, Any]]) -> None:
+    """Write records for :func:`read_json_lines`, completely or not at all."""
+    write_text(path, "".join(map(_json_line, records)))
+
+
+def append_json_line(path: Path, record: dict[str, Any]) -> None:
+    """Add one record, so that an interruption does not lose it."""
+    with open(path, "a", encoding="utf-8") as file:
+        file.write(_json_line(record))
+
+
+def _json_line(record: dict[str, Any]) -> str:
+    return json.dumps(record, ensure_ascii=False) + "\n"

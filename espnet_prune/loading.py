@@ -34,10 +34,8 @@ def load_yaml(
 ) -> dict[str, Any]:
     """Read a YAML file of settings.
 
-    Args:
-        path: The file.
-        what: Kind of the file, for the message.
-        may_be_empty: Whether an empty file has no settings; otherwise it is refused.
+    ``what`` is the kind of the file, for messages. An empty file is refused unless it
+    ``may_be_empty``.
 
     Raises:
         UserError: The file cannot be read, is not YAML, has no settings, or is far
@@ -53,7 +51,7 @@ def load_yaml(
         text = path.read_text(encoding="utf-8")
     except UserError:
         raise
-    except (OSError, TypeError, ValueError) as error:  # also of a name that is none
+    except (OSError, TypeError, ValueError) as error:  # a name may be none of a file
         raise UserError(
             f"the {what} {path} cannot be read ({first_line(error)}): name another "
             "file, or make it again"
@@ -104,9 +102,9 @@ def load_json(
 
 @contextlib.contextmanager
 def reading(path: str | Path, what: str, remedy: str) -> Iterator[None]:
-    """Read a file and what is in it; errors become a ``UserError`` that names it.
+    """Turn errors of reading and using a file into a ``UserError`` that names it.
 
-    Entries that are missing, or of another kind than a program wrote, raise any error.
+    Entries that are missing or have another type can raise any of these errors.
     """
     try:
         yield

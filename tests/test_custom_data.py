@@ -16,6 +16,7 @@ import soxr
 
 from espnet_prune import UserError
 from espnet_prune.data import checks
+from espnet_prune.data.testset import write_like
 
 RECIPE = Path(__file__).resolve().parents[1] / "egs2" / "custom" / "tts1"
 SETS = ("train", "dev", "test_unseen", "test_seen", "real_unseen", "real_seen")
@@ -683,14 +684,12 @@ def test_a_recorded_sentence_is_not_asked_for(prepare, tree, tmp_path):
         ("one half", "A well-known man", "a well known man"),
     ],
 )
-def test_sentences_are_written_as_the_recordings_are(
-    prepare_module, recorded, sentence, written
-):
-    assert prepare_module.write_like(sentence, set(recorded), False) == written
+def test_sentences_are_written_as_the_recordings_are(recorded, sentence, written):
+    assert write_like(sentence, set(recorded), False) == written
 
 
-def test_phonemes_keep_the_apostrophe_that_they_are_made_from(prepare_module):
-    assert prepare_module.write_like("I'll go.", set("abc"), True) == "i'll go"
+def test_phonemes_keep_the_apostrophe_that_they_are_made_from():
+    assert write_like("I'll go.", set("abc"), True) == "i'll go"
 
 
 def test_tokens_that_training_lacks_are_said(prepare, tree, tmp_path):

@@ -52,7 +52,7 @@ def test_a_fault_of_the_machine_names_file_and_remedy(number, remedy, capsys):
 def test_a_path_of_5000_characters_is_not_repeated():
     with pytest.raises(OSError, match="too long") as caught:
         open("x/" * 2500)  # noqa: SIM115
-    said = explain(caught.value)
+    said = str(UserError(explain(caught.value)))
     assert "choose a shorter name" in said and len(said) < 300
 
 

@@ -303,12 +303,6 @@ def test_a_failed_write_leaves_the_old_file_alone(tmp_path):
     assert (tmp_path / "t.csv").read_text() == "old"
 
 
-def test_output_folder_that_cannot_be_made_is_refused(tmp_path):
-    (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="cannot make the folder .*--output_dir"):
-        tables.make_output_dir(tmp_path / "file" / "report")
-
-
 # ---- figures of training ----
 
 

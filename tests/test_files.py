@@ -108,9 +108,15 @@ def test_a_full_disk_is_one_line(tmp_path):
     assert "\n" not in str(caught.value) and not os.listdir(tmp_path)
 
 
-def test_a_folder_that_is_missing_is_one_line(tmp_path):
-    with pytest.raises(UserError, match="cannot write .*No such file"):
-        write_text(tmp_path / "none" / "result", "text")
+def test_a_folder_that_is_missing_is_made(tmp_path):
+    write_text(tmp_path / "new" / "folder" / "result", "text")
+    assert (tmp_path / "new" / "folder" / "result").read_text() == "text"
+
+
+def test_a_file_in_a_folder_that_cannot_be_made_is_one_line(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot write .*Not a directory"):
+        write_text(tmp_path / "file" / "folder" / "result", "text")
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ def test_recordings_are_embedded_in_what_browsers_play(tmp_path, fs, kind):
     wave = voice(0.5, fs)
     stereo = np.stack([0.5 * wave, 1.5 * wave], axis=1)
     soundfile.write(tmp_path / "x.wav", stereo, fs)
-    media, file = content(page.sound_address(tmp_path / "x.wav"))
+    media, file = content(page.to_address(page.read_sound(tmp_path / "x.wav")))
     assert media == kind
     heard, rate = soundfile.read(file)
     assert rate == fs and len(heard) == pytest.approx(len(wave), rel=0.15)

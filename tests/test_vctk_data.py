@@ -633,6 +633,15 @@ def test_run_sh_knows_all_models_before_one_speaks(recipe, tmp_path, model, faul
     assert not calls(ended, 2)
 
 
+def test_run_sh_knows_the_models_of_the_package(recipe, tmp_path):
+    shipped = recipe.parents[2] / "espnet_prune" / "models" / "small"
+    shipped.mkdir(parents=True)
+    (shipped / "config.yaml").touch()
+    stage = ("--stage", "2", "--stop_stage", "2")
+    (call,) = calls(run_sh(recipe, "--model", "small", *stage, cwd=tmp_path))
+    assert call[call.index("--model") + 1] == "small"
+
+
 def test_run_sh_help_names_every_option():
     text = (RECIPE / "run.sh").read_text()
     shown = subprocess.run(

@@ -56,7 +56,8 @@ def test_what_is_no_style_vector_is_not_written(tmp_path, style):
 
 
 def test_a_place_that_cannot_be_written(tmp_path):
-    for place in (tmp_path / "none" / "me.voice", tmp_path):
+    (tmp_path / "file").touch()
+    for place in (tmp_path / "file" / "me.voice", tmp_path):
         assert "cannot be written" in refused(save_voice, place, STYLE, "abc")
 
 

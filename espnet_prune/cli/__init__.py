@@ -1,4 +1,4 @@
-"""The command ``espnet-prune``: a module per verb, with ``get_parser`` and ``main``."""
+"""The command ``espnet-prune``: a module for each verb, with ``main``."""
 
 VERBS = {
     "say": "speak texts in the voice of a recording",

@@ -7,7 +7,7 @@ the other files. Results are kept in DATA_DIR/token_ends, so that an interrupted
 continues there.
 """
 
-import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from espnet_prune.cli.options import make_parser
@@ -18,8 +18,8 @@ from espnet_prune.errors import UserError
 from espnet_prune.files import lock_folder
 
 
-def get_parser() -> argparse.ArgumentParser:
-    """Return the parser of this verb."""
+def main(cmd: Sequence[str] | None = None) -> None:
+    """Align each set."""
     parser = make_parser(__doc__)
     add = parser.add_argument
     add("sets", nargs="+", help="names of Kaldi folders in --data_dir")
@@ -31,12 +31,7 @@ def get_parser() -> argparse.ArgumentParser:
     )
     add("--cleaner", default="none", help="ESPnet's text cleaner")
     add("--nj", type=int, default=4, help="processes")
-    return parser
-
-
-def main(cmd=None) -> None:
-    """Align each set."""
-    args = get_parser().parse_args(cmd)
+    args = parser.parse_args(cmd)
     require_whole("--nj", args.nj)
     if not args.data_dir.is_dir():
         raise UserError(f"there is no folder {args.data_dir}: correct --data_dir")

@@ -6,7 +6,6 @@ DATA is a Kaldi folder of a zero-shot test set: ``text`` has the text and ``wav.
 the recording of the voice. Several experiments are drawn below each other.
 """
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,8 +13,8 @@ from espnet_prune.cli.options import add_spembs, make_parser
 from espnet_prune.files import lock_folder
 
 
-def get_parser() -> argparse.ArgumentParser:
-    """Return the parser of this verb."""
+def main(cmd: Sequence[str] | None = None) -> None:
+    """Synthesise with every model, then draw and write the figure."""
     parser = make_parser(__doc__)
     add = parser.add_argument
     add(
@@ -39,12 +38,7 @@ def get_parser() -> argparse.ArgumentParser:
     add("--key", help="Utterance of the data folder (default: the first one)")
     add_spembs(parser)
     add("--output_dir", required=True, help="Folder to write attention_KEY.png to")
-    return parser
-
-
-def main(cmd: Sequence[str] | None = None) -> None:
-    """Synthesise with every model, then draw and write the figure."""
-    args = get_parser().parse_args(cmd)
+    args = parser.parse_args(cmd)
     from espnet_prune.evaluation import maps
 
     with lock_folder(args.output_dir, "attention"):

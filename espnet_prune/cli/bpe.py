@@ -4,15 +4,15 @@ ESPnet's tts.sh has no stage for this, although its training accepts ``--token_t
 bpe``.
 """
 
-import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from espnet_prune.cli.options import make_parser
 from espnet_prune.text import bpe
 
 
-def get_parser() -> argparse.ArgumentParser:
-    """Return the parser of this verb."""
+def main(cmd: Sequence[str] | None = None) -> None:
+    """Train."""
     parser = make_parser(__doc__)
     add = parser.add_argument
     add("texts", nargs="+", help="Kaldi text files (ID SENTENCE)")
@@ -24,12 +24,7 @@ def get_parser() -> argparse.ArgumentParser:
         required=True,
         help="folder for bpe.model and tokens.txt",
     )
-    return parser
-
-
-def main(cmd=None) -> None:
-    """Train."""
-    args = get_parser().parse_args(cmd)
+    args = parser.parse_args(cmd)
     from espnet_prune.text import front_end
 
     clean, _ = front_end.build_espnet("char", None, args.cleaner)

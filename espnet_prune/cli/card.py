@@ -7,19 +7,19 @@ Options give what only people know, such as the licence; without them the card c
 "to be filled in".
 """
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
 from espnet_prune.cli.options import make_parser
 from espnet_prune.errors import UserError
-from espnet_prune.evaluation import card, tables
+from espnet_prune.evaluation import card
 from espnet_prune.evaluation.card import CARD, UNKNOWN
+from espnet_prune.files import write_text
 from espnet_prune.speech.vocoder import GRIFFIN_LIM
 
 
-def get_parser() -> argparse.ArgumentParser:
-    """Return the parser of this verb."""
+def main(cmd: Sequence[str] | None = None) -> None:
+    """Write the card, and put it into the archive if there is one."""
     parser = make_parser(__doc__)
     add = parser.add_argument
     add("experiment", type=Path, metavar="EXP", help="Folder of the model")
@@ -66,19 +66,13 @@ def get_parser() -> argparse.ArgumentParser:
         help="Folders that `score` or `listen collect` wrote, in addition to those in "
         "EXP/scores",
     )
-    return parser
-
-
-def main(cmd: Sequence[str] | None = None) -> None:
-    """Write the card, and put it into the archive if there is one."""
-    options = vars(get_parser().parse_args(cmd))
+    options = vars(parser.parse_args(cmd))
     output = options.pop("output") or options["experiment"] / CARD
     text = card.make_card(**options)
     if output.is_dir():
         raise UserError(f"--output {output} is a folder; name a file")
-    tables.make_output_dir(output.parent)
     if options["archive"] is not None:
         card.put_into(options["archive"], text)
         print(f"{CARD} in {options['archive']}")
-    tables.write_text(output, text)
+    write_text(output, text)
     print(output)

@@ -1,6 +1,5 @@
 """Check that a packed model produces the same samples as its experiment."""
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,8 +7,8 @@ from espnet_prune.cli.options import add_spembs, make_parser
 from espnet_prune.speech.vocoder import GRIFFIN_LIM
 
 
-def get_parser() -> argparse.ArgumentParser:
-    """Return the parser of this verb."""
+def main(cmd: Sequence[str] | None = None) -> None:
+    """Check one utterance."""
     parser = make_parser(__doc__)
     add = parser.add_argument
     add("packed", type=Path, help="zip file of the packing stage")
@@ -24,7 +23,7 @@ def get_parser() -> argparse.ArgumentParser:
         type=Path,
         required=True,
         help="folder with the speech of the decoding stage; if that stage ran on a "
-        "GPU, its weights, with which the experiment is decoded again here",
+        "GPU, give the weights that it used, and the experiment is decoded again here",
     )
     add("--config", type=Path, help="YAML with the options of decoding")
     add(
@@ -38,12 +37,7 @@ def get_parser() -> argparse.ArgumentParser:
         help="vocoder of decoding (default: griffin_lim)",
     )
     add_spembs(parser)
-    return parser
-
-
-def main(cmd: Sequence[str] | None = None) -> None:
-    """Check one utterance."""
-    args = get_parser().parse_args(cmd)
+    args = parser.parse_args(cmd)
     from espnet_prune.evaluation import packed
 
     name = packed.check(

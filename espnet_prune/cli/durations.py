@@ -5,15 +5,15 @@ seconds. The recordings have one sampling rate at this point, so that their fram
 be counted. This writes ``SET/durations``: one number of frames for each token.
 """
 
-import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from espnet_prune.cli.options import make_parser
 from espnet_prune.data.alignments import write_durations
 
 
-def get_parser() -> argparse.ArgumentParser:
-    """Return the parser of this verb."""
+def main(cmd: Sequence[str] | None = None) -> None:
+    """Write the durations of each set."""
     parser = make_parser(__doc__)
     add = parser.add_argument
     add("sets", nargs="+", help="names of folders in --data_dir and --dump_dir")
@@ -22,12 +22,7 @@ def get_parser() -> argparse.ArgumentParser:
     add("--fs", type=int, required=True, help="sampling rate of the features in Hz")
     add("--n_shift", type=int, required=True, help="samples per frame")
     add("--output_dir", type=Path, required=True, help="folder for SET/durations")
-    return parser
-
-
-def main(cmd=None) -> None:
-    """Write the durations of each set."""
-    args = get_parser().parse_args(cmd)
+    args = parser.parse_args(cmd)
     for name in args.sets:
         output = args.output_dir / name / "durations"
         number = write_durations(

@@ -4,7 +4,6 @@ espnet-prune export MODEL -o FOLDER
 espnet-prune export MODEL -o FOLDER --check
 """
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,22 +21,23 @@ HEADS = (
 )
 
 
-def get_parser() -> argparse.ArgumentParser:
-    """Return the parser of this command."""
+def main(cmd: Sequence[str] | None = None) -> None:
+    """Export, and compare if wanted."""
     parser = make_parser(__doc__)
+    add = parser.add_argument
     add_model(parser, "model")
-    parser.add_argument(
+    add(
         "--vocoder",
         default="hifigan",
         help=f"{', '.join(WEIGHTS)}, the folder or generator of a HiFi-GAN, or {NONE}: "
         "only mels are generated",
     )
-    parser.add_argument(
+    add(
         "--check",
         action="store_true",
         help="Compare the result with torch: 20 texts at three speeds, and CPU time",
     )
-    parser.add_argument(
+    add(
         "-o",
         "--output",
         type=Path,
@@ -45,12 +45,7 @@ def get_parser() -> argparse.ArgumentParser:
         metavar="FOLDER",
         help="New folder to write",
     )
-    return parser
-
-
-def main(cmd: Sequence[str] | None = None) -> None:
-    """Export, and compare if wanted."""
-    args = get_parser().parse_args(cmd)
+    args = parser.parse_args(cmd)
 
     # after the quick checks: it takes seconds to import
     from tabulate import tabulate

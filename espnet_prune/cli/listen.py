@@ -32,7 +32,12 @@ def get_parser() -> argparse.ArgumentParser:
     )
     add_test_set(make)
     add = make.add_argument
-    add("--output_dir", required=True, help=f"Folder for {PAGE} and {KEY}")
+    add(
+        "--output_dir",
+        type=Path,
+        required=True,
+        help=f"Folder for {PAGE} and {KEY}",
+    )
     add(
         "--utterances",
         type=int,
@@ -66,7 +71,12 @@ def get_parser() -> argparse.ArgumentParser:
         help="CSV files of the listeners, or folders of them",
     )
     add("--key", type=Path, required=True, help=f"{KEY}, written with the page")
-    add("--output_dir", required=True, help="Folder for listening.md, .csv and .json")
+    add(
+        "--output_dir",
+        type=Path,
+        required=True,
+        help="Folder for listening.md, .csv and .json",
+    )
     add(
         "--keep_unfinished",
         action="store_true",
@@ -85,17 +95,17 @@ def make(args: argparse.Namespace) -> None:
     test = listening.make_test(
         data, systems, args.utterances, parts, args.seed, args.title, send
     )
-    output_dir = tables.make_output_dir(args.output_dir)
-    tables.write_text(output_dir / PAGE, test.page)
-    tables.write_json(output_dir / KEY, test.key)
+    page, key = args.output_dir / PAGE, args.output_dir / KEY
+    tables.write_text(page, test.page)
+    tables.write_json(key, test.key)
     number = sum(map(len, test.key["parts"].values()))
-    size = (output_dir / PAGE).stat().st_size / 1e6
+    size = page.stat().st_size / 1e6
     print(
         f"{number} ratings of {args.utterances} utterances by {len(systems)} systems "
         f"({', '.join(parts)}); {test.seconds / 60:.1f} minutes of sound"
     )
-    print(f"{output_dir / PAGE} ({size:.1f} MB): send it to the listeners")
-    print(f"{output_dir / KEY}: keep it, `collect` needs it")
+    print(f"{page} ({size:.1f} MB): send it to the listeners")
+    print(f"{key}: keep it, `collect` needs it")
 
 
 def collect(args: argparse.Namespace) -> None:
@@ -104,9 +114,8 @@ def collect(args: argparse.Namespace) -> None:
     files = ratings.find_files(args.files)
     found, unfinished = ratings.read_ratings(files, key, args.keep_unfinished)
     document, rows = ratings.lay_out(found, key, len(files), unfinished)
-    output_dir = tables.make_output_dir(args.output_dir)
-    print(documents.write(output_dir, documents.LISTENING, document, rows))
-    print(f"Written: {output_dir}/listening.md, listening.csv and listening.json")
+    print(documents.write(args.output_dir, documents.LISTENING, document, rows))
+    print(f"Written: {args.output_dir}/listening.md, listening.csv and listening.json")
 
 
 def main(cmd: Sequence[str] | None = None) -> None:

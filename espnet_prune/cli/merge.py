@@ -1,6 +1,6 @@
 """Merge YAML files of settings into one, for ``prune_tts.sh --train_overlays``."""
 
-import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -10,7 +10,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from espnet_prune.cli.options import make_parser
 from espnet_prune.errors import UserError
-from espnet_prune.files import replace_when_written
+from espnet_prune.files import write_text
 from espnet_prune.loading import load_yaml
 
 
@@ -39,14 +39,12 @@ def write_merged(files: list[Path], output_dir: Path) -> Path:
     text = f"# Merged from {', '.join(map(str, files))}.\n"
     text += yaml.safe_dump(settings, sort_keys=False)
     if not output.exists() or output.read_text(encoding="utf-8") != text:
-        output_dir.mkdir(parents=True, exist_ok=True)
-        with replace_when_written(output) as partial:
-            partial.write_text(text, encoding="utf-8")
+        write_text(output, text)
     return output
 
 
-def get_parser() -> argparse.ArgumentParser:
-    """Return the parser of this verb."""
+def main(cmd: Sequence[str] | None = None) -> None:
+    """Write the merged file and print its path."""
     parser = make_parser(__doc__)
     add = parser.add_argument
     add(
@@ -56,10 +54,5 @@ def get_parser() -> argparse.ArgumentParser:
         help="YAML files; later files override earlier ones",
     )
     add("--output_dir", type=Path, required=True, help="folder for the merged file")
-    return parser
-
-
-def main(cmd=None) -> None:
-    """Write the merged file and print its path."""
-    args = get_parser().parse_args(cmd)
+    args = parser.parse_args(cmd)
     print(write_merged(args.files, args.output_dir))

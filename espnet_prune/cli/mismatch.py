@@ -6,12 +6,11 @@ espnet-prune mismatch --train_data data/train --output_dir mismatch \
     --recordings far=data/far \
     --model dense_s0=exp/dense_s0 --model DP_s0=exp/DP_s0_phase2
 
-A name NAME_sN is that of the training of NAME with seed N, in --model and in the
-folders of ``score`` alike. Held-out losses are kept, so that the command continues
-after an interruption.
+The name NAME_sN means the training of NAME with seed N, both in --model and in the
+folders of ``score``. Held-out losses are kept, so that the command continues after an
+interruption.
 """
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,8 +18,8 @@ from espnet_prune.cli.options import make_parser
 from espnet_prune.config import require_whole
 
 
-def get_parser() -> argparse.ArgumentParser:
-    """Get argument parser."""
+def main(cmd: Sequence[str] | None = None) -> None:
+    """Measure, write and print the tables."""
     parser = make_parser(__doc__)
     add = parser.add_argument
     add(
@@ -69,12 +68,7 @@ def get_parser() -> argparse.ArgumentParser:
     )
     add("--model_file", help="Weights in the experiment folders")
     add("--device", default="cpu", help="Device of the models, for instance cuda")
-    return parser
-
-
-def main(cmd: Sequence[str] | None = None) -> None:
-    """Measure, write and print the tables."""
-    args = get_parser().parse_args(cmd)
+    args = parser.parse_args(cmd)
     require_whole("--recordings_per_speaker", args.recordings_per_speaker)
     from espnet_prune.evaluation import mismatch
 

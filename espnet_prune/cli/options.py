@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from espnet_prune.errors import UserError
+from espnet_prune.speech.vocoder import CHOICES
 
 
 class _Formatter(
@@ -44,6 +45,15 @@ def add_model(parser: argparse.ArgumentParser, name: str = "--model") -> None:
         "--model_file",
         metavar="FILE",
         help="Weights in the experiment folder (default: train.loss.ave.pth)",
+    )
+
+
+def add_vocoder(parser: argparse.ArgumentParser, about: str = "") -> None:
+    """Add ``--vocoder``, whose help begins with ``about``."""
+    parser.add_argument(
+        "--vocoder",
+        help=f"{about}{CHOICES} (default: hifigan for a model of the package, if it is "
+        "installed; otherwise griffin_lim)",
     )
 
 

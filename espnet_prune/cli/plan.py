@@ -1,27 +1,21 @@
 """Check a training configuration and plan its phases, for ``prune_tts.sh``.
 
 The plan is printed as lines ``NAME=VALUE``. The values are whole numbers and one of
-the names of pruning, for every configuration. Settings are read here without ESPnet,
-because its import takes longer than all the rest; training itself checks each of them.
+the names of pruning, for every configuration. Settings are read here without ESPnet's
+task, whose import takes longer than all the rest; training itself checks each of them.
 """
 
 import argparse
-import ast
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from espnet_prune import config
 from espnet_prune.cli.options import make_parser
-from espnet_prune.config import (
-    PRUNING_KINDS,
-    check_variances,
-    choose_durations,
-    parse_encoder_pruning,
-    require_choice,
-)
-from espnet_prune.errors import UserError
+from espnet_prune.errors import UserError, first_line
 from espnet_prune.loading import load_yaml
 from espnet_prune.training.host import MODELS
 
@@ -59,16 +53,17 @@ def plan(
     conf = settings["tts_conf"]
     pruning = conf.get("pruning") or "none"
     # the script acts on it, also where one of ESPnet's own models is trained
-    require_choice("tts_conf.pruning", pruning, PRUNING_KINDS)
+    config.require_choice("tts_conf.pruning", pruning, config.PRUNING_KINDS)
     if settings["tts"] in MODELS:
-        pruning_conf, _ = parse_encoder_pruning(
+        pruning_conf, _ = config.parse_encoder_pruning(
             pruning,
             conf.get("pruning_conf"),
             conf.get("encoder_pruning", "none"),
             conf.get("encoder_pruning_conf"),
         )
-        durations = choose_durations(settings["tts"], conf, bool(teacher_dumpdir))
-        check_variances(settings, durations, bool(teacher_dumpdir))
+        data_has_them = bool(teacher_dumpdir)
+        durations = config.choose_durations(settings["tts"], conf, data_has_them)
+        config.check_variances(settings, durations, data_has_them)
     if vocoders:
         from espnet_prune.speech.vocoder import read_features, require_vocoder
 
@@ -106,33 +101,30 @@ def read_options(train_config: str | Path | None, train_args: str) -> dict[str, 
         raise UserError(
             f"--train_args cannot be split ({error}): close the quote"
         ) from error
+    from espnet2.utils.nested_dict_action import NestedDictAction
+
     parser = argparse.ArgumentParser(add_help=False, exit_on_error=False)
     parser.add_argument("--config", default=train_config)
     for name in VALUES:
         parser.add_argument(f"--{name}", type=_value, default=argparse.SUPPRESS)
-    for name in SECTIONS:
-        parser.add_argument(f"--{name}_conf", action="append", default=[])
     try:
-        given = vars(parser.parse_known_args(words)[0])
-        path = given.pop("config")
+        path = parser.parse_known_args(words)[0].config
         settings = load_yaml(path, "YAML file of settings") if path else {}
-        for name in SECTIONS:
-            section = settings.get(f"{name}_conf", {})
+        for name in (f"{name}_conf" for name in SECTIONS):
+            section = settings.get(name, {})
             if not isinstance(section, dict):
                 raise UserError(
-                    f"{name}_conf is {section!r}: write its settings as lines of "
-                    "NAME: VALUE"
+                    f"{name} is {section!r}: write its settings as lines of NAME: VALUE"
                 )
-            for change in given.pop(f"{name}_conf"):
-                section = _change(section, change)
-            settings[f"{name}_conf"] = section
+            parser.add_argument(f"--{name}", action=NestedDictAction, default=section)
+        given = vars(parser.parse_known_args(words)[0])
     except argparse.ArgumentError as error:
-        raise UserError(f"--train_args cannot be used ({error}): correct it") from error
-    except yaml.YAMLError as error:
-        reason = " ".join(str(error).split())
         raise UserError(
-            f"{train_config} or --train_args is not YAML ({reason}): correct it"
+            f"--train_args cannot be used ({first_line(error)}): correct it"
         ) from error
+    except yaml.YAMLError as error:
+        raise UserError(f"--train_args is not YAML ({error}): correct it") from error
+    given.pop("config")
     settings.update(given)
     for name in ("max_epoch", "tts", "feats_extract"):
         settings.setdefault(name, VALUES[name])
@@ -144,31 +136,6 @@ def _value(text: str) -> Any:
     if text.isdecimal():
         return int(text)
     return None if text.lower() in ("none", "null", "nil") else text.lower()
-
-
-def _change(section: dict[str, Any], change: str) -> dict[str, Any]:
-    """Apply ``NAME.NAME=VALUE`` or a whole dictionary, as ESPnet's options do.
-
-    The innermost dictionary of a whole one replaces what was there.
-    """
-    path, equals, value = change.partition("=")
-    if not equals:
-        try:
-            whole = ast.literal_eval(change)
-        except (ValueError, SyntaxError):
-            whole = yaml.safe_load(change)
-        if not isinstance(whole, dict):
-            raise UserError(f"{change} is not a setting: write NAME=VALUE")
-        return {**section, **whole}
-    changed = dict(section)
-    inner = changed
-    *above, last = path.split(".")
-    for name in above:
-        below = inner.get(name)
-        inner[name] = dict(below) if isinstance(below, dict) else {}
-        inner = inner[name]
-    inner[last] = yaml.safe_load(value) if value.strip() else value
-    return changed
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -196,7 +163,7 @@ def get_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(cmd=None) -> None:
+def main(cmd: Sequence[str] | None = None) -> None:
     """Print the plan."""
     args = get_parser().parse_args(cmd)
     for name, value in plan(**vars(args)).items():

@@ -8,7 +8,6 @@ DIR/report.html contains everything, including decoded speech, and needs no othe
 you can send it. With several models, tables and figures are in DIR/MODEL.
 """
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,8 +16,8 @@ from espnet_prune.errors import UserError
 from espnet_prune.files import lock_folder
 
 
-def get_parser() -> argparse.ArgumentParser:
-    """Return the parser of this verb."""
+def main(cmd: Sequence[str] | None = None) -> None:
+    """Read the experiments, write and print the report."""
     parser = make_parser(__doc__)
     add = parser.add_argument
     add(
@@ -53,12 +52,7 @@ def get_parser() -> argparse.ArgumentParser:
         default=4,
         help="Number of utterances of each test set on the page",
     )
-    return parser
-
-
-def main(cmd: Sequence[str] | None = None) -> None:
-    """Read the experiments, write and print the report."""
-    args = get_parser().parse_args(cmd)
+    args = parser.parse_args(cmd)
     if args.samples < 0:
         raise UserError(f"--samples is {args.samples}; choose 0 or more")
     from espnet_prune.evaluation import report, tables, thresholds

@@ -13,18 +13,18 @@ continue.
 """
 
 import argparse
+from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
 
 import soundfile
 from tqdm import tqdm
 
-from espnet_prune.cli.options import add_model, make_parser
+from espnet_prune.cli.options import add_model, add_vocoder, make_parser
 from espnet_prune.config import require_positive, require_whole
 from espnet_prune.errors import UserError
 from espnet_prune.files import can_name_a_file, replace_when_written
 from espnet_prune.speech.audio import write_speech
-from espnet_prune.speech.vocoder import CHOICES
 from espnet_prune.text.normalise import normalise, read_lines
 
 FORMATS = {".wav": "WAV", ".flac": "FLAC"}
@@ -100,20 +100,21 @@ def output_files(texts: dict[str, str], output: Path, one: bool) -> list[Path]:
 
 
 def get_parser() -> argparse.ArgumentParser:
-    """Return the parser of this command."""
+    """Return the parser of this verb."""
     parser = make_parser(__doc__)
-    parser.add_argument("text", nargs="?", help="Text to speak, of any length")
-    parser.add_argument(
+    add = parser.add_argument
+    add("text", nargs="?", help="Text to speak, of any length")
+    add(
         "--text_file",
         metavar="FILE",
         help="Texts to speak, one per line, in UTF-8; - reads the standard input",
     )
-    parser.add_argument(
+    add(
         "--kaldi",
         action="store_true",
         help="Lines of the text file are `ID text`, and ID names the output",
     )
-    parser.add_argument(
+    add(
         "--data_dir",
         type=Path,
         metavar="DATA",
@@ -121,47 +122,41 @@ def get_parser() -> argparse.ArgumentParser:
         "text and reference",
     )
     add_model(parser)
-    parser.add_argument(
+    add(
         "--reference",
         action="append",
         metavar="FILE",
         help="Recording of the voice, with any sampling rate. If you give several, "
         "their style vectors are averaged",
     )
-    parser.add_argument(
+    add(
         "--voice",
         metavar="VOICE",
         help="Voice to use instead of recordings: a file of espnet-prune voice, or the "
         "name of a voice of the model (default, without --reference: its first "
         "voice)",
     )
-    parser.add_argument(
+    add(
         "--list_voices",
         action="store_true",
         help="Print the names of the voices of the model, and their notes",
     )
-    parser.add_argument(
+    add(
         "--trim_reference",
         action="store_true",
         help="Remove silence at both ends of the recordings",
     )
-    parser.add_argument(
+    add(
         "-o",
         "--output",
         type=Path,
         help="Audio file (.wav or .flac) for one text (default: a new file "
         "speech_N.wav), folder for a text file",
     )
-    parser.add_argument(
-        "--vocoder",
-        help=f"{CHOICES} (default: hifigan for a model of the package, if it is "
-        "installed; otherwise griffin_lim)",
-    )
-    parser.add_argument(
-        "--speed", type=float, default=1.0, help="2 speaks twice as fast"
-    )
-    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
-    parser.add_argument(
+    add_vocoder(parser)
+    add("--speed", type=float, default=1.0, help="2 speaks twice as fast")
+    add("--device", default="cpu", help="cpu, cuda or cuda:N")
+    add(
         "--batch_size",
         type=int,
         default=8,
@@ -170,7 +165,7 @@ def get_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(cmd=None) -> None:
+def main(cmd: Sequence[str] | None = None) -> None:
     """Check everything, then speak."""
     args = get_parser().parse_args(cmd)
     if args.list_voices:
@@ -270,7 +265,6 @@ def list_voices(model: str | None, model_file: str | None) -> None:
 def write_wave(file: Path, wave, fs: int) -> None:
     """Write a wave (T_wav,) as 16 bit samples; the file is whole or absent."""
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
         with replace_when_written(file) as partial:
             write_speech(partial, wave, fs, FORMATS[file.suffix.lower()])
     except (OSError, soundfile.LibsndfileError) as error:

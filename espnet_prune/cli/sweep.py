@@ -6,15 +6,14 @@ SWEEP_DIR is the folder that ``sweep.sh`` fills: experiments that differ in R, i
 length of phase 1 and in the seed.
 """
 
-import argparse
 from collections.abc import Sequence
 
 from espnet_prune.cli.options import make_parser
 from espnet_prune.files import lock_folder
 
 
-def get_parser() -> argparse.ArgumentParser:
-    """Return the parser of this verb."""
+def main(cmd: Sequence[str] | None = None) -> None:
+    """Read a sweep, write and print its report."""
     parser = make_parser(__doc__)
     add = parser.add_argument
     add("sweep_dir", help="Folder of the experiments")
@@ -24,12 +23,7 @@ def get_parser() -> argparse.ArgumentParser:
         "experiments without _phase1 and _phase2",
     )
     add("--output_dir", required=True, help="Folder to write tables and figures to")
-    return parser
-
-
-def main(cmd: Sequence[str] | None = None) -> None:
-    """Read a sweep, write and print its report."""
-    args = get_parser().parse_args(cmd)
+    args = parser.parse_args(cmd)
     from espnet_prune.evaluation import sweep
 
     with lock_folder(args.output_dir, "sweep"):

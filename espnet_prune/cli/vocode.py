@@ -7,7 +7,6 @@ again to continue; finished files are kept. `score --system
 ground_truth_mel_hifigan=OUT` then has a row of these recordings.
 """
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,8 +16,8 @@ from espnet_prune.files import lock_folder
 from espnet_prune.speech.vocoder import CHOICES, GRIFFIN_LIM
 
 
-def get_parser() -> argparse.ArgumentParser:
-    """Return the parser of this verb."""
+def main(cmd: Sequence[str] | None = None) -> None:
+    """Check, then vocode."""
     parser = make_parser(__doc__)
     add = parser.add_argument
     add("--data_dir", type=Path, required=True, help="Kaldi folder with gt_wav.scp")
@@ -35,12 +34,7 @@ def get_parser() -> argparse.ArgumentParser:
     add("--model_file", help="Weights in the experiment folder of --model")
     add("--device", default="cpu", help="cpu, cuda or cuda:N")
     add("-o", "--output", type=Path, required=True, help="Folder for UTTERANCE.wav")
-    return parser
-
-
-def main(cmd: Sequence[str] | None = None) -> None:
-    """Check, then vocode."""
-    args = get_parser().parse_args(cmd)
+    args = parser.parse_args(cmd)
     if not (args.data_dir / "gt_wav.scp").is_file():
         raise UserError(
             f"{args.data_dir} has no gt_wav.scp; give a test set with recordings of "

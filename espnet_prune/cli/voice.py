@@ -3,7 +3,6 @@
 espnet-prune voice me.wav another.wav --model EXP -o me.voice
 """
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,8 +10,8 @@ from espnet_prune.cli.options import add_model, make_parser
 from espnet_prune.errors import UserError
 
 
-def get_parser() -> argparse.ArgumentParser:
-    """Return the parser of this verb."""
+def main(cmd: Sequence[str] | None = None) -> None:
+    """Check the arguments, compute the style vector and write the file."""
     parser = make_parser(__doc__)
     add = parser.add_argument
     add(
@@ -41,12 +40,7 @@ def get_parser() -> argparse.ArgumentParser:
         required=True,
         help="File to write, usually NAME.voice",
     )
-    return parser
-
-
-def main(cmd: Sequence[str] | None = None) -> None:
-    """Check the arguments, compute the style vector and write the file."""
-    args = get_parser().parse_args(cmd)
+    args = parser.parse_args(cmd)
     if args.output.suffix != ".voice" or args.output.is_dir():
         raise UserError(
             f"the output {args.output} is not a voice file: name one that ends in "

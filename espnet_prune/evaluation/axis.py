@@ -36,6 +36,14 @@ class Score(NamedTuple):
     ratio: tuple[float, float]
 
 
+class _Set(NamedTuple):
+    """What was scored in a set, by its U utterances that count."""
+
+    speakers: np.ndarray  # number of the speaker of each utterance (U,)
+    texts: np.ndarray  # number of its text (U,)
+    ratios: dict[Training, np.ndarray]  # numerators and denominators (2, U)
+
+
 class Axis:
     """The scores of one metric on the axis of distance.
 
@@ -48,6 +56,7 @@ class Axis:
     Attributes:
         sets: Names of the sets, the nearest first.
         systems: Names of the systems, in the order of the scores.
+        factors: Levels of each factor, by their stratum, see ``crossed_interval``.
     """
 
     def __init__(
@@ -56,60 +65,56 @@ class Axis:
         kept = [s for s in scores if s.speaker in distances.get(s.set, {})]
         self.trainings = list(dict.fromkeys(score.training for score in kept))
         self.systems = list(dict.fromkeys(t.system for t in self.trainings))
-        by_set: dict[str, dict[tuple, dict[Training, tuple]]] = {}
-        for score in kept:
-            key = (score.utterance, score.speaker, score.text)
-            found = by_set.setdefault(score.set, {}).setdefault(key, {})
-            found[score.training] = score.ratio
-        self._ratios: dict[str, dict[Training, np.ndarray]] = {}
-        self._said: dict[str, list[tuple]] = {}
-        for name, utterances in by_set.items():
+        ratios: dict[str, dict[tuple, dict[Training, tuple]]] = {}
+        for one in kept:
+            key = (one.utterance, one.speaker, one.text)
+            ratios.setdefault(one.set, {}).setdefault(key, {})[one.training] = one.ratio
+        said: dict[str, list[tuple]] = {}
+        for name, utterances in ratios.items():
             heard = {training for found in utterances.values() for training in found}
-            said = [key for key, found in utterances.items() if found.keys() == heard]
-            if said:
-                self._said[name] = said
-                self._ratios[name] = {
-                    training: np.array([utterances[key][training] for key in said]).T
-                    for training in self.trainings
-                    if training in heard
-                }
-        speakers = {name: {key[1] for key in self._said[name]} for name in self._said}
+            every = [key for key, found in utterances.items() if found.keys() == heard]
+            if every:
+                said[name] = every
+        known = {name: sorted({key[1] for key in said[name]}) for name in said}
         mean = {
-            name: np.mean([distances[name][who] for who in sorted(speakers[name])])
-            for name in speakers
+            name: np.mean([distances[name][who] for who in known[name]])
+            for name in said
         }
-        self.sets = sorted(self._said, key=lambda name: mean[name])
-        # levels of each factor, and which one every utterance has
-        self._speakers = [(n, who) for n in self.sets for who in sorted(speakers[n])]
-        self._distances = np.array([distances[n][who] for n, who in self._speakers])
+        self.sets = sorted(said, key=lambda name: mean[name])
+        speakers = [(name, who) for name in self.sets for who in known[name]]
+        self._distances = np.array([distances[name][who] for name, who in speakers])
         said_by: dict[str, set] = {}
-        for name, said in self._said.items():
-            for _, speaker, text in said:
+        for name, every in said.items():
+            for _, speaker, text in every:
                 said_by.setdefault(text, set()).add((name, speaker))
-        self._texts = list(said_by)
         self.factors = {
             "seed": [training.system for training in self.trainings],
-            "speaker": [name for name, _ in self._speakers],
+            "speaker": [name for name, _ in speakers],
             # a text of one speaker is drawn with the speaker
             "text": [
-                "shared" if len(said_by[text]) > 1 else f"only: {text}"
-                for text in self._texts
+                "shared" if len(by) > 1 else f"only: {text}"
+                for text, by in said_by.items()
             ],
         }
-        speaker_at = {level: n for n, level in enumerate(self._speakers)}
-        text_at = {text: n for n, text in enumerate(self._texts)}
-        self._speaker_of = {
-            name: np.array([speaker_at[name, key[1]] for key in said])
-            for name, said in self._said.items()
-        }
-        self._text_of = {
-            name: np.array([text_at[key[2]] for key in said])
-            for name, said in self._said.items()
+        speaker_at = {level: number for number, level in enumerate(speakers)}
+        text_at = {text: number for number, text in enumerate(said_by)}
+        self._sets = {
+            name: _Set(
+                np.array([speaker_at[name, speaker] for _, speaker, _ in every]),
+                np.array([text_at[text] for _, _, text in every]),
+                {
+                    training: np.array([ratios[name][key][training] for key in every]).T
+                    for training in self.trainings
+                    if training in ratios[name][every[0]]
+                },
+            )
+            for name, every in said.items()
         }
 
     def count(self, name: str) -> tuple[int, int]:
         """Return the numbers of speakers and of utterances of a set."""
-        return len(set(self._speaker_of[name])), len(self._said[name])
+        speakers = self._sets[name].speakers
+        return len(set(speakers)), len(speakers)
 
     def seeds(self, system: str) -> list[Training]:
         """Return the trainings of a system."""
@@ -117,23 +122,23 @@ class Axis:
 
     def has(self, name: str, *systems: str) -> bool:
         """Return whether all these systems have scores of a set."""
-        found = {training.system for training in self._ratios[name]}
+        found = {training.system for training in self._sets[name].ratios}
         return found >= set(systems)
 
     def distance(self, name: str, weights: Weights | None = None) -> np.ndarray:
         """Return the mean distance of the speakers of a set (R,)."""
-        here = np.array([level[0] == name for level in self._speakers])
+        here = np.array(self.factors["speaker"]) == name
         drawn = np.ones((1, len(here))) if weights is None else weights["speaker"]
         return drawn[:, here] @ self._distances[here] / drawn[:, here].sum(axis=1)
 
     def value(self, name: str, system: str, weights: Weights) -> np.ndarray:
         """Return the score of a system in a set (R,), a ratio of two sums."""
-        drawn = weights["speaker"][:, self._speaker_of[name]]
-        drawn = drawn * weights["text"][:, self._text_of[name]]
+        found = self._sets[name]
+        drawn = weights["speaker"][:, found.speakers] * weights["text"][:, found.texts]
         over = under = np.zeros(len(drawn))
         for number, training in enumerate(self.trainings):
-            if training.system == system and training in self._ratios[name]:
-                sums = drawn @ self._ratios[name][training].T
+            if training.system == system and training in found.ratios:
+                sums = drawn @ found.ratios[training].T
                 weight = weights["seed"][:, number]
                 over, under = over + weight * sums[:, 0], under + weight * sums[:, 1]
         with np.errstate(invalid="ignore"):  # a resample may have no utterance
@@ -141,9 +146,10 @@ class Axis:
 
     def of_training(self, name: str, training: Training) -> float | None:
         """Return the score of one training in a set."""
-        if training not in self._ratios[name]:
+        ratios = self._sets[name].ratios
+        if training not in ratios:
             return None
-        over, under = self._ratios[name][training].sum(axis=1)
+        over, under = ratios[training].sum(axis=1)
         return float(over / under)
 
     def score(self, name: str, system: str) -> Crossed:
@@ -188,7 +194,7 @@ class Axis:
         self, systems: Sequence[str], sets: Sequence[str]
     ) -> dict[str, list[str]]:
         """Return the factors; levels that the value does not have are not drawn."""
-        texts = {number for name in sets for number in self._text_of[name]}
+        texts = {number for name in sets for number in self._sets[name].texts}
         return {
             "seed": [
                 of if of in systems else f"{of}: {number}"

@@ -32,7 +32,7 @@ WHAT = {  # by part
     "synthesis": "text to mel",
     "start": "start of Python",
 }
-# What a GPU should tell: part, precision, and whether the model is compiled.
+# What --tour measures: part, precision, and whether the model is compiled.
 TOUR = (
     ("training", "float32", False),
     ("training", "bfloat16", False),
@@ -87,7 +87,7 @@ class Worker:
             cwd=checkout,
             env=environment,
         )
-        # both are pipes, as was asked for
+        # both are pipes, but the types do not say so
         assert self.process.stdin is not None and self.process.stdout is not None
         self._questions, self._answers = self.process.stdin, self.process.stdout
         settings = dataclasses.asdict(work)

@@ -23,7 +23,7 @@ from espnet_prune.evaluation.thresholds import read_thresholds
 from espnet_prune.experiment import CONFIG, find_file, read_config
 from espnet_prune.files import replace_when_written
 from espnet_prune.loading import reading
-from espnet_prune.speech.vocoder import GRIFFIN_LIM, NAMES, WEIGHTS
+from espnet_prune.speech.vocoder import NAMES, WEIGHTS
 
 CARD = "README.md"
 UNKNOWN = "to be filled in"
@@ -32,15 +32,15 @@ MODELS = {"stylespeech": "StyleSpeech", "pruned_fastspeech2": "FastSpeech2"}
 
 def make_card(
     experiment: Path,
-    tag: str | None = None,
-    archive: Path | None = None,
-    language: str = "noinfo",
-    corpus: str = UNKNOWN,
-    license: str = UNKNOWN,  # noqa: A002, the name of the option
-    vocoder: str = GRIFFIN_LIM,
-    text: str = "Hello, this is my voice.",
-    plugin_url: str | None = None,
-    scores: Sequence[Path] = (),
+    tag: str | None,
+    archive: Path | None,
+    language: str,
+    corpus: str,
+    license: str,  # noqa: A002, the name of the option
+    vocoder: str,
+    text: str,
+    plugin_url: str | None,
+    scores: Sequence[Path],
 ) -> str:
     """Return the model card; the options are those of ``espnet-prune card``."""
     config = read_config(experiment)
@@ -65,20 +65,26 @@ def make_card(
         # the hub refuses words that are not in its list
         "license": "other" if license == UNKNOWN else license,
     }
-    version = version_of(config)
-    public = vocoder in NAMES
+    conf = config.get("tts_conf") or {}
+    pruning = conf.get("pruning") or "none"
+    takes_reference = config["tts"] == "stylespeech" or bool(conf.get("use_gst"))
     return page.render(
         "card.md",
         facts=yaml.safe_dump(facts, sort_keys=False),
         title=cell(tag or name),
         model=MODELS[config["tts"]],
-        pruning=describe_pruning(config),
-        voice=describe_voice(config),
-        install=install(config, vocoder, version, plugin_url),
-        example=fence("python", example(config, model, vocoder, text)),
-        plugin_version=version,
+        pruning=pruning,
+        pruning_conf=parse_pruning(pruning, conf.get("pruning_conf")),
+        takes_reference=takes_reference,
+        fs=cell((config.get("feats_extract_conf") or {}).get("fs") or ""),
+        requirement=requirement(config, vocoder, plugin_url),
+        source=plugin_url is None,
+        name=json.dumps(model, ensure_ascii=False),
+        vocoder=json.dumps(vocoder) if vocoder in WEIGHTS else None,
+        arguments=example_arguments(conf, takes_reference, text),
+        plugin_version=version_of(config),
         espnet_version=cell(config.get("version", "of unknown version")),
-        own_vocoder=None if public else cell(Path(vocoder).name),
+        own_vocoder=None if vocoder in NAMES else cell(Path(vocoder).name),
         corpus=" ".join(corpus.split()) + training_data(experiment, config),
         results=[documents.to_markdown(result, level=3) for result in results],
         license=" ".join(license.split()),
@@ -95,12 +101,12 @@ def fence(language: str, code: str) -> str:
     return f"{ticks}{language}\n{code.rstrip()}\n{ticks}"
 
 
-def example(config: dict[str, Any], model: str, vocoder: str, text: str) -> str:
-    """Return the code that loads the model and speaks a text."""
-    conf = config.get("tts_conf") or {}
+def example_arguments(
+    conf: dict[str, Any], takes_reference: bool, text: str
+) -> list[str]:
+    """Return the arguments with which the example speaks a text."""
     arguments = [json.dumps(text, ensure_ascii=False)]
-    imports = ["soundfile"]
-    if takes_reference(config):
+    if takes_reference:
         arguments.append('speech="reference.wav"')
     # other inputs of a FastSpeech2 about the speaker; numbers count from 1
     if conf.get("spks"):
@@ -109,24 +115,11 @@ def example(config: dict[str, Any], model: str, vocoder: str, text: str) -> str:
         arguments.append("lids=torch.tensor([1])")
     if conf.get("spk_embed_dim"):
         arguments.append('spembs=torch.load("speaker_embedding.pt")')
-    if any("torch" in argument for argument in arguments):
-        imports.append("torch")
-    options = f", vocoder={json.dumps(vocoder)}" if vocoder in WEIGHTS else ""
-    lines = [
-        "import espnet_prune  # registers the model with ESPnet",
-        *(f"import {name}" for name in imports),
-        "",
-        "text2speech = espnet_prune.Text2Speech.from_pretrained(",
-        f"    {json.dumps(model, ensure_ascii=False)}{options}",
-        ")",
-        f'wav = text2speech({", ".join(arguments)})["wav"]',
-        'soundfile.write("out.wav", wav.cpu().numpy(), text2speech.fs)',
-    ]
-    return "\n".join(lines)
+    return arguments
 
 
-def install(config: dict[str, Any], vocoder: str, version: str, url: str | None) -> str:
-    """Return how to install the plugin, with the extras that the model needs.
+def requirement(config: dict[str, Any], vocoder: str, url: str | None) -> str:
+    """Return what pip installs: the plugin with the extras that the model needs.
 
     No package index has the plugin: it comes from ``url``, or from its source.
     """
@@ -137,18 +130,13 @@ def install(config: dict[str, Any], vocoder: str, version: str, url: str | None)
         extras.append("g2p_en")
     names = f"[{','.join(extras)}]" if extras else ""
     if url is None:
-        command = f"pip install {shlex.quote(f'.{names}')}"
-        about = (
-            f"In a copy of the source of `espnet_prune`, version {version} or newer:"
-        )
-        return f"{about}\n\n{fence('sh', command)}"
+        return shlex.quote(f".{names}")
     if not re.fullmatch(r"[a-z+]+://[^\s;]+", url):
         raise UserError(
             f"--plugin_url {url!r} is not an address that pip takes; give one such as "
             "git+https://HOST/OWNER/NAME"
         )
-    requirement = f"espnet_prune{names} @ {url}"
-    return fence("sh", f"pip install {shlex.quote(requirement)}")
+    return shlex.quote(f"espnet_prune{names} @ {url}")
 
 
 def version_of(config: dict[str, Any]) -> str:
@@ -161,24 +149,6 @@ def version_of(config: dict[str, Any]) -> str:
             f"plugin_version {found!r} in config.yaml is not a version; put the one "
             "that trained the model there"
         ) from None
-
-
-def takes_reference(config: dict[str, Any]) -> bool:
-    """Return whether the voice is that of a recording."""
-    conf = config.get("tts_conf") or {}
-    return config["tts"] == "stylespeech" or bool(conf.get("use_gst"))
-
-
-def describe_voice(config: dict[str, Any]) -> str:
-    """Return a text about its voices and its sampling rate."""
-    fs = (config.get("feats_extract_conf") or {}).get("fs")
-    rate = f"at {cell(fs)} Hz" if fs else "at the sampling rate of its training data"
-    if takes_reference(config):
-        return (
-            f"It speaks {rate}, in the voice of a reference recording of any sampling "
-            "rate and number of channels (zero-shot)."
-        )
-    return f"It speaks {rate}, in voices that it was trained with."
 
 
 def training_data(experiment: Path, config: dict[str, Any]) -> str:
@@ -211,21 +181,6 @@ def training_data(experiment: Path, config: dict[str, Any]) -> str:
         if all(length.isdigit() for length in lengths):  # samples, not features
             facts.append(f"{sum(map(int, lengths)) / fs / 3600:.2g} hours")
     return f" ({', '.join(facts)}; set {cell(text.parent.name)})"
-
-
-def describe_pruning(config: dict[str, Any]) -> str:
-    """Return a text that describes how the decoder was pruned."""
-    conf = config.get("tts_conf") or {}
-    kind = conf.get("pruning") or "none"
-    if kind == "none":
-        return "its self-attention is not pruned (a baseline)"
-    if kind == "vanilla":
-        return "the self-attention of its decoder is pruned by fixed thresholds"
-    settings = parse_pruning(kind, conf.get("pruning_conf"))
-    return (
-        "the self-attention of its decoder is pruned by learned thresholds, "
-        f"R = {settings.sparsity_ratio:g}, phase {settings.phase}"
-    )
 
 
 def put_into(archive: Path, card: str) -> None:

@@ -35,7 +35,9 @@ from espnet_prune.speech.vocoder import (
 )
 
 
-def features_for(vocoder: str, train_config: Path | None = None) -> torch.nn.Module:
+def features_for(
+    vocoder: str, train_config: str | Path | None = None
+) -> torch.nn.Module:
     """Build the feature extractor of a model, or one that suits a vocoder.
 
     Without the ``config.yaml`` of a model, the mel is that on which the vocoder was
@@ -63,14 +65,14 @@ def copy_synthesis(
     wavs: dict[str, Path],
     vocoder: str,
     folder: Path,
-    train_config: Path | str | None = None,
+    train_config: str | Path | None = None,
     device: str = "cpu",
 ) -> None:
-    """Send recordings through mel and vocoder, those that are not finished.
+    """Send the recordings that are not finished through mel and vocoder.
 
-    ``train_config`` is that of :func:`features_for`. The folder must exist.
+    ``train_config`` is that of :func:`features_for`.
     """
-    feats_extract = features_for(vocoder, Path(train_config) if train_config else None)
+    feats_extract = features_for(vocoder, train_config)
     parameters = describe_features(feats_extract)
     require_device(device)
     model = open_vocoder(vocoder, parameters, device)

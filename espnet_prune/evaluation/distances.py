@@ -63,26 +63,23 @@ def embed(
     from tqdm import tqdm
 
     voices = list(voices)
-    number = sum(len(paths) for of_set in voices for paths in of_set.values())
-    found: list[dict[str, np.ndarray]] = []
-    with Journal(store, encoder.version()) as known, tqdm(total=number) as progress:
-        progress.set_description("voices")
-        for of_set in voices:
-            embedded = {}
-            for speaker, paths in of_set.items():
-                vectors = []
-                for path in paths:
-                    progress.update()
-                    key = digest(path)
-                    if key not in known.known:
-                        voice = encoder.voice(path)
-                        known.add(key, None if voice is None else voice.tolist())
-                    if known.known[key] is not None:
-                        vectors.append(known.known[key])
-                if vectors:
-                    embedded[speaker] = np.array(vectors)
-            found.append(embedded)
-    return found
+    paths = {path for of_set in voices for found in of_set.values() for path in found}
+    vectors: dict[Path, list[float] | None] = {}
+    with Journal(store, encoder.version()) as journal:
+        for path in tqdm(sorted(paths), "voices"):
+            key = digest(path)
+            if key not in journal.known:
+                voice = encoder.voice(path)
+                journal.add(key, None if voice is None else voice.tolist())
+            vectors[path] = journal.known[key]
+    return [
+        {
+            speaker: np.array(known)
+            for speaker, found in of_set.items()
+            if (known := [v for path in found if (v := vectors[path]) is not None])
+        }
+        for of_set in voices
+    ]
 
 
 def nearest_distances(

@@ -142,7 +142,7 @@ class HeldOut:
         import torch
 
         utterance = recording.utterance
-        # as in training: with <unk> for tokens that the model does not know
+        # as in training, tokens that the model does not know become <unk>
         ids = self.text2speech.preprocess_fn("<text>", {"text": utterance.text})["text"]
         text = torch.from_numpy(ids)
         speech, lengths = self._speech(utterance.reference)
@@ -192,7 +192,7 @@ def measure_all(
 
     weights = digest(held_out.text2speech.model_file)
     file, faults = ScoreFile(path), []
-    path.parent.mkdir(parents=True, exist_ok=True)
+    file.rewrite()  # a line that was cut off would be continued by the next one
     for recording in tqdm(recordings, path.stem, unit="utt", ncols=79):
         utterance = recording.utterance
         paths = [utterance.reference, recording.other]

@@ -31,9 +31,6 @@ from espnet_prune.loading import reading
 
 Row = dict[str, Any]
 
-# ESPnet's bookkeeping inside an epoch's statistics; not statistics of the model.
-_BOOKKEEPING = ("time", "total_count")
-
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
@@ -67,16 +64,10 @@ def read_experiment(folder: str | Path) -> Experiment:
     pruning = tts_conf.get("pruning") or "none"
     conf = parse_pruning(pruning, tts_conf.get("pruning_conf"))
     learned = pruning == "differentiable"
-    phase = conf.phase if learned else None
-    return Experiment(
-        folder=folder,
-        pruning=pruning,
-        phase=phase,
-        sparsity_ratio=conf.sparsity_ratio if learned else None,
-        temperature=conf.temperature if learned else None,
-        threshold_scale=conf.threshold_scale if learned else None,
-        rows=[{"phase": phase, **row} for row in rows],
-    )
+    names = ("phase", "sparsity_ratio", "temperature", "threshold_scale")
+    settings = {name: getattr(conf, name) if learned else None for name in names}
+    rows = [{"phase": settings["phase"], **row} for row in rows]
+    return Experiment(folder=folder, pruning=pruning, rows=rows, **settings)
 
 
 def read_models(folders: Sequence[str | Path]) -> list[list[Experiment]]:
@@ -145,7 +136,7 @@ def threshold_rows(experiments: Sequence[Experiment]) -> list[Row]:
     of the phase. Every row repeats R, because no other column is R. The threshold is
     scaled; a number that does not exist is None.
     """
-    table = []
+    table: list[Row] = []
     for number, experiment in enumerate(experiments, 1):
         _valid_rows(experiment)  # refuse an experiment without statistics
         joined = join(experiments[:number])
@@ -157,27 +148,27 @@ def threshold_rows(experiments: Sequence[Experiment]) -> list[Row]:
                 f"trained with pruning: {experiment.pruning}; give the folder of a "
                 "model with pruning: vanilla or differentiable"
             )
-        for layer in layers:
-            table.append(
-                {
-                    "phase": experiment.phase,
-                    "epoch": last["epoch"],
-                    "step": last["step"],
-                    "layer": layer,
-                    "sparsity_ratio": experiment.sparsity_ratio,
-                    "threshold_scale": experiment.threshold_scale,
-                    "threshold": last[keys.of_layer(keys.THRESHOLD, layer)],
-                    "mean_soft_mask": last.get(keys.of_layer(keys.SOFT_MEAN, layer)),
-                    "kept_share": last.get(keys.of_layer(keys.KEPT_SHARE, layer)),
-                    "kept_mass": last.get(keys.of_layer(keys.KEPT_MASS, layer)),
-                }
-            )
+        table += [
+            {
+                "phase": experiment.phase,
+                "epoch": last["epoch"],
+                "step": last["step"],
+                "layer": layer,
+                "sparsity_ratio": experiment.sparsity_ratio,
+                "threshold_scale": experiment.threshold_scale,
+                "threshold": last[keys.of_layer(keys.THRESHOLD, layer)],
+                "mean_soft_mask": last.get(keys.of_layer(keys.SOFT_MEAN, layer)),
+                "kept_share": last.get(keys.of_layer(keys.KEPT_SHARE, layer)),
+                "kept_mass": last.get(keys.of_layer(keys.KEPT_MASS, layer)),
+            }
+            for layer in layers
+        ]
     return table
 
 
 def same_thresholds(phase1: Experiment, phase2: Experiment) -> bool:
     """Return whether phase 2 has the final thresholds of phase 1."""
-    before, after = (rows[-1] for rows in map(_valid_rows, (phase1, phase2)))
+    before, after = _valid_rows(phase1)[-1], _valid_rows(phase2)[-1]
     layers = decoder_layers([before])
     names = [keys.of_layer(keys.THRESHOLD, layer) for layer in layers]
     return layers == decoder_layers([after]) and all(
@@ -200,8 +191,7 @@ def _epoch_rows(
     stats: dict[int, dict[str, dict[str, Any]]], accum_grad: int
 ) -> list[Row]:
     rows = []
-    batches_before = 0
-    step = 0
+    batches_before = step = 0
     for epoch in sorted(stats):
         # ESPnet counts batches over all epochs; the remainder of an epoch that does
         # not fill an accumulation takes no optimiser step.
@@ -209,14 +199,11 @@ def _epoch_rows(
         step += (batches - batches_before) // accum_grad
         batches_before = batches
         for split in ("train", "valid"):
-            if split not in stats[epoch]:
-                continue
-            values = stats[epoch][split]
-            row = {"run_epoch": epoch, "epoch": epoch, "step": step, "split": split}
-            row.update(
-                {name: v for name, v in values.items() if name not in _BOOKKEEPING}
-            )
-            # ESPnet wraps a duration so that the checkpoint loads without pickle.
-            row["seconds"] = values["time"]["__timedelta_seconds__"]
-            rows.append(row)
+            if split in stats[epoch]:
+                values = dict(stats[epoch][split])
+                # ESPnet wraps a duration so that the checkpoint loads without pickle.
+                seconds = values.pop("time")["__timedelta_seconds__"]
+                values.pop("total_count", None)
+                place = {"run_epoch": epoch, "epoch": epoch, "step": step}
+                rows.append({**place, "split": split, **values, "seconds": seconds})
     return rows

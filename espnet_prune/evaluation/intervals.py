@@ -15,11 +15,11 @@ of a difference contained the true value in 92 % of 400 simulated experiments.
 
 ``crossed_interval`` is for an experiment whose trainings, speakers and texts could all
 have been others. It is a crossed bootstrap: in every resample, each factor is drawn on
-its own, and a value counts as often as its training, its speaker and its text together
-(A. B. Owen, "The pigeonhole bootstrap", Annals of Applied Statistics 1, 2007). From n
-levels, n - 1 are drawn, which makes the variance right for few levels (Hesterberg,
-section 5.2). The interval is that of Student's t with the degrees of freedom of
-Satterthwaite, because the variance of three trainings is known badly.
+its own, and the weight of a value is the product of those of its training, its speaker
+and its text (A. B. Owen, "The pigeonhole bootstrap", Annals of Applied Statistics 1,
+2007). From n levels, n - 1 are drawn, which makes the variance right for few levels
+(Hesterberg, section 5.2). The interval is that of Student's t with the degrees of
+freedom of Satterthwaite, because three trainings give only a rough variance.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -62,9 +62,6 @@ PARTS: dict[str, dict[str, Any]] = {
 }
 
 
-# ------------------------------------------------------------------------ the page
-
-
 def choose_utterances(
     data: dict[str, Utterance], systems: Sequence[System], number: int, seed: int
 ) -> tuple[list[str], list[str]]:

@@ -56,7 +56,7 @@ def record_panel(
 def make_panel(
     name: str, text2speech: Text2Speech, layers: Sequence[AttentionMaps]
 ) -> plots.AttentionPanel:
-    """Name the pruning of a model, for the attention that was recorded from it."""
+    """Return the attention that was recorded in a model, with a title about it."""
     attentions = text2speech.tts.decoder_attentions
     first = attentions[0]
     if first.pruning == "none":
@@ -93,8 +93,7 @@ def draw(
     ]
     title = f"{key}: {textwrap.shorten(text, 80, placeholder=' ...')}"
     figure = plots.plot_attention(panels, title)
-    folder = tables.make_output_dir(output_dir)
-    path = folder / f"attention_{key.replace('/', '_')}.png"
+    path = Path(output_dir) / f"attention_{key.replace('/', '_')}.png"
     plots.save(figure, path)
     rows = count_tiles(panels)
     if rows:

@@ -9,7 +9,7 @@ digits, hesitations dropped. A space counts as a character.
 """
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -86,8 +86,13 @@ class Metric:
         """Score the speech of a system for an utterance, at 16 kHz (T_wav,).
 
         Returns:
-            ``value``, which is None if there is nothing to measure, and its parts.
+            ``value``, which is None for silence or if there is nothing to measure, and
+            its parts, if it has any.
         """
+        return {"value": None if is_silent(wave) else self.judge(wave, utterance)}
+
+    def judge(self, wave: np.ndarray, utterance: Utterance) -> float | None:
+        """Return the value for speech that is not silent; None if there is none."""
         raise NotImplementedError
 
     def ratio(self, score: Mapping[str, Any]) -> tuple[float, float]:
@@ -179,13 +184,11 @@ class Similarity(Metric):
     uses = ("wav", "reference")
     digits = 3
 
-    def score(self, wave: np.ndarray, utterance: Utterance) -> dict[str, Any]:
-        """Compare with the reference; None for silence."""
-        said = None if is_silent(wave) else self.backend.embed(wave)
+    def judge(self, wave: np.ndarray, utterance: Utterance) -> float | None:
+        """Compare with the reference."""
+        said = self.backend.embed(wave)
         voice = self.backend.voice(utterance.reference)
-        if said is None or voice is None:
-            return {"value": None}
-        return {"value": float(said @ voice)}
+        return None if said is None or voice is None else float(said @ voice)
 
 
 class OtherSimilarity(Metric):
@@ -200,18 +203,18 @@ class OtherSimilarity(Metric):
     uses = ("wav", "voices")
     digits = 3
 
-    def score(self, wave: np.ndarray, utterance: Utterance) -> dict[str, Any]:
-        """Compare with other speakers; None for silence or without other speakers."""
-        said = None if is_silent(wave) else self.backend.embed(wave)
+    def judge(self, wave: np.ndarray, utterance: Utterance) -> float | None:
+        """Compare with other speakers, if there are any."""
+        said = self.backend.embed(wave)
         if said is None:
-            return {"value": None}
+            return None
         speakers = []
         for speaker, paths in utterance.voices.items():
             if speaker != utterance.speaker:
                 voices = [self.backend.voice(path) for path in paths]
                 cosines = [said @ voice for voice in voices if voice is not None]
                 speakers += [np.mean(cosines)] if cosines else []
-        return {"value": float(np.mean(speakers)) if speakers else None}
+        return float(np.mean(speakers)) if speakers else None
 
 
 class Naturalness(Metric):
@@ -220,31 +223,25 @@ class Naturalness(Metric):
     backend: backends.Predictor
     measures = "predicted opinion of listeners, 1 to 5, higher is better"
 
-    def score(self, wave: np.ndarray, utterance: Utterance) -> dict[str, Any]:
-        """Predict; None for silence."""
-        return {"value": None if is_silent(wave) else self.backend.predict(wave)}
+    def judge(self, wave: np.ndarray, utterance: Utterance) -> float | None:
+        """Predict."""
+        return self.backend.predict(wave)
 
 
 class RecordingDistance(Metric):
     """Distance to the recording of the text, if there is one."""
 
+    distance: Callable[[acoustics.Analysis, acoustics.Analysis], float | None]
     uses = ("wav", "target")
     when_missing = "which are silent, have no recording of the text, or no common voice"
 
-    def score(self, wave: np.ndarray, utterance: Utterance) -> dict[str, Any]:
-        """Compare with the recording; None for silence or without one."""
-        if utterance.target is None or is_silent(wave):
-            return {"value": None}
+    def judge(self, wave: np.ndarray, utterance: Utterance) -> float | None:
+        """Compare with the recording, if there is one."""
+        if utterance.target is None:
+            return None
         target = _analyse_file(utterance.target)
-        if target is None:
-            return {"value": None}
-        return {"value": self.distance(acoustics.analyse(wave, RATE), target)}
-
-    def distance(
-        self, said: acoustics.Analysis, target: acoustics.Analysis
-    ) -> float | None:
-        """Return the distance of two analyses."""
-        raise NotImplementedError
+        said = acoustics.analyse(wave, RATE)
+        return None if target is None else self.distance(said, target)
 
 
 @functools.lru_cache(maxsize=1000)
@@ -256,22 +253,16 @@ def _analyse_file(path: Path) -> acoustics.Analysis | None:
 class CepstralDistortion(RecordingDistance):
     """Mel-cepstral distortion."""
 
+    distance = staticmethod(acoustics.cepstral_distortion)
     measures = "mel-cepstral distortion to the recording in dB, lower is better"
-
-    def distance(self, said, target):
-        """Return the distortion in dB."""
-        return acoustics.cepstral_distortion(said, target)
 
 
 class PitchError(RecordingDistance):
-    """Root mean square error of the logarithmic F0."""
+    """Root mean square error of the logarithmic F0, over frames that are voiced."""
 
+    distance = staticmethod(acoustics.f0_error)
     measures = "RMSE of the natural log of F0 to the recording, lower is better"
     digits = 3
-
-    def distance(self, said, target):
-        """Return the error; None without frames in which both are voiced."""
-        return acoustics.f0_error(said, target)
 
 
 class Measured(Metric):

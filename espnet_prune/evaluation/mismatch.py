@@ -45,9 +45,6 @@ variance: how much of the slope's uncertainty each factor causes.
 """
 
 
-# -------------------------------------------------------------------------- the scores
-
-
 def read_scores(
     name: str,
     folder: Path,
@@ -146,9 +143,6 @@ def rows_of_trainings(axes: Mapping[str, Axis]) -> list[dict[str, Any]]:
         for training in axis.trainings
         if axis.of_training(name, training) is not None
     ]
-
-
-# ---------------------------------------------------------------------------- the page
 
 
 def lay_out(
@@ -296,9 +290,6 @@ def write(
     return text
 
 
-# ------------------------------------------------------------------------ the command
-
-
 def parse_named(named: Sequence[str], option: str) -> dict[str, list[Path]]:
     """Read NAME=PATH of an option that may be given several times."""
     found: dict[str, list[Path]] = {}
@@ -381,7 +372,6 @@ def compare(
         for folder in folders:
             if (folder / "text").exists():
                 texts[name] |= read_columns(folder / "text")
-    output_dir = tables.make_output_dir(output_dir)
     distances = measure_distances(train, placed, output_dir, recordings_per_speaker)
     if experiments:
         measure_losses(experiments, recorded, output_dir, device, model_file)

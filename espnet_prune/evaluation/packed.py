@@ -31,14 +31,12 @@ def check(
 ) -> str:
     """Load a packed model as its users do, and compare its speech of one utterance.
 
-    Args:
-        packed: zip of ESPnet's packing stage.
-        data_dir: Kaldi folder with ``text`` and ``wav.scp`` (references).
-        said: folder of the experiment's speech, ``ID.wav``. If a GPU computed it, which
-            rounds differently, the weights of the experiment.
-        settings: options of decoding, keyword arguments of ``Text2Speech``.
-        vocoder: vocoder of decoding.
-        spembs: scp file of speaker embeddings, if the model uses them.
+    ``settings`` are options of decoding, keyword arguments of ``Text2Speech``; the
+    others are options of ``espnet-prune check``. ``said`` is a folder of ``ID.wav``, or
+    the weights if a GPU computed the speech, because a GPU rounds differently.
+
+    Returns:
+        The name of the utterance.
     """
     if not packed.exists():
         raise UserError(f"there is no {packed}; run the stage that makes it first")

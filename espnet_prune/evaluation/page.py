@@ -67,11 +67,6 @@ def data_address(media_type: str, content: bytes) -> str:
     return f"data:{media_type};base64,{base64.b64encode(content).decode('ascii')}"
 
 
-def sound_address(path: str | Path) -> str:
-    """Return a data address with a recording, in a format that browsers play."""
-    return to_address(read_sound(path))
-
-
 def to_address(sound: Sound) -> str:
     """Return a data address that contains sound, in a format that browsers play."""
     kind = "MP3" if sound.fs in MP3_RATES else "FLAC"

@@ -151,8 +151,7 @@ def plot_attention(panels: Sequence[AttentionPanel], title: str) -> Figure:
     bands = [band for panel in panels for band in _bands(panel)]
     heads = max(len(band.columns) for band in bands)
     heights = [1.1 + 1.55 * len(band.rows) for band in bands]
-    every = [maps.dense for panel in panels for maps in panel.layers]
-    weights = _scale_of(every)
+    weights = _scale_of([maps.dense for panel in panels for maps in panel.layers])
     with styled_figure(1.4 + 1.5 * heads, 0.3 + sum(heights)) as figure:
         # The head is a separate part, because the layout reserves no space for a title
         # above nested parts.

@@ -150,9 +150,6 @@ def _read_file(file: Path, key: dict[str, Any]) -> tuple[str, list[Rating]]:
     return rater, list(found.values())
 
 
-# ------------------------------------------------------------------------ the result
-
-
 def summarise(
     ratings: Sequence[Rating], key: dict[str, Any], baseline: str
 ) -> list[dict[str, Any]]:
@@ -252,9 +249,6 @@ def unvaried(ratings: Sequence[Rating]) -> list[tuple[str, str, int]]:
         for (rater, part), values in found.items()
         if len(values) > 1 and len(set(values)) == 1
     ]
-
-
-# ------------------------------------------------------------------------- the page
 
 
 def lay_out(

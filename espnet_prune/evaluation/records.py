@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from espnet_prune import files
-from espnet_prune.files import read_json_lines, replace_when_written
 from espnet_prune.speech.audio import write_speech
 
 if TYPE_CHECKING:
@@ -52,7 +51,7 @@ def stamp(*parts: Any) -> str:
 
 def lacking(folder: Path, stamps: dict[str, str]) -> list[str]:
     """Return the utterances to make, and remove their old records."""
-    records = read_json_lines(folder / RECORDS)
+    records = files.read_json_lines(folder / RECORDS)
     kept = {
         name: record
         for name, record in records.items()
@@ -60,18 +59,12 @@ def lacking(folder: Path, stamps: dict[str, str]) -> list[str]:
         and record.get("of") == stamps.get(name, record.get("of"))
     }
     # this also removes a line that was cut off, which the next one would continue
-    with replace_when_written(folder / RECORDS) as partial:
-        partial.write_text("".join(map(_line, kept.values())), encoding="utf-8")
+    files.write_json_lines(folder / RECORDS, kept.values())
     return [name for name in stamps if name not in kept]
 
 
 def keep(folder: Path, wave: torch.Tensor, fs: int, record: Record) -> None:
     """Write a recording (T_wav,), then its record, so that it is not made again."""
-    with replace_when_written(folder / f"{record['utterance']}.wav") as partial:
+    with files.replace_when_written(folder / f"{record['utterance']}.wav") as partial:
         write_speech(partial, wave.cpu().numpy(), fs)
-    with open(folder / RECORDS, "a", encoding="utf-8") as file:
-        file.write(_line(record))
-
-
-def _line(record: Record) -> str:
-    return json.dumps(record, ensure_ascii=False) + "\n"
+    files.append_json_line(folder / RECORDS, record)

@@ -7,16 +7,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from espnet_prune import __version__, keys
 from espnet_prune.data.kaldi import read_columns
-from espnet_prune.evaluation import documents, page, plots, tables
+from espnet_prune.evaluation import documents, history, page, plots, tables
 from espnet_prune.evaluation.documents import Block, Document
-from espnet_prune.evaluation.history import (
-    Experiment,
-    Row,
-    decoder_layers,
-    join,
-    read_models,
-    threshold_rows,
-)
+from espnet_prune.evaluation.history import Experiment, Row
 from espnet_prune.evaluation.thresholds import NAME as THRESHOLDS
 from espnet_prune.evaluation.thresholds import threshold_blocks
 from espnet_prune.experiment import read_config
@@ -81,9 +74,9 @@ def describe(experiment: Experiment) -> str:
 
 def draw(experiments: Sequence[Experiment]) -> list[Exhibit]:
     """Draw every figure that the experiments have data for."""
-    rows = join(experiments)
+    rows = history.join(experiments)
     found = []
-    if experiments[-1].pruning != "none" and decoder_layers(rows):
+    if experiments[-1].pruning != "none" and history.decoder_layers(rows):
         figure = plots.plot_layers(rows, keys.THRESHOLD)
         found.append(Exhibit(THRESHOLDS, "Threshold of each decoder layer.", figure))
         caption = "Connections and attention mass that the hard mask keeps."
@@ -113,24 +106,17 @@ def name_models(models: Sequence[Sequence[Experiment]]) -> list[str]:
 
 def read(folders: Sequence[str | Path]) -> list[Model]:
     """Read experiment folders and draw their figures."""
-    found = read_models(folders)
-    return [
-        Model(
-            name,
-            experiments,
-            None if experiments[-1].pruning == "none" else threshold_rows(experiments),
-            draw(experiments),
-        )
-        for name, experiments in zip(name_models(found), found, strict=True)
-    ]
-
-
-# --------------------------------------------------------------------------- files
+    found = history.read_models(folders)
+    models = []
+    for name, experiments in zip(name_models(found), found, strict=True):
+        pruned = experiments[-1].pruning != "none"
+        table = history.threshold_rows(experiments) if pruned else None
+        models.append(Model(name, experiments, table, draw(experiments)))
+    return models
 
 
 def write_model(folder: Path, model: Model) -> list[Path]:
     """Write the table of thresholds as Markdown, CSV and JSON, and the figures."""
-    tables.make_output_dir(folder)
     paths = []
     if model.table is not None:
         paths = [folder / f"{THRESHOLDS}.{kind}" for kind in ("md", "csv", "json")]
@@ -159,18 +145,14 @@ def write(
 ) -> list[Path]:
     """Write tables, figures and the page; return the files, the page first.
 
-    Args:
-        models: Result of ``read``.
-        output_dir: Folder for the files. With several models, each has a folder in it.
-        scores: Folders whose tables become part of the page, see ``documents.read``.
-        data_dirs: Kaldi folders of the test sets.
-        samples: Number of utterances of each test set on the page.
+    ``models`` are those of ``read``, and the others are options of the verb. With
+    several models, each has a folder in ``output_dir``.
     """
     pages = documents.read(scores)
     prompts = read_prompts(data_dirs)
     speech = lay_out_samples(find_samples(models), prompts, samples)
     settings = lay_out_settings(models)
-    output_dir = tables.make_output_dir(output_dir)
+    output_dir = Path(output_dir)
     paths, shown = [output_dir / PAGE], []
     for model in models:
         folder = output_dir / model.name if len(models) > 1 else output_dir
@@ -192,15 +174,12 @@ def write(
     return paths
 
 
-# ------------------------------------------------------------------------ the page
-
-
 def lay_out_summary(models: Sequence[Model]) -> list[list[str]]:
     """Tabulate models with the length of their training and their losses."""
     losses = (keys.LOSS, keys.MEL_LOSS)
     rows = []
     for model in models:
-        joined = join(model.experiments)
+        joined = history.join(model.experiments)
         valid = [row for row in model.last.rows if row["split"] == "valid"]
         row: Row = {"model": model.name, "pruning": model.last.pruning}
         row["R"] = model.last.sparsity_ratio
@@ -305,7 +284,7 @@ def lay_out_samples(
 def _clip(path: Path | None, label: str) -> dict[str, str] | None:
     if path is None or not path.is_file():
         return None
-    return {"label": label, "address": page.sound_address(path)}
+    return {"label": label, "address": page.to_address(page.read_sound(path))}
 
 
 def lay_out_figures(model: Model, folder: Path) -> list[dict[str, Any]]:
@@ -332,7 +311,7 @@ def _figure(png: bytes, caption: str, figure: "Figure | None" = None) -> dict[st
 
 def compare(models: Sequence[Model]) -> dict[str, Any] | None:
     """Draw the mel loss of all models that have one; None for a single model."""
-    joined = {model.name: join(model.experiments) for model in models}
+    joined = {model.name: history.join(model.experiments) for model in models}
     rows = {name: rows for name, rows in joined.items() if keys.MEL_LOSS in rows[-1]}
     if len(rows) < 2:
         return None

@@ -6,25 +6,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from espnet_prune.errors import UserError
-from espnet_prune.evaluation import documents, tables
+from espnet_prune.evaluation import documents, intervals, scoring, tables
 from espnet_prune.evaluation.documents import Block, Document
-from espnet_prune.evaluation.intervals import (
-    RESAMPLES,
-    Difference,
-    Interval,
-    paired_difference,
-    score_interval,
-)
+from espnet_prune.evaluation.intervals import RESAMPLES, Difference, Interval
 from espnet_prune.evaluation.metrics import DEFAULT, MEASURED, METRICS, Utterance
-from espnet_prune.evaluation.scoring import (
-    Results,
-    System,
-    check_coverage,
-    choose_baseline,
-    read_data,
-    read_systems,
-    score_systems,
-)
+from espnet_prune.evaluation.scoring import Results, System
 from espnet_prune.text.normalise import read_lines
 
 REMEDY = "install the default scorers as docs/scores.md says"
@@ -70,25 +56,17 @@ def score(
 ) -> str:
     """Score systems on a test set, and write the page; return it in Markdown.
 
-    Args:
-        data_dir: Kaldi folder of the test set, see ``read_data``.
-        systems: NAME=WAVS of each, see ``read_systems``.
-        output_dir: Folder for scores.md, .csv and .json and SYSTEM.jsonl.
-        metrics: Names of ``METRICS``; by default ``DEFAULT``, and ``MEASURED`` if there
-            are records of synthesis.
-        subsets: TITLE=FILE of each, see ``read_groups``.
-        nj: Number of processes.
+    The arguments are the options of ``espnet-prune score``.
     """
-    data = read_data(data_dir)
-    compared = read_systems(systems, data_dir)
-    check_coverage(compared, data)
+    data = scoring.read_data(data_dir)
+    compared = scoring.read_systems(systems, data_dir)
+    scoring.check_coverage(compared, data)
     groups = read_groups(subsets, data)
     columns = list(dict.fromkeys(metrics or DEFAULT))
     if not metrics and any(system.synthesis for system in compared):
         columns += MEASURED
-    output_dir = tables.make_output_dir(output_dir)
-    results = score_systems(compared, data, columns, output_dir, nj)
-    baseline = choose_baseline([system.name for system in compared])
+    results = scoring.score_systems(compared, data, columns, output_dir, nj)
+    baseline = scoring.choose_baseline([system.name for system in compared])
     rows = [row for group in groups for row in summarise(results, group, baseline)]
     if not rows:
         faults = "; ".join(f"{name}: {why}" for name, why in results.faults.items())
@@ -146,14 +124,14 @@ def summarise(results: Results, group: Group, baseline: str) -> list[dict[str, A
             both = [key for key in scores if key in first] if compared else []
             difference = Difference(None, None, None, None)
             if both:
-                difference = paired_difference(
+                difference = intervals.paired_difference(
                     _ratios(name, [first[key] for key in both]),
                     _ratios(name, [scores[key] for key in both]),
                     [data[key].speaker for key in both],
                 )
             speakers = [data[key].speaker for key in scores]
             over, under = _ratios(name, scores.values())
-            interval = score_interval(over, under, speakers)
+            interval = intervals.score_interval(over, under, speakers)
             if not METRICS[name].of_speakers:
                 interval = Interval(interval.value, None, None)
             rows.append(

@@ -13,7 +13,6 @@ data, and metrics that are not wanted, are not changed.
 import contextlib
 import functools
 import importlib.metadata
-import json
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,7 +28,12 @@ from espnet_prune.errors import UserError, first_line
 from espnet_prune.evaluation.backends import load_wave
 from espnet_prune.evaluation.metrics import METRICS, Measured, Utterance
 from espnet_prune.evaluation.records import RECORDS, digest, stamp
-from espnet_prune.files import can_name_a_file, read_json_lines, replace_when_written
+from espnet_prune.files import (
+    append_json_line,
+    can_name_a_file,
+    read_json_lines,
+    write_json_lines,
+)
 from espnet_prune.processes import process_pool
 
 Record = dict[str, Any]
@@ -53,9 +57,6 @@ class Job(NamedTuple):
     utterance: Utterance
     wav: Path
     stamps: dict[str, str]
-
-
-# ---------------------------------------------------------------------- what is there
 
 
 def read_data(data_dir: Path) -> dict[str, Utterance]:
@@ -123,7 +124,7 @@ def read_wavs(source: Path) -> dict[str, Path]:
 
 
 def split_named(item: str, option: str) -> tuple[str, Path]:
-    """Split NAME=PATH; the name becomes that of a file, and stands in tables."""
+    """Split NAME=PATH; the name is used for a file and in tables."""
     name, _, path = item.partition("=")
     if not path or not can_name_a_file(name) or set(name) & set("|\n"):
         raise UserError(
@@ -205,7 +206,7 @@ def _stamps(system: System, utterance: Utterance, versions: dict[str, str]):
 class ScoreFile:
     """The JSON lines of one system; the last line for an utterance counts.
 
-    The file may be missing. A line that was cut off is left out.
+    The file may be missing. Records that are broken are left out.
     """
 
     def __init__(self, path: Path):
@@ -228,22 +229,13 @@ class ScoreFile:
         return record["scores"]
 
     def append(self, utterance: Utterance) -> None:
-        """Write the line of one utterance, so that an interruption does not lose it."""
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.write(self._line(utterance.name))
+        """Add the line of one utterance, so that an interruption does not lose it."""
+        append_json_line(self.path, self.records[utterance.name])
 
     def rewrite(self) -> None:
         """Write the whole file, one line per utterance, in order."""
-        with replace_when_written(self.path) as partial:
-            scored = (key for key, r in self.records.items() if r["scores"])
-            lines = map(self._line, sorted(scored))
-            partial.write_text("".join(lines), encoding="utf-8")
-
-    def _line(self, name: str) -> str:
-        return json.dumps(self.records[name], ensure_ascii=False) + "\n"
-
-
-# --------------------------------------------------------------------- one utterance
+        records = (self.records[name] for name in sorted(self.records))
+        write_json_lines(self.path, (one for one in records if one["scores"]))
 
 
 def score_job(job: Job) -> dict[str, Any]:
@@ -264,9 +256,6 @@ def loading_fault(name: str) -> str | None:
     return None
 
 
-# -------------------------------------------------------------------- all utterances
-
-
 class Results(NamedTuple):
     """The result of scoring."""
 
@@ -285,12 +274,8 @@ def score_systems(
 ) -> Results:
     """Score what has not been scored before.
 
-    Args:
-        systems: Systems to compare; their recordings of ``data`` are scored.
-        data: Texts and voices that they were given.
-        metrics: Names from ``metrics.METRICS``.
-        output_dir: Existing folder for ``SYSTEM.jsonl``.
-        nj: Number of processes; 1 scores in this one.
+    Recordings of ``data`` are scored by ``metrics``, keys of ``METRICS``, and kept in
+    SYSTEM.jsonl of ``output_dir``. With ``nj`` 1, no other process is started.
     """
     versions, faults = {}, {}
     for name in metrics:

@@ -46,13 +46,8 @@ def speak_test_set(
 ) -> tuple[int, int]:
     """Speak a zero-shot test set; utterances that are in the folder are not made again.
 
-    Args:
-        data_dir: Kaldi folder with ``text``, ``wav.scp`` (references) and ``utt2spk``.
-        folder: Folder for the recordings; it is made.
-        model: As for ``Text2Speech.from_pretrained``, as are ``model_file``,
-            ``vocoder`` and ``device``.
-        batch_size: See ``speak``.
-        speed: See ``speak``.
+    ``model``, ``model_file``, ``vocoder`` and ``device`` are as for
+    ``Text2Speech.from_pretrained``, ``batch_size`` and ``speed`` as for ``speak``.
 
     Returns:
         Numbers of all utterances and of new ones.
@@ -90,10 +85,9 @@ def speak(
 ) -> None:
     """Speak utterances, each with its own reference, and write them with their records.
 
-    The seconds of an utterance are those from its text and the file of its reference to
-    its samples: front end, style encoder, and its part of the batch with vocoder, in
-    proportion to its length. Loading the model and writing are left out, and one
-    utterance is spoken first to warm up.
+    The seconds of an utterance are those of the front end, of the style encoder, and of
+    its share of the batch, vocoder included, in proportion to its length. Loading the
+    model and writing files do not count, and one utterance is spoken first to warm up.
 
     Args:
         text2speech: The model.

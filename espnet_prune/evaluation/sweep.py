@@ -19,15 +19,9 @@ from matplotlib.ticker import MaxNLocator
 
 from espnet_prune import keys
 from espnet_prune.errors import UserError
-from espnet_prune.evaluation import documents, plots, tables
+from espnet_prune.evaluation import documents, history, plots, tables
 from espnet_prune.evaluation.documents import Document
-from espnet_prune.evaluation.history import (
-    Experiment,
-    Row,
-    decoder_layers,
-    join,
-    read_experiments,
-)
+from espnet_prune.evaluation.history import Experiment, Row
 from espnet_prune.evaluation.metrics import METRICS
 from espnet_prune.experiment import is_finished, read_config, read_progress
 from espnet_prune.loading import reading
@@ -82,7 +76,7 @@ class Point:
     @property
     def rows(self) -> list[Row]:
         """Statistics of all epochs on one time axis."""
-        return join(self.experiments)
+        return history.join(self.experiments)
 
     @property
     def last(self) -> Row:
@@ -109,7 +103,7 @@ def read_sweep(folder: str | Path) -> list[Point]:
     points: list[Point] = []
     for name, folders in names.items():
         try:
-            experiments = read_experiments(folders)
+            experiments = history.read_experiments(folders)
         except UserError as error:
             logging.warning(f"{name} is left out: {error}")
             continue
@@ -190,7 +184,7 @@ def tabulate(
             for name in sorted(last, key=lambda n: (n != keys.LOSS, n))
             if keys.is_loss(name) and name != keys.SPARSITY_LOSS
         )
-        layers = decoder_layers([last])
+        layers = history.decoder_layers([last])
         for name in _OF_LAYERS if layers else ():
             names = [keys.of_layer(name, layer) for layer in layers]
             values = {each: last[each] for each in names}
@@ -291,7 +285,7 @@ def write(
         figures["thresholds"] = plot_sweep_thresholds(points)
     if kept:
         figures["kept"] = plot_sweep_kept(points, table)
-    output_dir = tables.make_output_dir(output_dir)
+    output_dir = Path(output_dir)
     paths = [output_dir / name for name in ("sweep.md", "sweep.csv", "points.csv")]
     tables.write_text(paths[0], text)
     tables.write_csv(paths[1], table)
@@ -309,7 +303,7 @@ def plot_sweep_thresholds(points: Sequence[Point]) -> Figure:
     """
     learned = [p for p in points if p.setting.pruning == "differentiable"]
     settings = _styles(learned)
-    layers = decoder_layers([point.last for point in learned])
+    layers = history.decoder_layers([point.last for point in learned])
     shared = {"sharex": True, "sharey": True}
     with plots.panels(len(layers), 4, 2.5, 2.3, **shared) as (figure, grid, panel):
         for ax, layer in zip(panel, layers, strict=True):
@@ -332,8 +326,8 @@ def plot_sweep_thresholds(points: Sequence[Point]) -> Figure:
             ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
         for ax in grid[:, 0]:
             ax.set_ylabel("threshold (x 1/N)")
-        handles, labels = panel[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=3)
+        shown = panel[0].get_legend_handles_labels()
+        figure.legend(*shown, loc="outside lower center", ncols=3)
     return figure
 
 
@@ -344,7 +338,7 @@ def plot_sweep_kept(points: Sequence[Point], table: Sequence[Row]) -> Figure:
     """
     pruned = [point for point in points if point.setting.pruning != "none"]
     settings = _styles(pruned)
-    layers = decoder_layers([point.last for point in pruned])
+    layers = history.decoder_layers([point.last for point in pruned])
     names = [keys.of_layer(keys.KEPT_SHARE, layer) for layer in layers]
     with plots.styled_figure(6.0, 3.8) as figure:
         ax = figure.subplots()
@@ -409,8 +403,8 @@ def plot_sweep_metrics(table: Sequence[Row], names: Sequence[str]) -> Figure:
                         row[name], label=str(setting), color=colour, linestyle="--"
                     )
             ax.set(xlabel="R", xticks=ratios, title=name.replace("_", " "))
-        handles, labels = panel[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=2)
+        shown = panel[0].get_legend_handles_labels()
+        figure.legend(*shown, loc="outside lower center", ncols=2)
     return figure
 
 

@@ -1,4 +1,4 @@
-"""Tables as Markdown, CSV and JSON, each file is written completely or not at all."""
+"""Tables as Markdown, CSV and JSON; files are written completely or not at all."""
 
 import csv
 import io
@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from espnet_prune.errors import UserError
 from espnet_prune.files import write_text
 
 NOT_THERE = "-"
@@ -83,18 +82,6 @@ def pipes(lines: Sequence[Sequence[str]]) -> str:
 def markdown(rows: Sequence[dict[str, Any]], columns: Sequence[Column]) -> str:
     """Return a Markdown table, see ``grid``; it ends in a line break."""
     return pipes(grid(rows, columns))
-
-
-def make_output_dir(folder: str | Path) -> Path:
-    """Make the folder for results."""
-    try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"cannot make the folder {folder} ({error.strerror}); choose another "
-            "--output_dir"
-        ) from None
-    return Path(folder)
 
 
 def write_csv(path: str | Path, rows: Sequence[dict[str, Any]]) -> None:

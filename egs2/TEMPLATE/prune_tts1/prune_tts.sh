@@ -134,10 +134,10 @@ for name in stage stop_stage; do is_whole "${name}" 0; done
 are_whole 1 phase1_epochs nbpe n_fft n_shift n_mels num_nodes
 [ "${stage}" -le "${stop_stage}" ] || fail "--stage is ${stage} and --stop_stage" \
     "${stop_stage}, so no stage would run: choose a later last stage"
-as_they_are=train_config
-[ -z "${train_overlays}" ] || as_they_are=  # only what is merged reaches ESPnet
+in_names=train_config
+[ -z "${train_overlays}" ] || in_names=  # ESPnet gets the merged file instead
 for name in expdir dumpdir tts_exp tag train_set valid_set teacher_dumpdir \
-    inference_config inference_tag inference_model ${as_they_are}; do
+    inference_config inference_tag inference_model ${in_names}; do
     [[ "${!name}" != *[[:space:]*?[]* ]] || fail "--${name} is '${!name}', but ESPnet's" \
         "scripts take no space, *, ? or [ in a name: rename it"
 done
@@ -260,7 +260,7 @@ if [ "${token_type}" = bpe ]; then
     bpemodel="${token_listdir}/bpe.model"
     train_args+=" --bpemodel ${bpemodel}"
 fi
-# A corpus in capitals is written in lower case; the model is to remember that.
+# The texts of a corpus in capitals are in lower case; the model must do the same.
 if grep -qsx lower_case "data/${train_set}/cleaner"; then
     train_args+=" --cleaner lower_case"
 fi

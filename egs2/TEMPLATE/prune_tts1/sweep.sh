@@ -193,8 +193,8 @@ done
 . ./path.sh
 
 if [ "${left}" -gt 0 ]; then
-    # No stage has this number, so run.sh only checks its settings. Points differ in
-    # nothing else that can fail than the length of phase 1.
+    # No stage has this number, so run.sh only checks its settings. Of the settings in
+    # which points differ, only the length of phase 1 can be refused.
     checked=()
     ends=$(tr ' ' '\n' <<< "${phase1_epochs}" | sort -n | sed -n '1p;$p' | uniq)
     for length in ${ends}; do

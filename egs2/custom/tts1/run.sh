@@ -42,7 +42,7 @@ called_from=${PWD}
 cd "$(dirname "$(readlink -f "$0")")"
 . ../../TEMPLATE/prune_tts1/options.sh
 
-# Options of local/prepare.py; it sets empty ones.
+# Options of local/prepare.py, which chooses the values of empty ones.
 train_data=
 eval_data=
 eval_speakers=

@@ -4,8 +4,9 @@
 #
 # Usage: run.sh --corpus_dir FOLDER --model MODEL [--model MODEL ...] [options]
 #
-#   --model [NAME=]MODEL  an experiment folder, a packed zip or a tag of the model zoo;
-#                         with several, the table has differences to the first
+#   --model [NAME=]MODEL  an experiment folder, a packed zip, a tag of the model zoo, or
+#                         english_small, the model of the package; with several, the
+#                         table has differences to the first
 #   --corpus vctk|librispeech|libritts
 #                         VCTK (default), LibriSpeech test-other, or the seen speakers of
 #                         LibriTTS train-clean-100
@@ -51,7 +52,7 @@ called_from=${PWD}
 cd "$(dirname "$(readlink -f "$0")")"
 . ../../TEMPLATE/prune_tts1/options.sh
 
-# Options of local/prepare.py; it sets empty ones.
+# Options of local/prepare.py, which chooses the values of empty ones.
 corpus=vctk
 corpus_dir=
 part=
@@ -135,7 +136,8 @@ for model in ${models[@]+"${models[@]}"}; do
     if [ -d "${model}" ]; then
         [ -e "${model}/config.yaml" ] || fail "${model} has no config.yaml: name an" \
             "experiment folder (exp/tts_...), a packed zip or a tag"
-    elif [ ! -e "${model}" ]; then
+    elif [ ! -e "${model}" ] &&
+        [ ! -e "../../../espnet_prune/models/${model}/config.yaml" ]; then
         [[ "${model}" =~ ^https?://.+ ||
             ( "${model}" =~ ^[^/]+/[^/]+$ && "${model}" != *.zip ) ]] ||
             fail "there is no model ${model}: name an experiment folder, a packed zip" \

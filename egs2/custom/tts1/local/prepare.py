@@ -20,30 +20,9 @@ import numpy as np
 from corpus import METADATA, read_corpus
 
 from espnet_prune.cli.options import make_parser
-from espnet_prune.data.checks import (
-    Checked,
-    Checker,
-    Settings,
-    check,
-    find_warnings,
-    has_speech,
-    should_lower,
-)
+from espnet_prune.data import checks, testset
+from espnet_prune.data.checks import Checked, Checker, Settings
 from espnet_prune.data.kaldi import Finding, Row, write_sets
-from espnet_prune.data.testset import (
-    SHORTEST_REFERENCE,
-    by_speaker,
-    count_reasons,
-    draw_references,
-    draw_speakers,
-    find_references,
-    one_line,
-    read_sentences,
-    row,
-    words_only,
-    write_findings,
-    write_like,
-)
 from espnet_prune.errors import UserError, run
 from espnet_prune.files import lock_folder
 from espnet_prune.processes import in_parallel
@@ -87,8 +66,8 @@ def split(
     ``known`` and ``given`` are the usable recordings of the training and of the
     evaluation corpus. By default a tenth of the speakers, 2 to 10, are evaluated.
     """
-    speakers = by_speaker(known)
-    pool = by_speaker(known if given is None else given)
+    speakers = testset.by_speaker(known)
+    pool = testset.by_speaker(known if given is None else given)
     both = sorted(speakers.keys() & pool.keys())
     if given is not None and both:
         some = ", ".join(both[:3]) + (", ..." if len(both) > 3 else "")
@@ -97,7 +76,7 @@ def split(
             "they would not be unseen: take them out, or rename them if they are other "
             "people"
         )
-    candidates = [name for name in pool if find_references(pool[name])]
+    candidates = [name for name in pool if testset.find_references(pool[name])]
     if eval_speakers is None:
         count = MOST_EVAL_SPEAKERS
         if given is None:
@@ -111,15 +90,17 @@ def split(
     if len(candidates) < count:
         raise TooLittleError(
             f"{count} speakers are wanted for evaluation, but only {len(candidates)} "
-            f"have a recording of {SHORTEST_REFERENCE:.0f} s or more; give --eval_data "
-            "or fewer --eval_speakers"
+            f"have a recording of {testset.SHORTEST_REFERENCE:.0f} s or more; give "
+            "--eval_data or fewer --eval_speakers"
         )
     if given is None and len(pool) - count < 2:
         raise TooLittleError(
             f"{len(pool)} speakers are too few to hold {count} of them out: training "
             "needs 2 or more; give --eval_data or fewer --eval_speakers"
         )
-    unseen = {name: pool[name] for name in draw_speakers(candidates, count, seed)}
+    unseen = {
+        name: pool[name] for name in testset.draw_speakers(candidates, count, seed)
+    }
     rest = [one for one in known if one.speaker not in unseen]
     dev = draw_dev(rest, seed)
     names = {one.name for one in dev}
@@ -138,7 +119,7 @@ def draw_dev(recordings: list[Checked], seed: int) -> list[Checked]:
     rng = random.Random(f"{seed}-dev")
     # One recording per speaker in each round, so that no voice dominates dev.
     rounds = []
-    for group in by_speaker(recordings).values():
+    for group in testset.by_speaker(recordings).values():
         spare = rng.sample(group, len(group))[1:]
         rounds += [(number, rng.random(), one) for number, one in enumerate(spare)]
     rounds.sort(key=lambda entry: entry[:2])
@@ -150,14 +131,15 @@ def draw_seen(train: list[Checked], count: int, seed: int) -> dict[str, list[Che
     """Draw training speakers; those with another recording come first."""
     groups = {
         name: group
-        for name, group in by_speaker(train).items()
-        if find_references(group)
+        for name, group in testset.by_speaker(train).items()
+        if testset.find_references(group)
     }
     names = random.Random(f"{seed}-seen").sample(list(groups), len(groups))
     if count > 0 and not names:
         raise TooLittleError(
-            f"no training speaker has a recording of {SHORTEST_REFERENCE:.0f} s or more"
-            " to serve as a reference; give --seen_speakers 0"
+            "no training speaker has a recording of "
+            f"{testset.SHORTEST_REFERENCE:.0f} s or more to serve as a reference; give "
+            "--seen_speakers 0"
         )
     names.sort(key=lambda name: len(groups[name]) < 2)
     return {name: groups[name] for name in sorted(names[:count])}
@@ -176,15 +158,17 @@ def choose_sentences(
     """Take the first sentences that can be spoken and that are not recorded."""
     characters = set().union(*(one.text for one in train))
     known_tokens = set().union(*(one.token_kinds for one in train))
-    recorded = "\n".join(f" {words_only(text)} " for text in texts)
+    recorded = "\n".join(f" {testset.words_only(text)} " for text in texts)
     chosen, remarks = [], []
     for number, sentence in enumerate(sentences, 1):
         name = f"sent{number:03d}"
-        written = write_like(sentence, characters, checker.settings.token_type == "phn")
+        written = testset.write_like(
+            sentence, characters, checker.settings.token_type == "phn"
+        )
         tokens = checker.tokenize(written)
-        if f" {words_only(sentence)} " in recorded:
+        if f" {testset.words_only(sentence)} " in recorded:
             remarks.append(Finding(name, "sentence is in the recordings", sentence))
-        elif not has_speech(tokens):
+        elif not checks.has_speech(tokens):
             remarks.append(Finding(name, "sentence without tokens", sentence))
         else:
             unknown = sorted(set(tokens) - known_tokens)
@@ -207,7 +191,8 @@ def choose_sentences(
 def recorded_rows(recordings: list[Checked]) -> list[Row]:
     """Return the rows of recordings with their texts."""
     return [
-        row(one.name, one.speaker, one.text, one.utterance.path) for one in recordings
+        testset.row(one.name, one.speaker, one.text, one.utterance.path)
+        for one in recordings
     ]
 
 
@@ -216,7 +201,9 @@ def test_rows(
 ) -> list[Row]:
     """Return the rows in which every speaker speaks every sentence."""
     return [
-        row(f"{speaker}-sent{number:03d}", speaker, sentence, reference.utterance.path)
+        testset.row(
+            f"{speaker}-sent{number:03d}", speaker, sentence, reference.utterance.path
+        )
         for speaker, reference in references.items()
         for number, sentence in sentences
     ]
@@ -230,7 +217,7 @@ def real_rows(references: dict[str, Checked], recordings: list[Checked]) -> list
         if reference is None or one.text_fault or one is reference:
             continue
         wavs = reference.utterance.path, one.utterance.path
-        rows.append(row(one.name, one.speaker, one.text, *wavs))
+        rows.append(testset.row(one.name, one.speaker, one.text, *wavs))
     return rows
 
 
@@ -294,7 +281,7 @@ def main_cause(
 
 
 def is_one_each(kept: Sequence[Checked]) -> bool:
-    """Tell whether each of several recordings is said to be of another speaker."""
+    """Return whether there are several recordings, each of another speaker."""
     return 1 < len(kept) == len({one.speaker for one in kept})
 
 
@@ -309,7 +296,7 @@ def describe(
     data_dir: Path,
 ) -> list[str]:
     """Return a few lines that describe a corpus."""
-    groups = by_speaker(kept)
+    groups = testset.by_speaker(kept)
     lines = [name]
 
     def line(label, value):
@@ -356,7 +343,7 @@ def describe(
     ):
         where = f", listed in {data_dir / file}" if findings else ""
         line(label, f"{len(findings)}{where}")
-        lines += count_reasons(findings)
+        lines += testset.count_reasons(findings)
     return lines
 
 
@@ -380,7 +367,7 @@ def prepare(args: argparse.Namespace) -> None:
         if (getattr(args, name) or 0) < 0:
             raise UserError(f"--{name} is {getattr(args, name)}: choose 0 or more")
     checker = Checker(settings)
-    sentences = read_sentences(test_texts(args))
+    sentences = testset.read_sentences(test_texts(args))
 
     data_dir, base_dir = Path(args.data_dir), Path(args.base_dir)
     folders = {"train_data": Path(args.train_data)}
@@ -393,11 +380,11 @@ def prepare(args: argparse.Namespace) -> None:
         found += utterances
         parts += [part] * len(utterances)
     to_learn = found[: parts.count("train_data")]
-    lowers = should_lower((one.text for one in to_learn), settings)
+    lowers = checks.should_lower((one.text for one in to_learn), settings)
     settings = settings._replace(lower=lowers)
     with lock_folder(data_dir, "data preparation"):
         # One pass over both, so that no recording is in both.
-        checked = check(found, settings, args.nj, "Checking recordings")
+        checked = checks.check(found, settings, args.nj, "Checking recordings")
         kept: dict[str, list[Checked]] = {part: [] for part in folders}
         for part, one in zip(parts, checked, strict=True):
             # References need no text.
@@ -406,9 +393,11 @@ def prepare(args: argparse.Namespace) -> None:
                 left_out[part].append(fault)
             else:
                 kept[part].append(one)
-        warnings = {part: find_warnings(kept[part], settings.fs) for part in folders}
-        write_findings(data_dir / "left_out.tsv", left_out, "corpus")
-        write_findings(data_dir / "warnings.tsv", warnings, "corpus")
+        warnings = {
+            part: checks.find_warnings(kept[part], settings.fs) for part in folders
+        }
+        testset.write_findings(data_dir / "left_out.tsv", left_out, "corpus")
+        testset.write_findings(data_dir / "warnings.tsv", warnings, "corpus")
         for part, folder in folders.items():
             title, gone = f"--{part} {folder}", left_out[part]
             page = describe(title, kept[part], gone, warnings[part], data_dir)
@@ -442,7 +431,7 @@ def draw_sets(
     known, given = kept["train_data"], kept.get("eval_data")
     seed, data_dir = args.split_seed, Path(args.data_dir)
     divided = split(known, given, args.eval_speakers, seed)
-    texts = [one_line(one.utterance.text) for one in known + (given or [])]
+    texts = [testset.one_line(one.utterance.text) for one in known + (given or [])]
     wanted = args.num_texts or None
     chosen, remarks = choose_sentences(sentences, wanted, texts, divided.train, checker)
     count = args.seen_speakers
@@ -462,8 +451,8 @@ def draw_sets(
         for recordings in (divided.train, divided.dev, strangers, seen)
     )
 
-    references = draw_references(strangers, seed)
-    seen_references = draw_references(seen, seed)
+    references = testset.draw_references(strangers, seed)
+    seen_references = testset.draw_references(seen, seed)
     sets = {
         "train": recorded_rows(train),
         "dev": recorded_rows(dev),

@@ -8,7 +8,6 @@ precision, without those that only training needs; the statistics of the feature
 a voice file for each --voice.
 """
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -130,8 +129,8 @@ def compare(small: Text2Speech, trained: Text2Speech, recording: Path) -> str:
     return f"normalised mels differ by {difference:.5f} on average"
 
 
-def get_parser() -> argparse.ArgumentParser:
-    """Get argument parser."""
+def main(cmd: Sequence[str] | None = None) -> None:
+    """Write the folder and print its size and its difference to the trained model."""
     parser = make_parser("Make a small folder of a trained model, for synthesis only")
     add = parser.add_argument
     add("experiment", type=Path, metavar="EXP", help="folder of the training")
@@ -144,12 +143,7 @@ def get_parser() -> argparse.ArgumentParser:
         metavar="NAME=WAV=NOTE",
         help="a voice of the model, its recording, and a note; can be repeated",
     )
-    return parser
-
-
-def main(cmd: Sequence[str] | None = None) -> None:
-    """Write the folder and print its size and its difference to the trained model."""
-    args = get_parser().parse_args(cmd)
+    args = parser.parse_args(cmd)
     voices, notes = {}, {}
     for voice in args.voice:
         name, *rest = voice.split("=", 2)

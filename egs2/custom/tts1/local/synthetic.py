@@ -4,15 +4,14 @@
 local/synthetic.py TEXTS FOLDER --model kokoro-v1.0.onnx --voices voices-v1.0.bin
 
 FOLDER becomes a Kaldi folder that ``run.sh --train_data`` takes. The voices are those
-of Kokoro-82M and mixtures of two or three of them. They are of no living person; say of
-a model that was trained on them that its data are synthetic. An interrupted call
-continues when it is repeated.
+of Kokoro-82M and mixtures of two or three of them. They belong to no living person. If
+you publish a model that was trained on them, say that its data are synthetic. After an
+interruption, make the same call again to continue.
 
 Needs ``pip install kokoro-onnx`` and its two files, which the page of that package
 links.
 """
 
-import argparse
 import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -97,8 +96,8 @@ def make(kokoro, folder: Path, jobs: Sequence[tuple[str, Voice, float, str]]) ->
     print(f"{folder}: {len(rows)} recordings in {len(voices)} voices")
 
 
-def get_parser() -> argparse.ArgumentParser:
-    """Get argument parser."""
+def main(cmd: Sequence[str] | None = None) -> None:
+    """Check what is given, then make the corpus."""
     parser = make_parser(
         "Make a corpus of synthetic speech in many voices with Kokoro-82M"
     )
@@ -110,12 +109,7 @@ def get_parser() -> argparse.ArgumentParser:
     add("--num_voices", type=int, default=300, help="number of voices")
     add("--sentences", type=int, default=10, help="per voice")
     add("--seed", type=int, default=0, help="of all draws")
-    return parser
-
-
-def main(cmd: Sequence[str] | None = None) -> None:
-    """Check what is given, then make the corpus."""
-    args = get_parser().parse_args(cmd)
+    args = parser.parse_args(cmd)
     try:
         from kokoro_onnx import Kokoro
     except ImportError:

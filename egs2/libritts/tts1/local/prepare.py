@@ -26,16 +26,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from espnet_prune.cli.options import make_parser
+from espnet_prune.data import testset
 from espnet_prune.data.kaldi import Finding, Row, write_sets, write_table
 from espnet_prune.data.labels import read_labels, tokens_and_ends
-from espnet_prune.data.testset import (
-    by_speaker,
-    count_reasons,
-    draw_lasting_references,
-    draw_targets,
-    row,
-    write_findings,
-)
 from espnet_prune.errors import UserError, run
 from espnet_prune.files import Journal, lock_folder
 from espnet_prune.processes import in_parallel
@@ -204,27 +197,29 @@ def unseen_rows(references: dict[str, Utterance], targets: list[Utterance]):
     """Yield sentences in the voice of their own readers."""
     for one in targets:
         reference = references[one.speaker]
-        yield row(one.name, one.speaker, one.text, reference.wav, one.wav)
+        yield testset.row(one.name, one.speaker, one.text, reference.wav, one.wav)
 
 
 def seen_rows(utterances: list[Utterance], targets: list[Utterance], seed: int):
     """Yield the same sentences in as many voices of training."""
-    references = draw_lasting_references(utterances, seed)
-    readers = list(by_speaker(targets))
+    references = testset.draw_lasting_references(utterances, seed)
+    readers = list(testset.by_speaker(targets))
     number = min(len(readers), len(references))
     drawn = random.Random(seed).sample(sorted(references), number)
     voices = dict(zip(readers, drawn, strict=False))  # training may have fewer
     for one in targets:
         if one.speaker in voices:
             voice = voices[one.speaker]
-            yield row(f"{voice}-{one.name}", voice, one.text, references[voice].wav)
+            yield testset.row(
+                f"{voice}-{one.name}", voice, one.text, references[voice].wav
+            )
 
 
 def recorded_rows(utterances: list[Utterance], labelled: bool) -> Iterable[Row]:
     """Yield recordings, with the phones of their labels or English texts."""
     for one in utterances:
         text = one.tokens if labelled else one.text
-        found = row(one.name, one.speaker, text, one.wav)
+        found = testset.row(one.name, one.speaker, text, one.wav)
         yield found | {"token_ends": one.ends} if labelled else found
 
 
@@ -255,7 +250,7 @@ def prepare(args: argparse.Namespace) -> None:
                 Finding(one.name, *one.fault) for one in checked if one.fault[0]
             ]
             report_part(part, used[part], left_out[part], args.data_dir)
-            write_findings(args.data_dir / "left_out.tsv", left_out, "part")
+            testset.write_findings(args.data_dir / "left_out.tsv", left_out, "part")
             if not checked:
                 raise UserError(
                     f"{corpus / part} has no READER/CHAPTER/*.wav: unpack it again"
@@ -274,8 +269,8 @@ def draw_sets(args: argparse.Namespace, used, suffix: str) -> None:
     """Draw the test sets and write all folders."""
     train = sorted(one for part in TRAIN_PARTS for one in used[part])
     test = used[TEST_PART]
-    references = draw_lasting_references(test, args.seed)
-    targets = draw_targets(
+    references = testset.draw_lasting_references(test, args.seed)
+    targets = testset.draw_targets(
         test, references, args.num_texts, SENTENCE_SECONDS, args.seed
     )
     sets = {
@@ -300,15 +295,15 @@ def draw_sets(args: argparse.Namespace, used, suffix: str) -> None:
 def report_part(part, used, gone: list[Finding], data_dir: Path) -> None:
     """Print how much of a part is used, and what is left out by reason."""
     hours = sum(one.seconds for one in used) / 3600
-    readers = len(by_speaker(used))
+    readers = len(testset.by_speaker(used))
     print(f"{part}: {len(used)} recordings, {readers} readers, {hours:.2f} h")
     if gone:
         print(f"  left out: {len(gone)}, listed in {data_dir}/left_out.tsv")
-        print("\n".join(count_reasons(gone)))
+        print("\n".join(testset.count_reasons(gone)))
 
 
-def get_parser() -> argparse.ArgumentParser:
-    """Describe the command line."""
+def main(cmd=None) -> None:
+    """Run as a command."""
     parser = make_parser(__doc__)
     add = parser.add_argument
     add(
@@ -324,12 +319,7 @@ def get_parser() -> argparse.ArgumentParser:
     add("--num_texts", type=int, default=3, help="sentences per speaker")
     add("--seed", type=int, default=0, help="seed of references and sentences")
     add("--nj", type=int, default=len(os.sched_getaffinity(0)), help="processes")
-    return parser
-
-
-def main(cmd=None) -> None:
-    """Run as a command."""
-    prepare(get_parser().parse_args(cmd))
+    prepare(parser.parse_args(cmd))
 
 
 if __name__ == "__main__":

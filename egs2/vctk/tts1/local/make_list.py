@@ -15,7 +15,6 @@ draws from the corpus themselves. What is drawn depends on the seed and these te
 only, and not on the other speakers, so the same bytes come out again.
 """
 
-import argparse
 import hashlib
 import random
 import re
@@ -80,8 +79,8 @@ def write_list(path: Path, rows: list[Line]) -> None:
     write_text(path.with_name(f"{path.name}.sha256"), f"{digest}  {path.name}\n")
 
 
-def get_parser() -> argparse.ArgumentParser:
-    """Get argument parser."""
+def main(cmd=None) -> None:
+    """Draw and write."""
     parser = make_parser(__doc__)
     add = parser.add_argument
     add(
@@ -92,12 +91,7 @@ def get_parser() -> argparse.ArgumentParser:
     )
     add("--output", type=Path, default=HERE / "vctk_108.tsv", help="List to write")
     add("--seed", type=int, default=SEED, help="Seed of the draw")
-    return parser
-
-
-def main(cmd=None) -> None:
-    """Draw and write."""
-    args = get_parser().parse_args(cmd)
+    args = parser.parse_args(cmd)
     rows = draw(read_texts(args.texts), args.seed)
     write_list(args.output, rows)
     print(f"{args.output}: {len(rows)} speakers, seed {args.seed}")

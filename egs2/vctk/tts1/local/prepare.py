@@ -17,23 +17,9 @@ from corpora import open_corpus
 
 from espnet_prune.cli.options import make_parser
 from espnet_prune.config import require_whole
+from espnet_prune.data import testlist, testset
 from espnet_prune.data.kaldi import Finding, write_folder
-from espnet_prune.data.testlist import (
-    LONGEST_REFERENCE,
-    Line,
-    add_texts,
-    draw_list,
-    let_all_say,
-    list_text,
-    make_test_set,
-    read_list,
-)
-from espnet_prune.data.testset import (
-    SHORTEST_REFERENCE,
-    draw_speakers,
-    read_sentences,
-    write_findings,
-)
+from espnet_prune.data.testlist import Line
 from espnet_prune.errors import UserError, run
 from espnet_prune.files import lock_folder, write_text
 
@@ -63,7 +49,7 @@ def choose_speakers(names: Sequence[str], number: int, seed: int) -> list[str]:
     """Draw some of the speakers, kept in order; 0 takes all."""
     if number < 0 or number > len(names):
         raise UserError(f"--num_speakers is {number}: choose 0 (all) to {len(names)}")
-    return draw_speakers(names, number or len(names), seed)
+    return testset.draw_speakers(names, number or len(names), seed)
 
 
 def make_lines(
@@ -80,24 +66,24 @@ def make_lines(
             number = number if number < len(corpus.speakers()) else 0
         chosen = choose_speakers(corpus.speakers(), number, args.seed)
         each = 1 if args.test_texts else args.texts_per_speaker
-        lines, left_out = draw_list(corpus, chosen, each, args.seed)
+        lines, left_out = testlist.draw_list(corpus, chosen, each, args.seed)
         name = f"drawn with seed {args.seed}"
         if not lines:
             raise UserError(
                 f"no speaker of {corpus.title} has a reference of "
-                f"{SHORTEST_REFERENCE:.0f} to {LONGEST_REFERENCE:.0f} s and {each} "
-                "other texts; choose fewer with --texts_per_speaker, or another "
-                "--part"
+                f"{testset.SHORTEST_REFERENCE:.0f} to "
+                f"{testlist.LONGEST_REFERENCE:.0f} s and {each} other texts; choose "
+                "fewer with --texts_per_speaker, or another --part"
             )
     else:
         if path == pinned or path.parent == HERE:
             check_pinned(path)
-        lines, name = add_texts(corpus, read_list(path)), path.name
+        lines, name = testlist.add_texts(corpus, testlist.read_list(path)), path.name
         speakers = list(dict.fromkeys(line["speaker"] for line in lines))
         chosen = choose_speakers(speakers, number or 0, args.seed)
         lines = [line for line in lines if line["speaker"] in chosen]
     if args.test_texts is not None:
-        lines = let_all_say(lines, read_sentences(args.test_texts))
+        lines = testlist.let_all_say(lines, testset.read_sentences(args.test_texts))
         return (
             lines,
             left_out,
@@ -121,7 +107,7 @@ def prepare(args: argparse.Namespace) -> None:
     corpus = open_corpus(args.corpus, args.corpus_dir, args.part)
     lines, left_out, name = make_lines(corpus, args)
     base = Path() if args.list is None else args.list.absolute().parent
-    made = make_test_set(corpus, lines, base)
+    made = testlist.make_test_set(corpus, lines, base)
     listed = {line["speaker"] for line in lines}  # their texts are those of the list
     by_name = [
         Finding(who, "left out by name", why)
@@ -129,7 +115,7 @@ def prepare(args: argparse.Namespace) -> None:
         if who not in listed
     ]
     left_out = [*left_out, *made.faults]
-    used = list_text(lines)
+    used = testlist.list_text(lines)
     digest = hashlib.sha256(used.encode()).hexdigest()[:16]
     voices = {row["utt2spk"] for row in made.rows}
     about = f"{corpus.title}, {name}, sha256 {digest}: {len(made.rows)} utterances, "
@@ -138,8 +124,8 @@ def prepare(args: argparse.Namespace) -> None:
         about += f"; {len(made.faults)} of the list are left out"
     folder = args.data_dir
     with lock_folder(folder, "data preparation"):
-        write_findings(folder / "left_out.tsv", by_name + left_out)
-        write_findings(folder / "remarks.tsv", made.remarks)
+        testset.write_findings(folder / "left_out.tsv", by_name + left_out)
+        testset.write_findings(folder / "remarks.tsv", made.remarks)
         if made.faults and (args.skip_faulty == "false" or not made.rows):
             raise UserError(
                 f"{len(made.faults)} of {len(lines)} utterances have no reference, "
