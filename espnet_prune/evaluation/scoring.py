@@ -99,6 +99,11 @@ def read_wavs(source: Path) -> dict[str, Path]:
         wavs = {file.stem: file for file in files}
         if not wavs:
             raise UserError(f"{source} contains no .wav or .flac; give another folder")
+        if len(wavs) < len(files):
+            twice = next(file for file in files if wavs[file.stem] != file)
+            raise UserError(
+                f"{source} has {twice.stem} as .wav and as .flac; remove one of them"
+            )
     else:
         wavs = {name: Path(path) for name, path in read_columns(source).items()}
     for name, path in wavs.items():
@@ -125,7 +130,8 @@ def read_wavs(source: Path) -> dict[str, Path]:
 def split_named(item: str, option: str) -> tuple[str, Path]:
     """Split NAME=PATH; the name becomes that of a file, and stands in tables."""
     name, _, path = item.partition("=")
-    if not path or not can_name_a_file(name) or set(name) & set("|\n"):
+    # not printable: line breaks, and bytes that are not UTF-8
+    if not path or not can_name_a_file(name) or "|" in name or not name.isprintable():
         raise UserError(
             f"{option} {item!r} is not NAME=PATH with a name for a file; correct it"
         )
