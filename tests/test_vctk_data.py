@@ -657,6 +657,13 @@ def test_run_sh_names_its_folders_by_what_is_evaluated(recipe, tmp_path):
     assert "data/libritts_dev-clean_my list_texts is missing" in ended.stderr
 
 
+@pytest.mark.parametrize("value", ["-n", "-e", "-E"])
+def test_run_sh_keeps_values_that_look_like_options(recipe, tmp_path, value):
+    options = ("--corpus_dir", "x", "--stop_stage", "1", "--list", value)
+    (call,) = calls(run_sh(recipe, *options, cwd=tmp_path), status=2)
+    assert call[call.index("--list") + 1] == value
+
+
 def test_run_sh_knows_the_list_of_librispeech_pc(recipe, tmp_path):
     known = ("--corpus_dir", "x", "--list", "librispeech_pc", "--stop_stage", "1")
     ended = run_sh(recipe, *known, cwd=tmp_path)
@@ -683,6 +690,13 @@ def test_run_sh_knows_the_list_of_librispeech_pc(recipe, tmp_path):
         (["--stage", "3", "--stop_stage", "2"], "no stage is from"),
         (["--batch_size", "0"], "--batch_size is 0: choose 1 or more"),
         (["--seed", "-1"], "--seed is '-1'"),
+        (["--corpus_dir", "x", "--model", "-n"], "there is no model -n"),
+        (["--metrics", "rtf -h"], "give names of metrics, not options"),
+        (["--metrics", "*"], "--metrics is '*': give words"),
+        (
+            ["--corpus_dir", "x", "--model", "a/b", "--vocoder", "my=voc"],
+            "the name 'ground_truth_mel_my=voc' cannot be used",
+        ),
     ],
 )
 def test_run_sh_refuses_in_one_line(recipe, tmp_path, arguments, fault):
@@ -702,6 +716,9 @@ def test_run_sh_refuses_in_one_line(recipe, tmp_path, arguments, fault):
         ("scores=a/b", "the name scores cannot be used"),
         ("ground_truth=a/b", "the name ground_truth cannot be used"),
         (".", "the name . cannot be used"),
+        ("a|b=a/b", "the name 'a|b' cannot be used"),
+        ("a\nb=a/b", "cannot be used: rename it"),
+        (f"{'x' * 101}=a/b", "cannot be used: rename it"),
     ],
 )
 def test_run_sh_knows_all_models_before_one_speaks(recipe, tmp_path, model, fault):

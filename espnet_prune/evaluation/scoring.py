@@ -28,7 +28,7 @@ from espnet_prune.data.kaldi import read_columns
 from espnet_prune.errors import UserError, first_line
 from espnet_prune.evaluation.backends import load_wave
 from espnet_prune.evaluation.metrics import METRICS, Measured, Utterance
-from espnet_prune.evaluation.records import RECORDS, digest, stamp
+from espnet_prune.evaluation.records import RECORDS, digest, stamp, stamp_said
 from espnet_prune.files import can_name_a_file, read_json_lines, replace_when_written
 from espnet_prune.processes import process_pool
 
@@ -155,7 +155,7 @@ def read_systems(named: Sequence[str], data_dir: Path) -> list[System]:
 
 
 def check_coverage(systems: Sequence[System], data: dict[str, Utterance]) -> None:
-    """Refuse systems without any recording of the data; warn if some are missing."""
+    """Refuse systems that did not say the data; warn if recordings are missing."""
     for system in systems:
         lacking = [name for name in data if name not in system.wavs]
         if len(lacking) == len(data):
@@ -167,6 +167,18 @@ def check_coverage(systems: Sequence[System], data: dict[str, Utterance]) -> Non
             logging.warning(
                 f"{system.name} lacks {len(lacking)} of {len(data)} utterances (for "
                 f"instance {lacking[0]}): its scores leave them out"
+            )
+        said = {name: record.get("said") for name, record in system.synthesis.items()}
+        others = [
+            name
+            for name, one in data.items()
+            if said.get(name) not in (None, stamp_said(one.text, one.reference))
+        ]
+        if others:
+            raise UserError(
+                f"{system.name} said {len(others)} of {len(data)} utterances (for "
+                f"instance {others[0]}) with another text or reference: let it say "
+                "these data first"
             )
         if system.name == GROUND_TRUTH and any(
             path.samefile(data[name].reference)

@@ -132,7 +132,7 @@ class Checker:
         tokens = arpabet.to_tokens(utterance.text)
         doubts = find_doubts(utterance.text, "arpabet")
         if doubts:
-            fault = tuple(doubts[0])
+            fault = (doubts[0].reason, doubts[0].detail)
         elif not tokens:
             fault = ("text without a word", utterance.text)
         elif utterance.seconds < (len(tokens) + 2) * LONGEST_HOP:
