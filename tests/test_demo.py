@@ -190,6 +190,16 @@ def test_what_cannot_be_spoken_is_said_on_the_page(actions, folder, choices, mes
     assert str(folder) not in changes[-1]["message"]
 
 
+def test_a_full_disk_is_said_on_the_page(actions, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", "/nowhere/at/all")
+    changes, wave = speak(actions)
+    (change,) = actions.save(demo.SHIPPED, "ann", None, None, "me")
+    for shown in (changes[-1], change):
+        assert "This machine cannot store the file" in words(shown)
+        assert "nowhere" not in shown["message"]
+    assert wave is None
+
+
 def test_doubts_about_a_recording_are_said(actions, folder):
     short = str(folder / "short.wav")
     changes, _ = speak(actions, "hello %", source=demo.RECORDED, recording=short)

@@ -1,5 +1,7 @@
 """Labels in seconds become tokens and frames whose sum is exact."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -191,6 +193,8 @@ def test_pauses_without_a_third_column_and_empty_lines(tmp_path):
         ([(0, 1, "K"), (1.2, 2, "T")], "jump"),
         ([(0, 1, "K"), (0.5, 2, "T")], "jump"),
         ([(0.3, 1, "K")], "jump"),
+        ([(math.nan, math.nan, "K")], "jump"),
+        ([(0, math.inf, "K")], "jump"),
         ([(0, 1, "K"), (1, 0.5, "T")], "jump"),
     ],
 )

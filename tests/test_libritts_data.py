@@ -364,6 +364,66 @@ def test_labels_that_were_mended_are_read_again(prepare, tree, tmp_path):
     assert len(read(tmp_path / "data" / TRAIN)["text"]) == 10
 
 
+def test_files_that_have_changed_are_read_again(prepare, tree, tmp_path):
+    prepare()
+    before = read(tmp_path / "data" / TRAIN)["text"]
+    path = lab(tree, "train-clean-100")
+    path.write_text(path.read_text().replace("\tT\n", "\tD\n").replace("EH1", "AA1"))
+    prepare()
+    after = read(tmp_path / "data" / TRAIN)["text"]
+    changed = [name for name in before if before[name] != after[name]]
+    assert [name.split("-")[-1] for name in changed] == [path.stem.split("_", 1)[1]]
+    next(tree[0].glob("train-clean-100/*/*/*.wav")).write_bytes(b"no recording")
+    prepare()
+    assert list(left_out(tmp_path / "data").values()) == ["unreadable audio"]
+
+
+def test_names_that_cannot_be_ids_are_left_out(prepare, tree, tmp_path):
+    (wav, *_) = sorted(tree[0].glob("train-clean-100/*/*/*.wav"))
+    for name in ("103_a b", "103_\udcff", "103_" + "x" * 215):
+        for suffix in (".wav", ".normalized.txt"):
+            shutil.copy(wav.with_suffix(suffix), wav.with_name(name + suffix))
+    prepare("--durations", "learned")
+    reasons = sorted(left_out(tmp_path / "data").values())
+    assert reasons == [
+        *("id of more than 200 bytes", "id that is not UTF-8", "id with a space")
+    ]
+    assert len(read(tmp_path / "data" / "train-clean-460")["text"]) == 10
+
+
+def test_texts_of_another_script_are_left_out(prepare, tree, tmp_path):
+    (text, *_) = sorted(tree[0].glob("train-clean-100/*/*/*.normalized.txt"))
+    text.write_text("\u041f\u0440\u0438\u0432\u0435\u0442 \u043c\u0438\u0440")
+    prepare("--durations", "learned")
+    assert list(left_out(tmp_path / "data").values()) == ["text of another script"]
+
+
+@pytest.mark.parametrize("part", ["train-clean-100", "dev-clean"])
+def test_a_reader_of_two_parts_is_refused(prepare, tree, tmp_path, part):
+    shutil.copytree(tree[0] / "test-clean" / "1089", tree[0] / part / "1089")
+    with pytest.raises(UserError, match=f"reader 1089 is in {part} and in test-clean"):
+        prepare("--durations", "learned")
+    assert not (tmp_path / "data" / "test_unseen").exists()
+
+
+@pytest.mark.parametrize("number", [0, -1])
+def test_a_test_set_needs_sentences(prepare, tmp_path, number):
+    with pytest.raises(UserError, match="--num_texts is .*: choose a whole number"):
+        prepare("--num_texts", number)
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_link_to_itself_is_one_line(prepare_module, tree, tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    loop, (corpus, labels) = str(tmp_path / "loop"), map(str, tree)
+    for given in (
+        ("--corpus", loop, "--labels", labels),
+        ("--corpus", corpus, "--labels", loop),
+    ):
+        with pytest.raises(UserError, match="loop"):
+            prepare_module.main([*given, "--data_dir", str(tmp_path / "data")])
+
+
 def test_recordings_that_are_gone_leave_the_sets(prepare, tree, tmp_path):
     prepare()
     gone = next(tree[0].glob("train-clean-100/*/*/*.wav"))
@@ -497,6 +557,21 @@ def test_data_sh_with_half_of_the_labels_ends_in_one_line(recipe, tree, tmp_path
             "lab.tar.gz-aa and the other pieces; get the labels again" in ended.stderr
         )
         assert not (folder / "data" / TRAIN).exists()
+    # the whole archive, then another one
+    for old, new in (("", ""), ("EH1", "AA1")):
+        for path in labels.glob("lab.tar.gz*"):
+            path.unlink()
+        make_labels(labels, corpus)
+        for path in labels.rglob("*.lab"):
+            path.write_text(
+                path.read_text().replace(old, new) if old else path.read_text()
+            )
+        with tarfile.open(labels / "lab.tar.gz-aa", "w:gz") as archive:
+            archive.add(labels / "lab", "lab")
+        shutil.rmtree(labels / "lab")
+        assert run(LIBRITTS=corpus, LIBRITTS_LABEL=labels).returncode == 0
+        texts = " ".join(read(folder / "data" / TRAIN)["text"].values()).split()
+        assert ("EH1" in texts) == (old == "")
 
 
 @pytest.mark.slow

@@ -344,6 +344,46 @@ def test_loudness_is_that_of_what_is_said():
     assert np.abs(level(Sound(click, 48000)).wave).max() == pytest.approx(0.99)
     silence = Sound(np.zeros(100), 16000)
     assert level(silence) is silence
+    # floats whose squares are infinite or zero
+    loud, faint = (np.full(1600, x, np.float32) for x in (3e38, 1e-42))
+    assert np.abs(level(Sound(loud, 16000)).wave).max() == pytest.approx(0.05, rel=0.1)
+    assert np.abs(level(Sound(faint, 16000)).wave).max() < 1e-41
+
+
+def test_the_key_of_another_test_is_not_replaced(sounds, tmp_path):
+    page, key = make(sounds, tmp_path, "--utterances", "2")
+    before = page.read_bytes()
+    make(sounds, tmp_path, "--utterances", "2")  # the same test
+    with pytest.raises(UserError, match="is the key of another test"):
+        make(sounds, tmp_path, "--utterances", "2", "--seed", "1")
+    assert page.read_bytes() == before
+    kept = json.loads((tmp_path / "listening_test.key.json").read_text())
+    assert kept == key
+
+
+def test_a_page_without_a_key_is_not_written(sounds, tmp_path):
+    (tmp_path / "listening_test.key.json").mkdir()
+    with pytest.raises(UserError, match="is not a key of a listening test"):
+        make(sounds, tmp_path, "--utterances", "2")
+    assert not (tmp_path / "listening_test.html").exists()
+
+
+def test_sounds_that_no_page_can_have_are_named(sounds, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    for path in (sounds / "plain").glob("*.wav"):
+        soundfile.write(other / path.name, voice(0.2), 768000)
+    with pytest.raises(UserError, match="768000 Hz, which no browser plays"):
+        make(sounds, tmp_path / "out", "--utterances", "2", "--system", f"x={other}")
+    for path in (sounds / "plain").glob("*.wav"):
+        soundfile.write(other / path.name, voice(0.2), 16000)
+    soundfile.write(other / "s0_u0.flac", voice(0.2), 16000)
+    with pytest.raises(UserError, match="has s0_u0 as .wav and as .flac"):
+        make(sounds, tmp_path / "out", "--utterances", "2", "--system", f"x={other}")
+    (other / "s0_u0.flac").unlink()
+    with pytest.raises(UserError, match="is not NAME=PATH"):
+        make(sounds, tmp_path / "out", "--system", f"\udcff={other}")
+    assert not (tmp_path / "out").exists()
 
 
 # --------------------------------------------------------------------- the ratings
@@ -393,6 +433,23 @@ def collect(key, output, *arguments):
         ["collect", "--key", str(key), "--output_dir", str(output)]
         + [str(argument) for argument in arguments]
     )
+
+
+def test_lines_without_a_name_are_refused(key, tmp_path):
+    path = tmp_path / "x.csv"
+    path.write_text("test,part,clip,rating,seed,position,rater\nt1,MOS,a1,3,7,1\n")
+    with pytest.raises(UserError, match="line 2 of .*x.csv lacks columns"):
+        collect(key, tmp_path / "out", path)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("systems", [[], ["a"], [1, 2]])
+def test_a_key_that_lacks_systems_is_refused(key, tmp_path, systems):
+    key.write_text(json.dumps({**json.loads(key.read_text()), "systems": systems}))
+    path = write_ratings(tmp_path / "x.csv", "X", by_hand((4,) * 4, (4,) * 4))
+    with pytest.raises(UserError, match="clips of other systems than it names"):
+        collect(key, tmp_path / "out", path)
+    assert not (tmp_path / "out").exists()
 
 
 def test_collect_gives_the_numbers_worked_by_hand(key, tmp_path, capsys):

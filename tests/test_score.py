@@ -20,6 +20,7 @@ from espnet_prune.errors import UserError
 from espnet_prune.evaluation import documents, score_page, scoring
 from espnet_prune.evaluation.backends import Backend
 from espnet_prune.evaluation.metrics import DEFAULT, MEASURED, METRICS, Metric
+from espnet_prune.evaluation.records import stamp_said
 
 ROOT = Path(__file__).resolve().parents[1]
 SPEAKERS = ("ann", "bob", "cyd")
@@ -199,6 +200,26 @@ def test_what_has_changed_is_scored_again(data, metrics):
     mos.version = lambda: "fake 2"
     main(command(data, "a"))
     assert mos.seen[1:] == NAMES and len(cer.seen) == 2
+
+
+@pytest.mark.parametrize("changed", ["text", "reference"])
+def test_speech_of_other_data_is_refused(data, metrics, changed):
+    """The texts of a folder were made again, its speech was not."""
+    references = data.parent / "references"
+    lines = []
+    for name in NAMES:
+        speaker, text = name.split("_")
+        said = stamp_said(f"say {text}", references / f"{speaker}.wav")
+        lines.append(json.dumps({"utterance": name, "said": said}))
+    (data.parent / "a" / "synthesis.jsonl").write_text("\n".join(lines))
+    main(command(data, "a"))
+    if changed == "text":
+        content = (data / "text").read_text()
+        (data / "text").write_text(content.replace("ann_two say two", "ann_two no"))
+    else:
+        write_wave(references / "ann.wav", 0.9)
+    with pytest.raises(UserError, match="a said . of 6 .* another text or reference"):
+        main(command(data, "a"))
 
 
 def test_an_interrupted_run_goes_on(data, metrics):

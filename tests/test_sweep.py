@@ -1,6 +1,7 @@
 """sweep.sh and the verb sweep: what is run, what is skipped, what is reported."""
 
 import csv
+import math
 import os
 import shutil
 import statistics
@@ -8,13 +9,21 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from experiments import write_experiment
 from matplotlib.image import imread
 
 from espnet_prune.cli.sweep import main
 from espnet_prune.errors import UserError
-from espnet_prune.evaluation.sweep import Setting, plot_sweep_thresholds, read_sweep
+from espnet_prune.evaluation.sweep import (
+    Setting,
+    plot_sweep_kept,
+    plot_sweep_thresholds,
+    read_sweep,
+    summarise,
+    tabulate,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 SWEEP = ROOT / "egs2" / "TEMPLATE" / "prune_tts1" / "sweep.sh"
@@ -258,6 +267,11 @@ def test_recipes_without_run_sh_are_run_by_prune_tts_sh(recipe):
         (["--sparsity_ratios", " "], "--sparsity_ratios is empty"),
         (["--seeds", "1 -1"], "--seeds has -1: choose whole numbers"),
         (["--seeds", "3 3"], "--seeds has 3 twice"),
+        (["--seeds", "-n 0"], "--seeds has -n: choose whole numbers"),
+        (["--seeds", "[0-9]"], "--seeds is '[0-9]': give words of letters"),
+        (["--systems", "mix_style'"], "--systems is "),
+        (["--phase1_epochs", "20'"], "--phase1_epochs is "),
+        (["--phase1_epochs", "$(touch F)"], "--phase1_epochs is "),
         (["--systems", "vp"], "--systems has vp: choose from mix_style"),
         (["--phase1_epochs", "0"], "--phase1_epochs has 0"),
         (["--stop_stage", "6"], "--stop_stage is 6: choose 7"),
@@ -435,6 +449,38 @@ def test_dense_models_alone_have_a_report(tmp_path):
     assert names == ["metrics.png", "points.csv", "sweep.csv", "sweep.md"]
 
 
+def register_last(folder, **stats):
+    """Change the statistics of the last validation of an experiment."""
+    states = torch.load(folder / "checkpoint.pth", weights_only=True)
+    epochs = states["reporter"]["stats"]
+    last = epochs[max(epochs)]
+    last["valid"].update(stats)
+    for name in [name for name, value in last["valid"].items() if value is None]:
+        del last["valid"][name]
+    torch.save(states, folder / "checkpoint.pth")
+
+
+def test_points_that_cannot_be_compared_are_left_out(folder, caplog):
+    amend(folder / "none_s0", max_epoch="5")
+    register_last(folder / "vanilla_s0", kept_mass_2=None)
+    register_last(folder / "R0.40_s0_phase2", loss=math.nan)
+    amend(folder / "R0.40_s1_phase1", seed="x")
+    assert [point.name for point in read_sweep(folder)] == ["R0.45_s0"]
+    for name in ("none_s0", "vanilla_s0", "R0.40_s1"):
+        assert f"{name} is left out: " in caplog.text
+    assert "R0.40_s0 is left out: loss of its last epoch is nan" in caplog.text
+
+
+def test_models_of_other_depths_have_a_figure(tmp_path):
+    folder = tmp_path / "sweep"
+    for name, thetas in (("vanilla_s0", (1.0, 1.0)), ("mix_style_s0", (1.0,))):
+        path = write_experiment(folder / name, [thetas], pruning="vanilla")
+        amend(path, max_epoch=1)
+    points = read_sweep(folder)
+    table = summarise(tabulate(points))
+    assert len(plot_sweep_kept(points, table).axes[0].get_lines()) >= 2
+
+
 def test_bad_input_is_one_line(folder, tmp_path):
     def refused(*options):
         with pytest.raises(UserError) as error:
@@ -448,6 +494,15 @@ def test_bad_input_is_one_line(folder, tmp_path):
     assert "is not a scores.csv" in refused(str(folder), "--scores", str(scores))
     scores.write_text("system,metric\na,b\n")
     assert "is not a scores.csv" in refused(str(folder), "--scores", str(scores))
+    for line in (
+        "a,cer,nan",
+        "a,cer,inf",
+        "a,cer,1e300",
+        "a,$\\frac$,1",
+        "a,threshold,1",
+    ):
+        scores.write_text(f"system,metric,value\n{line}\n")
+        assert "is not a scores.csv" in refused(str(folder), "--scores", str(scores))
     scores.write_text("system,metric,value\nother,cer,0.1\n")
     message = refused(str(folder), "--scores", str(scores))
     assert "has none of the experiments (for instance none_s0)" in message

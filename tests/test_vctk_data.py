@@ -258,6 +258,82 @@ def test_the_target_is_never_its_own_reference(prepare, vctk, tmp_path):
         prepare(vctk, "--list", write_list(tmp_path / "mine.tsv", rows))
 
 
+def test_a_link_to_the_target_is_no_other_recording(prepare, vctk, tmp_path):
+    target = next(vctk.rglob("p225_012_mic1.flac"))
+    (tmp_path / "link.flac").symlink_to(target)
+    rows = [("p225", "link.flac", "p225_012", "March.")]
+    with pytest.raises(UserError, match="is the target itself"):
+        prepare(vctk, "--list", write_list(tmp_path / "mine.tsv", rows))
+
+
+def test_texts_of_a_list_have_one_form(prepare, vctk, tmp_path):
+    rows = [("p225", "p225_012", "p225_038", "A cafe\u0301\u2028\u200bnow.")]
+    prepare(vctk, "--list", write_list(tmp_path / "mine.tsv", rows))
+    assert read(tmp_path / "data")["text"] == {"p225_038": "A caf\u00e9 now."}
+
+
+def test_names_that_no_corpus_has(prepare, vctk, tmp_path):
+    write_librispeech(tmp_path / "LibriSpeech")
+    libri = ("--corpus", "librispeech")
+    for name in ("foo", "1089-1-" + "x" * 300):
+        path = write_list(tmp_path / "mine.tsv", [("1089", name, name, "Hi.")])
+        for corpus, options in ((vctk, ()), (tmp_path, libri)):
+            with pytest.raises(UserError, match="1 of 1 utterances have no reference"):
+                prepare(corpus, "--list", path, *options)
+
+
+def test_names_that_do_not_fit_the_corpus_are_not_drawn(prepare, tmp_path):
+    write_librispeech(tmp_path)
+    options = ("--corpus", "librispeech", "--texts_per_speaker", 1)
+    prepare(tmp_path, *options)
+    first = (tmp_path / "data" / "list.tsv").read_text()
+    (chapter,) = (tmp_path / "test-other" / "1089").iterdir()
+    source = chapter / "1089-134686-0000.flac"
+    for name in ("foo.flac", "1089-134686-0000 (1).flac", "1089-134686-\udcff.flac"):
+        shutil.copy(source, chapter / name)
+    (tmp_path / "test-other" / "\u00b2").mkdir()  # a digit that is no number
+    prepare(tmp_path, *options)
+    assert (tmp_path / "data" / "list.tsv").read_text() == first
+
+
+def test_texts_that_cannot_be_read_stop_a_draw(prepare, tmp_path):
+    """Otherwise other texts and speakers would be drawn without a word."""
+    write_librispeech(tmp_path)
+    options = ("--corpus", "librispeech", "--texts_per_speaker", 1)
+    texts = next(tmp_path.rglob("1089-*.trans.txt"))
+    good = texts.read_bytes()
+    for content, fault in (
+        (good + b"\xe9\n", "has the byte 0xe9"),
+        (good.replace(b" ", b" \a", 1), "control character U.0007"),
+    ):
+        texts.write_bytes(content)
+        with pytest.raises(UserError, match=fault):
+            prepare(tmp_path, *options)
+        prepare_module.open_corpus.__globals__["_read_transcripts"].cache_clear()
+    texts.write_bytes(good)
+    manifest = tmp_path / "test-other.json"
+    for content, fault in (
+        (b"", "is empty"),
+        (b"\xe9\n", "has the byte 0xe9"),
+        (b"[" * 99999, "line 1 of"),
+    ):
+        manifest.write_bytes(content)
+        with pytest.raises(UserError, match=fault):
+            prepare(tmp_path, *options)
+    manifest.unlink()
+    manifest.symlink_to("missing.json")
+    with pytest.raises(UserError, match="cannot read .*test-other.json"):
+        prepare(tmp_path, *options)
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_set_that_cannot_be_written_leaves_none(prepare, mine, tmp_path):
+    folder = write_vctk(tmp_path / "line\nbreak")
+    with pytest.raises(UserError, match="value with a line break"):
+        prepare(folder, "--list", mine)
+    assert not (tmp_path / "data" / "text").exists()
+
+
 def test_what_is_worth_a_look(prepare, vctk, tmp_path):
     rows = [("p225", "p225_012", "p225_038", "No."), ROWS[1]]
     rows += [("p300", "p300_012", "p300_039", "Nobody recorded this.")]
@@ -315,6 +391,10 @@ COLUMNS = "speaker\treference\ttext\n"
         (f"{COLUMNS}p225\tp225_012\n", "line 2 of .* has 2 of 3 columns and no text"),
         (f"{COLUMNS}p225\tp225_012\t \n", "and no text"),
         (f"{COLUMNS}a/b\tp225_012\tHi.\n", "speaker 'a/b'"),
+        (f"{COLUMNS}..\tp225_012\tHi.\n", "speaker '..'"),
+        (f"{COLUMNS}p225\tp225_012\tH\ai.\n", "line 2 .* control character U.0007"),
+        (f"{COLUMNS}p225\tp225_012\t\u200b\n", "line 2 of .* and no text"),
+        (f"{COLUMNS}p225\tp225\0_012\tHi.\n", "line 2 .* control character U.0000"),
         (
             "speaker\treference\ttext\ttarget\n" + 2 * "p225\tp225_012\tHi\tp225_038\n",
             "the target p225_038 twice",
@@ -577,6 +657,13 @@ def test_run_sh_names_its_folders_by_what_is_evaluated(recipe, tmp_path):
     assert "data/libritts_dev-clean_my list_texts is missing" in ended.stderr
 
 
+@pytest.mark.parametrize("value", ["-n", "-e", "-E"])
+def test_run_sh_keeps_values_that_look_like_options(recipe, tmp_path, value):
+    options = ("--corpus_dir", "x", "--stop_stage", "1", "--list", value)
+    (call,) = calls(run_sh(recipe, *options, cwd=tmp_path), status=2)
+    assert call[call.index("--list") + 1] == value
+
+
 def test_run_sh_knows_the_list_of_librispeech_pc(recipe, tmp_path):
     known = ("--corpus_dir", "x", "--list", "librispeech_pc", "--stop_stage", "1")
     ended = run_sh(recipe, *known, cwd=tmp_path)
@@ -603,6 +690,13 @@ def test_run_sh_knows_the_list_of_librispeech_pc(recipe, tmp_path):
         (["--stage", "3", "--stop_stage", "2"], "no stage is from"),
         (["--batch_size", "0"], "--batch_size is 0: choose 1 or more"),
         (["--seed", "-1"], "--seed is '-1'"),
+        (["--corpus_dir", "x", "--model", "-n"], "there is no model -n"),
+        (["--metrics", "rtf -h"], "give names of metrics, not options"),
+        (["--metrics", "*"], "--metrics is '*': give words"),
+        (
+            ["--corpus_dir", "x", "--model", "a/b", "--vocoder", "my=voc"],
+            "the name 'ground_truth_mel_my=voc' cannot be used",
+        ),
     ],
 )
 def test_run_sh_refuses_in_one_line(recipe, tmp_path, arguments, fault):
@@ -622,6 +716,9 @@ def test_run_sh_refuses_in_one_line(recipe, tmp_path, arguments, fault):
         ("scores=a/b", "the name scores cannot be used"),
         ("ground_truth=a/b", "the name ground_truth cannot be used"),
         (".", "the name . cannot be used"),
+        ("a|b=a/b", "the name 'a|b' cannot be used"),
+        ("a\nb=a/b", "cannot be used: rename it"),
+        (f"{'x' * 101}=a/b", "cannot be used: rename it"),
     ],
 )
 def test_run_sh_knows_all_models_before_one_speaks(recipe, tmp_path, model, fault):

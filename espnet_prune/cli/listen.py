@@ -12,10 +12,13 @@ are those of ``espnet-prune score``.
 """
 
 import argparse
+import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from espnet_prune.cli.options import add_test_set, make_parser
+from espnet_prune.errors import UserError
 from espnet_prune.evaluation import documents, listening, ratings, tables
 from espnet_prune.evaluation.listening import KEY, PAGE
 from espnet_prune.evaluation.scoring import check_coverage, read_data, read_systems
@@ -96,8 +99,10 @@ def make(args: argparse.Namespace) -> None:
         data, systems, args.utterances, parts, args.seed, args.title, send
     )
     page, key = args.output_dir / PAGE, args.output_dir / KEY
-    tables.write_text(page, test.page)
+    require_no_other(key, test.key)
+    # the key first: without it, the ratings of listeners would be worth nothing
     tables.write_json(key, test.key)
+    tables.write_text(page, test.page)
     number = sum(map(len, test.key["parts"].values()))
     size = page.stat().st_size / 1e6
     print(
@@ -106,6 +111,15 @@ def make(args: argparse.Namespace) -> None:
     )
     print(f"{page} ({size:.1f} MB): send it to the listeners")
     print(f"{key}: keep it, `collect` needs it")
+
+
+def require_no_other(path: Path, key: dict[str, Any]) -> None:
+    """Refuse to replace the key of another test, whose ratings would be lost."""
+    if os.path.lexists(path) and ratings.read_key(path)["test"] != key["test"]:
+        raise UserError(
+            f"{path} is the key of another test, whose ratings nobody could read "
+            "without it: choose another --output_dir, or remove it"
+        )
 
 
 def collect(args: argparse.Namespace) -> None:

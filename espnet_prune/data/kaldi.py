@@ -77,24 +77,34 @@ def _fault_of_line(line: bytes, name: str, table: dict[str, str]) -> str:
         return "not UTF-8"
     if name in table:
         return "duplicate id"
-    return _fault_of_id(name)
+    return fault_of_id(name)
 
 
-def _fault_of_id(name: str) -> str:
+def fault_of_id(name: str) -> str:
+    """Return why a name cannot be the id of an utterance; "" if it can."""
     if "\0" in name:
         return "id with a null character"
     if len(name.encode("utf-8", "surrogateescape")) > LONGEST_NAME:
         return f"id of more than {LONGEST_NAME} bytes"
+    if name.split() != [name]:
+        return "id with a space"
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        return "id that is not UTF-8"
     return ""
 
 
 def write_table(path: Path, table: Mapping[str, str]) -> None:
     """Write lines ``ID VALUE``, sorted, completely or not at all."""
+    write_text(path, _table_text(path, table))
+
+
+def _table_text(path: Path, table: Mapping[str, str]) -> str:
+    """Return the lines of a table, or refuse what cannot be in ``path``."""
     lines = []
     for name in sorted(table):
-        fault = _fault_of_id(name)
-        if name.split() != [name]:
-            fault = "id with a space"
+        fault = fault_of_id(name)
         line = f"{name} {table[name]}\n"
         if line.count("\n") > 1 or "\r" in line or "\0" in line:
             fault = fault or "value with a line break or null character"
@@ -105,7 +115,7 @@ def write_table(path: Path, table: Mapping[str, str]) -> None:
         if fault:
             raise UserError(f"{line[:80]!r} cannot be in {path} ({fault}): rename it")
         lines.append(line)
-    write_text(path, "".join(lines))
+    return "".join(lines)
 
 
 def write_folder(folder: Path, rows: Iterable[Row]) -> None:
@@ -125,12 +135,14 @@ def write_folder(folder: Path, rows: Iterable[Row]) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         return
     tables["spk2utt"] = {name: " ".join(said) for name, said in speakers.items()}
+    # all are checked before the first one is written
+    texts = {name: _table_text(folder / name, tables[name]) for name in tables}
     folder.mkdir(parents=True, exist_ok=True)
     for name in FILES:
         if name not in tables:
             (folder / name).unlink(missing_ok=True)
-    for name, table in tables.items():
-        write_table(folder / name, table)
+    for name, text in texts.items():
+        write_text(folder / name, text)
 
 
 def write_sets(

@@ -6,6 +6,7 @@ long as possible, so that one set of labels is valid for every sampling rate and
 size.
 """
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -127,7 +128,9 @@ def tokens_and_ends(intervals: Sequence[Interval]) -> tuple[list[str], list[floa
     ends: list[float] = []
     before = 0.0
     for interval in intervals:
-        if abs(interval.start - before) > LARGEST_GAP or interval.end < interval.start:
+        # written so that NaN is refused
+        fits = abs(interval.start - before) <= LARGEST_GAP
+        if not (fits and interval.start <= interval.end < math.inf):
             raise UserError(
                 f"the labels jump from {before:g} s to {interval.start:g} s: align "
                 "the utterance again or remove it"

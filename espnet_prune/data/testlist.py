@@ -5,6 +5,7 @@ optionally target (the recording of the text) and spare (another reference). Wit
 text, the corpus must know that of the target.
 """
 
+import os
 import random
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -15,8 +16,9 @@ from tqdm import tqdm
 from espnet_prune.data.kaldi import Finding, Row
 from espnet_prune.data.testset import SHORTEST_REFERENCE, row, words_only
 from espnet_prune.errors import UserError
+from espnet_prune.files import can_name_a_file
 from espnet_prune.speech.audio import AudioError, read_header
-from espnet_prune.text.normalise import read_lines
+from espnet_prune.text.normalise import normalise, read_lines
 
 COLUMNS = ("speaker", "reference", "spare", "target", "text")
 NEEDED = ("speaker", "reference")
@@ -68,6 +70,8 @@ def read_list(path: Path) -> list[Line]:
     for number, line in enumerate(lines[1:], 2):
         values = [value.strip() for value in line.split("\t")]
         found = dict(zip(names, values, strict=False))  # missing ones are found below
+        normalise(line, f"line {number} of {path}")  # refuse damage in names too
+        found["text"] = normalise(found.get("text", ""))
         empty = [name for name in NEEDED if not found.get(name)]
         if not (found.get("text") or found.get("target")):
             empty.append("text")
@@ -77,7 +81,7 @@ def read_list(path: Path) -> list[Line]:
                 + (f" and no {empty[0]}" if empty else "")
                 + "; correct the line"
             )
-        if set("/ ") & set(found["speaker"]):
+        if not can_name_a_file(found["speaker"]) or " " in found["speaker"]:
             raise UserError(
                 f"line {number} of {path} has the speaker '{found['speaker']}', whose "
                 "name cannot name a file; rename it"
@@ -199,7 +203,7 @@ def make_test_set(corpus: Corpus, lines: Sequence[Line], base: Path) -> TestSet:
             made.remarks.append(Finding(name, "spare reference", detail))
             reference, fault = find(line["spare"]), ""
         recording = find(target) if target else None
-        if recording == reference:
+        if recording and os.path.realpath(recording) == os.path.realpath(reference):
             fault = f"the reference {reference} is the target itself"
         if fault:
             made.faults.append(Finding(name, "no reference", fault))

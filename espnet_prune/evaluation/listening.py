@@ -119,8 +119,9 @@ def level(sound: Sound) -> Sound:
     """
     frame = max(1, sound.fs // 50)
     padded = np.pad(sound.wave, (0, -len(sound.wave) % frame))
-    powers = (padded.reshape(-1, frame) ** 2).mean(axis=1)
-    if not powers.any():
+    # the square of a large float32 would be infinite
+    powers = np.square(padded.reshape(-1, frame), dtype=np.float64).mean(axis=1)
+    if powers.max() < 1e-20:
         return sound
     power = powers[powers >= powers.max() * 1e-3].mean()
     gain = min(10 ** (LEVEL / 20) / np.sqrt(power), 0.99 / np.abs(sound.wave).max())

@@ -20,6 +20,7 @@ from espnet_prune.speech import audio
 # All current browsers play both. Samples to be rated are compressed without loss.
 MEDIA_TYPES = {"FLAC": "audio/flac", "MP3": "audio/mpeg"}
 MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
+HIGHEST_RATE = 655_350  # Hz, of FLAC
 PICTURE_PIXELS = 1600  # large pictures are shrunk to this width
 
 
@@ -52,6 +53,11 @@ def read_sound(path: str | Path) -> Sound:
     samples, header = audio.read(path)
     if not len(samples):
         raise UserError(f"{path} contains no samples; replace or remove it")
+    if header.rate > HIGHEST_RATE:
+        raise UserError(
+            f"{path} has the sampling rate {header.rate} Hz, which no browser plays; "
+            "convert it to 48000 Hz"
+        )
     return Sound(samples.mean(axis=1), header.rate)
 
 

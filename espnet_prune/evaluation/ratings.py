@@ -51,6 +51,9 @@ def read_key(path: Path) -> dict[str, Any]:
         key = load_json(path, what, remedy, FORMAT)
         parts = key["parts"].items()
         every = [Rating("a", part, clip, 3) for part, clips in parts for clip in clips]
+        systems = {key["clips"][rating.clip]["system"] for rating in every}
+        if not systems <= set(key["systems"]):
+            raise ValueError("it has clips of other systems than it names")
         lay_out(every, key, 1, {})  # so that no later use of it fails
     return key
 
@@ -122,6 +125,9 @@ def _read_file(file: Path, key: dict[str, Any]) -> tuple[str, list[Rating]]:
         raise UserError(f"{foreign} ({error}); leave it out") from error
     if not rows or not set(COLUMNS) <= set(rows[0]):
         raise UserError(f"{foreign}: columns are missing; leave it out")
+    for number, row in enumerate(rows, 2):
+        if any(row[name] is None for name in COLUMNS):
+            raise UserError(f"line {number} of {file} lacks columns; correct it")
     raters = {row["rater"] for row in rows}
     if len(raters) > 1:
         raise UserError(

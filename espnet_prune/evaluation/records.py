@@ -4,10 +4,12 @@
 
     {"utterance": "p225_038", "model": "exp/tts_mine", "vocoder": "hifigan", "device":
     "NVIDIA H100 80GB HBM3", "batch_size": 8, "audio_seconds": 2.1,
-    "synthesis_seconds": 0.04, "kept_share": 0.27, "of": "5d41402abc4b2a76"}
+    "synthesis_seconds": 0.04, "kept_share": 0.27, "of": "5d41402abc4b2a76",
+    "said": "76b2a4cba2041d45"}
 
 ``of`` is a hash of all that the recording was made from: text, reference, weights,
 configuration, vocoder, speed. Recordings with the same hash are not made again.
+``said`` is one of the text and the reference alone, which scoring compares to the data.
 """
 
 from __future__ import annotations
@@ -47,6 +49,11 @@ def stamp(*parts: Any) -> str:
     """Return a short hash of a value that JSON can represent."""
     text = json.dumps(parts, sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def stamp_said(text: str, reference: Path) -> str:
+    """Return a hash of a text and of the recording whose voice says it."""
+    return stamp(text, digest(reference))
 
 
 def lacking(folder: Path, stamps: dict[str, str]) -> list[str]:

@@ -27,7 +27,7 @@ from espnet_prune.data.kaldi import read_columns
 from espnet_prune.errors import UserError, first_line
 from espnet_prune.evaluation.backends import load_wave
 from espnet_prune.evaluation.metrics import METRICS, Measured, Utterance
-from espnet_prune.evaluation.records import RECORDS, digest, stamp
+from espnet_prune.evaluation.records import RECORDS, digest, stamp, stamp_said
 from espnet_prune.files import (
     append_json_line,
     can_name_a_file,
@@ -100,6 +100,11 @@ def read_wavs(source: Path) -> dict[str, Path]:
         wavs = {file.stem: file for file in files}
         if not wavs:
             raise UserError(f"{source} contains no .wav or .flac; give another folder")
+        if len(wavs) < len(files):
+            twice = next(file for file in files if wavs[file.stem] != file)
+            raise UserError(
+                f"{source} has {twice.stem} as .wav and as .flac; remove one of them"
+            )
     else:
         wavs = {name: Path(path) for name, path in read_columns(source).items()}
     for name, path in wavs.items():
@@ -126,7 +131,8 @@ def read_wavs(source: Path) -> dict[str, Path]:
 def split_named(item: str, option: str) -> tuple[str, Path]:
     """Split NAME=PATH; the name is used for a file and in tables."""
     name, _, path = item.partition("=")
-    if not path or not can_name_a_file(name) or set(name) & set("|\n"):
+    # not printable: line breaks, and bytes that are not UTF-8
+    if not path or not can_name_a_file(name) or "|" in name or not name.isprintable():
         raise UserError(
             f"{option} {item!r} is not NAME=PATH with a name for a file; correct it"
         )
@@ -150,7 +156,7 @@ def read_systems(named: Sequence[str], data_dir: Path) -> list[System]:
 
 
 def check_coverage(systems: Sequence[System], data: dict[str, Utterance]) -> None:
-    """Refuse systems without any recording of the data; warn if some are missing."""
+    """Refuse systems that did not say the data; warn if recordings are missing."""
     for system in systems:
         lacking = [name for name in data if name not in system.wavs]
         if len(lacking) == len(data):
@@ -162,6 +168,18 @@ def check_coverage(systems: Sequence[System], data: dict[str, Utterance]) -> Non
             logging.warning(
                 f"{system.name} lacks {len(lacking)} of {len(data)} utterances (for "
                 f"instance {lacking[0]}): its scores leave them out"
+            )
+        said = {name: record.get("said") for name, record in system.synthesis.items()}
+        others = [
+            name
+            for name, one in data.items()
+            if said.get(name) not in (None, stamp_said(one.text, one.reference))
+        ]
+        if others:
+            raise UserError(
+                f"{system.name} said {len(others)} of {len(data)} utterances (for "
+                f"instance {others[0]}) with another text or reference: let it say "
+                "these data first"
             )
         if system.name == GROUND_TRUTH and any(
             path.samefile(data[name].reference)

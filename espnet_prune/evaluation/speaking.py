@@ -15,6 +15,7 @@ from espnet_prune.evaluation.records import (
     keep,
     lacking,
     stamp,
+    stamp_said,
 )
 from espnet_prune.evaluation.scoring import read_data
 from espnet_prune.files import lock_folder
@@ -158,6 +159,7 @@ def speak(
                         ]
                     ),
                     "of": stamps[name],
+                    "said": stamp_said(utterance.text, utterance.reference),
                 }
                 keep(folder, wave, text2speech.fs, record)
 

@@ -64,6 +64,10 @@ class Setting(NamedTuple):
         return label
 
 
+COLUMNS = (*Setting._fields, "seed", "name")  # of ``tabulate``, chosen, not measured
+LARGEST = 1e100  # of a number in tables and figures; larger ones are faults
+
+
 @dataclasses.dataclass(frozen=True)
 class Point:
     """One model of a sweep."""
@@ -103,36 +107,18 @@ def read_sweep(folder: str | Path) -> list[Point]:
     points: list[Point] = []
     for name, folders in names.items():
         try:
-            experiments = history.read_experiments(folders)
+            with reading(folders[-1], "an experiment of a sweep", "train it again"):
+                point = _read_point(name, folders)
         except UserError as error:
             logging.warning(f"{name} is left out: {error}")
             continue
-        configs = [read_config(each) for each in folders]
-        pruning_conf = (configs[0].get("tts_conf") or {}).get("pruning_conf") or {}
-        soft = pruning_conf.get("inference_mask") == "soft"
-        first = folders[0].name.endswith(_PHASES[0])
-        if first and len(folders) == 1 and not soft:
-            logging.warning(f"{name} is left out: it has no phase 2 yet")
-            continue
-        last, progress = experiments[-1], read_progress(experiments[-1].folder)
-        if not is_finished(configs[-1], progress):
-            logging.warning(
-                f"{name} is left out: it has {progress['epoch']} of "
-                f"{configs[-1]['max_epoch']} epochs"
-            )
-            continue
-        length = configs[0].get("max_epoch") if len(folders) == 2 else None
-        stem = name.rpartition("_s")[0]
-        system = stem if stem in RIVALS else None
-        setting = Setting(last.pruning, last.sparsity_ratio, length, system)
-        point = Point(name, setting, configs[0].get("seed", 0), experiments)
         # they differ in another setting, so that a mean over seeds is not possible
         for other in points:
             if (other.setting, other.seed) == (point.setting, point.seed):
                 raise UserError(
-                    f"{other.experiments[-1].folder} and {last.folder} are both "
-                    f"{setting}, of seed {point.seed}; give a folder with only one of "
-                    "them"
+                    f"{other.experiments[-1].folder} and "
+                    f"{point.experiments[-1].folder} are both {point.setting}, of seed "
+                    f"{point.seed}; give a folder with only one of them"
                 )
         points.append(point)
     if not points:
@@ -150,6 +136,40 @@ def read_sweep(folder: str | Path) -> list[Point]:
     return sorted(points, key=order)
 
 
+def _read_point(name: str, folders: list[Path]) -> Point:
+    """Read a model of a sweep; any error says why it cannot be compared."""
+    experiments = history.read_experiments(folders)
+    configs = [read_config(each) for each in folders]
+    pruning_conf = (configs[0].get("tts_conf") or {}).get("pruning_conf") or {}
+    soft = pruning_conf.get("inference_mask") == "soft"
+    first = folders[0].name.endswith(_PHASES[0])
+    if first and len(folders) == 1 and not soft:
+        raise UserError("it has no phase 2 yet")
+    last, progress = experiments[-1], read_progress(experiments[-1].folder)
+    if not is_finished(configs[-1], progress):
+        raise UserError(
+            f"it has {progress['epoch']} of {configs[-1]['max_epoch']} epochs"
+        )
+    length = int(configs[0]["max_epoch"]) if len(folders) == 2 else None
+    stem = name.rpartition("_s")[0]
+    system = stem if stem in RIVALS else None
+    setting = Setting(last.pruning, last.sparsity_ratio, length, system)
+    point = Point(name, setting, int(configs[0].get("seed", 0)), experiments)
+    for key, value in _compared(point.last).items():
+        if not abs(value) < LARGEST:
+            raise UserError(f"{key} of its last epoch is {value}")
+    return point
+
+
+def _compared(last: Row) -> dict[str, float]:
+    """Return the losses of an epoch, then the numbers of its decoder layers."""
+    names = [n for n in last if keys.is_loss(n) and n != keys.SPARSITY_LOSS]
+    names.sort(key=lambda name: (name != keys.LOSS, name))
+    layers = history.decoder_layers([last])
+    names += [keys.of_layer(name, layer) for name in _OF_LAYERS for layer in layers]
+    return {name: last[name] for name in names}
+
+
 def read_scores(path: str | Path) -> dict[str, dict[str, float]]:
     """Read scores.csv of ``score``: system -> metric -> value."""
     scores: dict[str, dict[str, float]] = {}
@@ -160,7 +180,12 @@ def read_scores(path: str | Path) -> dict[str, dict[str, float]]:
         for row in csv.DictReader(file):
             # if groups of speakers have their own tables, all speakers come first
             system = scores.setdefault(row["system"], {})
-            system.setdefault(row["metric"], float(row["value"]))
+            metric, value = row["metric"], float(row["value"])
+            if not metric.isidentifier() or metric in (*COLUMNS, *_OF_LAYERS):
+                raise ValueError(f"{metric!r} is not the name of a metric")
+            if not abs(value) < LARGEST:
+                raise ValueError(f"{metric} of {row['system']} is {value}")
+            system.setdefault(metric, value)
     return scores
 
 
@@ -179,17 +204,13 @@ def tabulate(
         last = point.last
         row = {**point.setting._asdict(), "seed": point.seed, "name": point.name}
         row.update((scores or {}).get(point.name, {}))
-        row.update(
-            (name, last[name])
-            for name in sorted(last, key=lambda n: (n != keys.LOSS, n))
-            if keys.is_loss(name) and name != keys.SPARSITY_LOSS
-        )
+        compared = _compared(last)
+        row.update((name, compared[name]) for name in compared if keys.is_loss(name))
         layers = history.decoder_layers([last])
         for name in _OF_LAYERS if layers else ():
             names = [keys.of_layer(name, layer) for layer in layers]
-            values = {each: last[each] for each in names}
-            row[name] = statistics.mean(values.values())
-            row.update(values)
+            row[name] = statistics.mean(compared[each] for each in names)
+            row.update((each, compared[each]) for each in names)
         rows.append(row)
     every = dict.fromkeys(name for row in rows for name in row)
     return [{name: row.get(name) for name in every} for row in rows]
@@ -218,8 +239,7 @@ def summarise(rows: Sequence[Row]) -> list[Row]:
 
 def numbers(rows: Sequence[Row]) -> list[str]:
     """Return the columns of ``tabulate`` that are measured, not chosen."""
-    chosen = (*Setting._fields, "seed", "name")
-    return [name for name in rows[0] if name not in chosen]
+    return [name for name in rows[0] if name not in COLUMNS]
 
 
 def with_spread(value: float | None, spread: float | None, percent: bool) -> str | None:
@@ -347,7 +367,8 @@ def plot_sweep_kept(points: Sequence[Point], table: Sequence[Row]) -> Figure:
             if setting in settings:
                 ax.errorbar(
                     layers,
-                    [row[name] for name in names],
+                    # models may have different numbers of layers
+                    [math.nan if row[name] is None else row[name] for name in names],
                     yerr=[row[f"{name}_sd"] or 0 for name in names],
                     marker="o",
                     capsize=3,

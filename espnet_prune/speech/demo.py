@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 
 import gradio as gr
 import PIL.Image
+import soundfile
 import torch
 from matplotlib.figure import Figure
 
@@ -150,6 +151,17 @@ def _error(error: UserError) -> str:
     return f'<div class="error" role="alert"><p>{html.escape(text)}.</p></div>'
 
 
+def _not_stored(error: Exception) -> str:
+    """Say that this machine has a fault; only its log says where."""
+    logging.warning(f"the page cannot store a file: {first_line(error)}")
+    return _error(
+        UserError(
+            "this machine cannot store the file: ask who runs this page to free disk "
+            "space"
+        )
+    )
+
+
 class ChosenVoice(NamedTuple):
     """The voice that a visitor chose."""
 
@@ -266,15 +278,18 @@ class Actions:
         wave = joined["wav"].cpu().numpy()
         took = time.monotonic() - started
         done = f"{len(wave) / model.fs:.1f} s of speech, made in {took:.1f} s."
-        with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / "speech.wav"
-            write_speech(file, wave, model.fs)
-            # the page takes a copy of the file before this goes on
-            yield {
-                "speech": str(file),
-                "message": _news(done, notes),
-                "mel": self._draw_mel(joined),
-            }
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                file = Path(folder) / "speech.wav"
+                write_speech(file, wave, model.fs)
+                # the page takes a copy of the file before this goes on
+                yield {
+                    "speech": str(file),
+                    "message": _news(done, notes),
+                    "mel": self._draw_mel(joined),
+                }
+        except (OSError, soundfile.LibsndfileError) as error:
+            yield {"message": _not_stored(error)}
 
     def _say(
         self,
@@ -345,18 +360,19 @@ class Actions:
     ) -> Iterator[dict[str, Any]]:
         """Make a voice file of the chosen voice, to be downloaded."""
         voice = ChosenVoice(source, shipped, recording, saved)
-        with tempfile.TemporaryDirectory() as folder:
-            try:
+        try:
+            with tempfile.TemporaryDirectory() as folder:
                 style, notes = voice.read(self.model)
                 file = Path(folder) / f"{Path(voice.given).stem}{VOICE_SUFFIX}"
                 save_voice(file, style, self.model.model_id, note)
-            except UserError as error:
-                yield {"message": _error(error)}
-                return
-            yield {
-                "made": gr.File(str(file), visible=True),
-                "message": _news("The voice is saved. Download its file.", notes),
-            }
+                yield {
+                    "made": gr.File(str(file), visible=True),
+                    "message": _news("The voice is saved. Download its file.", notes),
+                }
+        except UserError as error:
+            yield {"message": _error(error)}
+        except OSError as error:
+            yield {"message": _not_stored(error)}
 
 
 def build_demo(

@@ -100,7 +100,7 @@ def read_lines(source: str | Path) -> list[str]:
             content = sys.stdin.buffer.read()
         else:
             content = Path(source).read_bytes()
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a null character in the name
         raise UserError(
             f"cannot read {where} ({error}): give a text file in UTF-8"
         ) from error

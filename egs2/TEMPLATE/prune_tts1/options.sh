@@ -87,16 +87,19 @@ among() {  # whether word $1 is in the list $2
 
 # Print a path relative to the folder of the caller, if it exists there.
 seen_from_caller() {
-    case "$1" in
-        /*) echo "$1" ;;
-        *) if [ -e "${called_from}/$1" ]; then echo "${called_from}/$1"; else echo "$1"; fi ;;
-    esac
+    local prefix=
+    [[ "$1" = /* || ! -e "${called_from}/$1" ]] || prefix="${called_from}/"
+    printf '%s\n' "${prefix}$1"  # echo would take -n for an option
 }
 
 is_one_of() {  # refuse the value of option $1 unless it is one of the other words
     local name=$1
     shift
     among "${!name}" "$*" || fail "--${name} is '${!name}': choose one of $*"
+}
+are_words() {  # refuse the value of option $1 unless it is words without quotes, *, $ ..
+    [[ "${!1}" =~ ^[[:space:]A-Za-z0-9_.-]*$ ]] \
+        || fail "--$1 is ${!1@Q}: give words of letters, digits, _ . and -"
 }
 is_whole() {  # refuse the value of option $1 unless it is a whole number from $2
     case "${!1}" in

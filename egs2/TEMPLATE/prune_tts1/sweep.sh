@@ -61,7 +61,9 @@ option_phase() { fail "a point of a sweep has all its phases: leave --phase out"
 parse_options "$@"
 end_with_children "$@"
 for name in sparsity_ratios systems phase1_epochs seeds; do
-    printf -v "${name}" '%s' "$(xargs <<< "${!name}")"  # one space between values
+    are_words "${name}"
+    read -r -d '' -a words <<< "${!name}" || true
+    printf -v "${name}" '%s' "${words[*]}"  # one space between values
 done
 
 script=./run.sh
@@ -215,7 +217,10 @@ if "${dry_run}"; then
 fi
 
 mkdir -p "${sweep_dir}"
-model_options > "${sweep_dir}/options"
+if [ ! -e "${sweep_dir}/options" ]; then  # completely or not at all
+    model_options > "${sweep_dir}/.options.$$"
+    mv "${sweep_dir}/.options.$$" "${sweep_dir}/options"
+fi
 number=0
 for point in "${points[@]}"; do
     number=$((number + 1))

@@ -86,7 +86,7 @@ end_with_children "$@"
 
 stem() {  # print the name of a file without folder and ending
     local file="${1##*/}"
-    echo "${file%.*}"
+    printf '%s\n' "${file%.*}"
 }
 
 if [ "${list##*/}" = librispeech_pc ] && [ ! -e "${list}" ]; then  # the known list
@@ -98,6 +98,9 @@ is_one_of corpus vctk librispeech libritts
 [ -z "${skip_faulty}" ] || is_one_of skip_faulty true false
 for name in stage stop_stage batch_size nj; do is_whole "${name}" 1; done
 are_whole 0 num_speakers texts_per_speaker seed
+are_words metrics
+[[ " ${metrics}" != *[[:space:]]-* ]] || fail "--metrics is ${metrics@Q}: give names of" \
+    "metrics, not options"
 if [ "${stage}" -gt "${stop_stage}" ] || [ "${stage}" -gt 4 ]; then
     fail "no stage is from --stage ${stage} to --stop_stage ${stop_stage}: there are" \
         "stages 1 to 4"
@@ -125,7 +128,7 @@ for model in ${models[@]+"${models[@]}"}; do
         model_name="${model_name%.zip}"
     fi
     case "${model_name}" in
-        scores|ground_truth*|.*|*'|'*)
+        scores|ground_truth*|.*)
             fail "the name ${model_name} cannot be used: give --model NAME=MODEL" ;;
     esac
     for other in ${names[@]+"${names[@]}"}; do
@@ -159,6 +162,12 @@ data="data/${tag}"
 exp="${expdir}/${tag}"
 vocoder="${vocoder%/}"
 gt_name="ground_truth_mel_${vocoder##*/}"
+for model_name in ${names[@]+"${names[@]}"} "${gt_name}"; do
+    # they name folders and rows of tables, after hours of synthesis
+    [[ "${model_name}" != *[=\|[:cntrl:]]* && ${#model_name} -le 100 ]] \
+        || fail "the name ${model_name@Q} cannot be used: rename it, or give --model" \
+            "NAME=MODEL"
+done
 
 ../../setup.sh
 . ./path.sh

@@ -45,8 +45,10 @@ if "${labelled}"; then
     pieces=("${labels}"/lab.tar.gz*)
     if [ ! -d "${labels}/lab/phone" ] && [ -e "${pieces[0]}" ]; then
         labels=data/local/labels
-        if [ ! -e "${labels}/.complete" ]; then
+        state=$(stat -L -c '%n %s %y' "${pieces[@]}")
+        if [ "$(cat "${labels}/.complete" 2> /dev/null)" != "${state}" ]; then
             echo "Unpacking ${pieces[0]} and the other pieces"
+            rm -rf "${labels}"
             mkdir -p "${labels}"
             # shellcheck disable=SC2046  # three words
             cat "${pieces[@]}" | tar -xz -C "${labels}" \
@@ -55,7 +57,7 @@ if "${labelled}"; then
                 || fail "cannot unpack ${pieces[0]} and the other pieces;" \
                     "get the labels again," \
                     "or see data/local/untar_labels.log"
-            touch "${labels}/.complete"
+            echo "${state}" > "${labels}/.complete"
         fi
     fi
 fi

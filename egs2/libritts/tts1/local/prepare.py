@@ -26,15 +26,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 from espnet_prune.cli.options import make_parser
+from espnet_prune.config import require_whole
 from espnet_prune.data import testset
-from espnet_prune.data.kaldi import Finding, Row, write_sets, write_table
+from espnet_prune.data.kaldi import Finding, Row, fault_of_id, write_sets, write_table
 from espnet_prune.data.labels import read_labels, tokens_and_ends
 from espnet_prune.errors import UserError, run
 from espnet_prune.files import Journal, lock_folder
 from espnet_prune.processes import in_parallel
 from espnet_prune.speech.audio import AudioError, read_header
 from espnet_prune.text import arpabet
-from espnet_prune.text.normalise import TextError, decode, normalise
+from espnet_prune.text.normalise import TextError, decode, find_doubts, normalise
 from espnet_prune.training.identity import require_fresh_models, write_identity
 
 TRAIN_PARTS = ("train-clean-100", "train-clean-360")
@@ -61,6 +62,7 @@ class Utterance(NamedTuple):
     tokens: str = ""  # phones of the labels
     ends: str = ""  # where each, and <eos>, end in seconds
     fault: tuple[str, str] = ("", "")  # reason and detail
+    stamp: str = ""  # of the files that this was read from
 
 
 # ------------------------------------------------------------------ one recording
@@ -74,9 +76,13 @@ class Checker:
 
     def __call__(self, wav: Path) -> Utterance:
         """Read one recording; if that fails, the result has a fault."""
-        reader, chapter = wav.parts[-3:-1]
+        reader = wav.parts[-3]
         rest = wav.stem.removeprefix(f"{reader}_")
-        utterance = Utterance(f"{reader}-{rest}", reader, str(wav))
+        name = f"{reader}-{rest}"
+        # before it is read, so that a change while it is read is noticed
+        utterance = Utterance(name, reader, str(wav), stamp=self.stamp(wav))
+        if fault := fault_of_id(name):
+            return utterance._replace(fault=(fault, str(wav)))
         try:
             seconds = read_header(wav).seconds
             written = wav.with_suffix(".normalized.txt")
@@ -95,11 +101,32 @@ class Checker:
             return utterance._replace(fault=(fault, str(wav)))
         if self.label_root is None:
             return self._judge_text(utterance)
-        return self._add_labels(utterance, self.label_root / reader / chapter, wav.stem)
+        return self._add_labels(utterance, self._find_labels(wav))
+
+    def _find_labels(self, wav: Path) -> list[Path]:
+        """Return the names that the labels of a recording may have."""
+        if self.label_root is None:
+            return []
+        folder = self.label_root.joinpath(*wav.parts[-3:-1])
+        return [folder / f"{wav.stem}{suffix}" for suffix in LABEL_SUFFIXES]
+
+    def stamp(self, wav: Path) -> str:
+        """Return what differs when a file of a recording has changed."""
+        found = []
+        for file in (wav, wav.with_suffix(".normalized.txt"), *self._find_labels(wav)):
+            try:
+                about = file.stat()
+                found.append(f"{about.st_size}:{about.st_mtime_ns}")
+            except OSError:
+                found.append("-")
+        return " ".join(found)
 
     def _judge_text(self, utterance: Utterance) -> Utterance:
         tokens = arpabet.to_tokens(utterance.text)
-        if not tokens:
+        doubts = find_doubts(utterance.text, "arpabet")
+        if doubts:
+            fault = (doubts[0].reason, doubts[0].detail)
+        elif not tokens:
             fault = ("text without a word", utterance.text)
         elif utterance.seconds < (len(tokens) + 2) * LONGEST_HOP:
             fault = ("too short for its text", f"{len(tokens)} tokens")
@@ -107,8 +134,7 @@ class Checker:
             return utterance
         return utterance._replace(fault=fault)
 
-    def _add_labels(self, utterance: Utterance, folder: Path, stem: str) -> Utterance:
-        found = [folder / f"{stem}{suffix}" for suffix in LABEL_SUFFIXES]
+    def _add_labels(self, utterance: Utterance, found: list[Path]) -> Utterance:
         file = next((path for path in found if path.exists()), None)
         if file is None:
             fault = ("no labels", str(found[0]))
@@ -170,7 +196,10 @@ def find_labels(folder: Path, corpus: Path, part: str) -> Path:
 def check_part(
     corpus: Path, part: str, label_root: Path | None, done: Path, nj: int
 ) -> list[Utterance]:
-    """Check all recordings of a part; skip those that were good in an earlier run."""
+    """Check all recordings of a part; skip those that were good in an earlier run.
+
+    Those of which a file has changed since then are checked again.
+    """
     wavs = {
         str(path): path
         for path in sorted(corpus.glob(f"{part}/*/*/*.wav"))
@@ -178,10 +207,14 @@ def check_part(
     }
     checked = {}
     state = f"{Utterance._fields} of {corpus / part} and {label_root}"
+    stamp = Checker(label_root).stamp
     with Journal(done, state) as journal:
         for wav, record in journal.known.items():
-            one = Utterance(*record)
-            if wav in wavs and not one.fault[0]:
+            try:
+                one = Utterance(*record)
+            except TypeError:  # the file was damaged
+                continue
+            if wav in wavs and not one.fault[0] and one.stamp == stamp(wavs[wav]):
                 checked[wav] = one
         new = [path for wav, path in wavs.items() if wav not in checked]
         for one in in_parallel(Checker, new, nj, part, label_root):
@@ -228,12 +261,13 @@ def recorded_rows(utterances: list[Utterance], labelled: bool) -> Iterable[Row]:
 
 def prepare(args: argparse.Namespace) -> None:
     """Check the corpus and write the folders."""
+    require_whole("--num_texts", args.num_texts)
     labelled = args.durations == "given"
     # --nj may be the number of a cluster's cores
     nj = min(args.nj, len(os.sched_getaffinity(0)))
-    corpus = find_corpus(args.corpus.resolve())
+    corpus = find_corpus(Path(os.path.realpath(args.corpus)))
     roots = {  # all are checked before hours of work
-        part: find_labels(args.labels.resolve(), corpus, part)
+        part: find_labels(Path(os.path.realpath(args.labels)), corpus, part)
         for part in (*TRAIN_PARTS, DEV_PART)
         if labelled
     }
@@ -262,7 +296,20 @@ def prepare(args: argparse.Namespace) -> None:
                     f"({first.detail}): see {args.data_dir}/left_out.tsv and name "
                     "other copies in db.sh"
                 )
+        require_unseen(used)
         draw_sets(args, used, "_phn" if labelled else "")
+
+
+def require_unseen(used: dict[str, list[Utterance]]) -> None:
+    """Refuse a reader in two parts, who would be in training and in a test set."""
+    part_of: dict[str, str] = {}
+    for part, utterances in used.items():
+        for reader in testset.by_speaker(utterances):
+            if part_of.setdefault(reader, part) != part:
+                raise UserError(
+                    f"reader {reader} is in {part_of[reader]} and in {part}, which "
+                    "have no reader in common in LibriTTS: unpack both again"
+                )
 
 
 def draw_sets(args: argparse.Namespace, used, suffix: str) -> None:

@@ -13,10 +13,12 @@ The name of an utterance is that in the corpus, without the microphone.
 
 import functools
 import json
+import os
 from pathlib import Path
 
+from espnet_prune.data.kaldi import fault_of_id
 from espnet_prune.errors import UserError
-from espnet_prune.text.normalise import TextError, normalise, read_lines
+from espnet_prune.text.normalise import lower, normalise, read_lines
 
 VCTK_LEFT_OUT = {
     "p315": "there are no texts of this speaker",
@@ -98,21 +100,27 @@ class Libri:
     def speakers(self) -> list[str]:
         """Return the speakers, by number."""
         folders = (path for path in self.root.iterdir() if path.is_dir())
-        return sorted((path.name for path in folders if path.name.isdigit()), key=int)
+        names = (path.name for path in folders if path.name.isascii())
+        return sorted((name for name in names if name.isdigit()), key=int)
 
     def utterances(self, speaker: str) -> list[str]:
         """Return the recordings of a speaker, in order."""
         files = (self.root / speaker).glob(f"*/*{self.suffix}")
-        names = (file.name for file in files if not file.name.startswith("."))
-        return sorted(name.removesuffix(self.suffix) for name in names)
+        names = (file.name.removesuffix(self.suffix) for file in files)
+        return sorted(
+            name
+            for name in names
+            if name.startswith(f"{speaker}{self.separator}")
+            and name.count(self.separator) > 1
+            and not fault_of_id(name)
+        )
 
     def left_out(self) -> dict[str, str]:
         """Return no speaker: all can be used."""
         return {}
 
     def _chapter(self, utterance: str) -> Path:
-        speaker, chapter = utterance.split(self.separator)[:2]
-        return self.root / speaker / chapter
+        return self.root.joinpath(*utterance.split(self.separator)[:2])
 
     def recording(self, utterance: str) -> Path:
         """Return the file of a recording, which may be missing."""
@@ -131,8 +139,9 @@ class LibriSpeech(Libri):
     def __init__(self, folder: Path, part: str):
         super().__init__(folder, part)
         manifest = self.root.with_name(f"{self.root.name}.json")
-        self.punctuated = _read_manifest(manifest) if manifest.is_file() else {}
-        if self.punctuated:
+        self.punctuated = {}
+        if os.path.lexists(manifest):
+            self.punctuated = _read_manifest(manifest)
             self.title += " with the texts of LibriSpeech-PC"
 
     def text(self, utterance: str) -> str | None:
@@ -160,40 +169,44 @@ class LibriTTS(Libri):
 def _read(path: Path) -> str | None:
     """Read a text as one line, None without any that can be used."""
     try:
-        return normalise("\n".join(_lines(path))) or None
-    except TextError:
+        return normalise("\n".join(read_lines(path))) or None
+    except UserError:
         return None
 
 
 def _read_manifest(path: Path) -> dict[str, str]:
     """Read a manifest of LibriSpeech-PC: JSON lines of audio_filepath and text."""
     texts = {}
-    for number, line in enumerate(_lines(path), 1):
+    for number, line in enumerate(read_lines(path), 1):
         if not line.strip():
             continue
         try:
             entry = json.loads(line)
             texts[Path(entry["audio_filepath"]).stem] = normalise(entry["text"])
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise UserError(
                 f"line {number} of {path} has no audio_filepath and text ({error}): "
                 "unpack the manifests of LibriSpeech-PC again"
             ) from None
+    if not texts:
+        raise UserError(
+            f"{path} is empty: unpack the manifests of LibriSpeech-PC again, or remove "
+            "it for texts without punctuation"
+        )
     return texts
 
 
 @functools.cache
 def _read_transcripts(path: Path) -> dict[str, str]:
-    """Read lines ``UTTERANCE TEXT`` of a chapter."""
-    columns = (line.split(maxsplit=1) for line in _lines(path))
-    return {words[0]: words[1].strip().lower() for words in columns if len(words) == 2}
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return read_lines(path)
-    except UserError:
-        return []
+    """Read lines ``UTTERANCE TEXT`` of a chapter, in lower case; {} without a file."""
+    if not os.path.lexists(path):
+        return {}
+    columns = (line.split(maxsplit=1) for line in read_lines(path))
+    return {
+        words[0]: lower(normalise(words[1], f"{words[0]} in {path}"))
+        for words in columns
+        if len(words) == 2
+    }
 
 
 Corpus = VCTK | LibriSpeech | LibriTTS
