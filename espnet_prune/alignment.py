@@ -31,7 +31,6 @@ class Alignment(NamedTuple):
             sum is the number of frames.
         forward_sum: loss over all monotonic alignments, a scalar.
         binarization: loss that sharpens the best alignment, a scalar.
-
     """
 
     durations: torch.Tensor
@@ -53,7 +52,6 @@ class DurationAligner(AlignmentModule):
         Returns:
             Tensor: log-probabilities of tokens given frames (B, T_feats, T_text), minus
                 infinity at padding.
-
         """
         text_valid = _valid(text_lengths, text.size(1))[..., None]
         feats_valid = _valid(feats_lengths, feats.size(1))[..., None]
@@ -81,7 +79,6 @@ class DurationAligner(AlignmentModule):
 
         Raises:
             UserError: an utterance has fewer frames than tokens.
-
         """
         short = (feats_lengths < text_lengths).nonzero()
         if len(short) > 0:
@@ -118,7 +115,6 @@ def log_prior(text_lengths, feats_lengths, tokens: int, frames: int) -> torch.Te
 
     Returns:
         Log-probabilities (B, T_feats, T_text), float64; undefined at padding.
-
     """
     device = text_lengths.device
     count = torch.arange(tokens + frames + 1, device=device, dtype=torch.float64)
@@ -149,7 +145,6 @@ def best_tokens(log_p, text_lengths, feats_lengths) -> torch.Tensor:
 
     Returns:
         (B, T_feats), long, zero at padding.
-
     """
     host = log_p.detach().cpu().numpy()
     tokens = np.zeros(host.shape[:2], dtype=np.int64)
@@ -169,7 +164,6 @@ def forward_sum_loss(log_p, text_lengths, feats_lengths) -> torch.Tensor:
 
     Returns:
         A scalar: mean over the tokens of each utterance, then over the batch.
-
     """
     log_p = F.pad(log_p, (1, 0), value=BLANK).log_softmax(dim=-1).transpose(0, 1)
     log_p = log_p.masked_fill(log_p.isinf(), -1e4)  # PyTorch's gradient of -inf is NaN

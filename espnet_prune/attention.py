@@ -32,7 +32,6 @@ class AttentionMaps(NamedTuple):
         mask: the mask that was applied (B, H, T, T), or (B, 1, T, T) if heads share it;
             boolean if hard, float if soft, all true for a dense layer.
         pruned: their product (B, H, T, T), not renormalised.
-
     """
 
     dense: torch.Tensor
@@ -49,7 +48,6 @@ class PruningStatistics(NamedTuple):
         kept_share: share of connections under the hard mask, a scalar; None for a pass
             that is not counted.
         kept_mass: share of attention probability under the hard mask, a scalar or None.
-
     """
 
     soft_means: torch.Tensor | None
@@ -77,7 +75,6 @@ class PruningMixin:
             of the sparsity loss.
         statistics: ``PruningStatistics`` of the last pass in training or validation,
             until ``pruning_terms`` takes them.
-
     """
 
     # what the ESPnet class has
@@ -147,7 +144,6 @@ class PruningMixin:
 
         Returns:
             (B, T, H * d_k).
-
         """
         return self._weigh(value, self._rescale(scores), mask)
 
@@ -337,7 +333,6 @@ def prune_self_attention(
     Raises:
         UserError: a setting that cannot work, no self-attention, or self-attention of a
             kind that cannot be pruned. ``module`` is not changed in this case.
-
     """
     conf = parse_pruning(pruning, pruning_conf)
     require_choice("attention_scale", attention_scale, ATTENTION_SCALES)
@@ -400,7 +395,6 @@ def pruning_terms(
         weight * L_sp, summed over parts; zero under hard masks.
         L_sp of each part; threshold, kept share, kept mass and mean soft mask of each
         of its layers, counted from 1.
-
     """
     loss = torch.zeros(())
     stats = {}

@@ -53,7 +53,6 @@ class PrunedFastSpeech2(FastSpeech2):
     Raises:
         UserError: a setting is unknown or impossible, or a newer version of this plugin
             trained the model.
-
     """
 
     durations = "given"  # with the data; the model has no aligner
@@ -121,7 +120,6 @@ class PrunedFastSpeech2(FastSpeech2):
 
         Raises:
             UserError: durations do not fit text or recording.
-
         """
         self.watch(self)
         frames = feats_lengths.div(self.reduction_factor, rounding_mode="trunc")
@@ -150,7 +148,6 @@ class PrunedFastSpeech2(FastSpeech2):
         Args:
             feats: normalised mel (B, T_feats, odim).
             feats_lengths: (B,), full length if not given.
-
         """
         if feats_lengths is None:
             return self.gst(feats)
@@ -169,7 +166,6 @@ class PrunedFastSpeech2(FastSpeech2):
 
         Returns:
             As in FastSpeech2.
-
         """
         with synthesising(self):
             feats = feats if style_vector is None else style_vector
@@ -193,7 +189,6 @@ class PrunedFastSpeech2(FastSpeech2):
 
         Returns:
             As in FastSpeech2.
-
         """
         if self.use_gst and style_vector is None and feats is not None:
             style_vector = self.encode_style(feats, feats_lengths)

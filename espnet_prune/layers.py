@@ -50,7 +50,6 @@ def draw_bytes(shape: torch.Size, rate: float) -> tuple[torch.Tensor, int]:
     Returns:
         Tensor: random bytes of the shape, int8.
         int: how many of the 256 values of a byte are dropped; they are the lowest.
-
     """
     words = torch.empty(-(-shape.numel() // 8), dtype=torch.int64)
     words.random_(-(2**63), None)  # all 64 bits are random
@@ -152,7 +151,6 @@ def probabilities(scores: torch.Tensor, mask: torch.Tensor | None) -> torch.Tens
 
     Returns:
         (B, H, T, T), float32 (float64 for float64 scores).
-
     """
     scores = scores.float() if scores.dtype != torch.float64 else scores
     if mask is not None:
@@ -174,7 +172,6 @@ class Pruning(NamedTuple):
         weights: weight of every position in the mean of the soft mask (B, 1, T). A pair
             counts by the product of its weights, divided by the sum over all pairs.
         share: a connection stays if any head keeps it; for hard masks only.
-
     """
 
     cutoff: torch.Tensor
@@ -191,7 +188,6 @@ class Attended(NamedTuple):
         soft_means: mean of the soft mask of each head (H,); None without one.
         probabilities: before the mask (B, H, T, T), without gradient; None if they were
             not asked for.
-
     """
 
     context: torch.Tensor
@@ -222,7 +218,6 @@ def attend(
         dropout_rate: share of the remaining connections to drop.
         pruning: None for dense attention.
         watched: whether to return the probabilities.
-
     """
     bias = None
     if mask is not None:
@@ -497,7 +492,6 @@ def _kernel_by_phases(conv):
 
     Returns:
         (O, 5, rows * D): for each product the taps of its convolution.
-
     """
     weight = conv.weight
     if torch.is_grad_enabled() or weight.is_inference():
@@ -605,7 +599,6 @@ class _WindowProduct(torch.autograd.Function):
         Returns:
             (J, B, T, O): the product for the window that begins at each frame. The last
             K - 1 of an utterance are undefined, because their windows extend beyond it.
-
         """
         y = x.new_empty(*x.shape[:3], weight.size(0))
         for frames, matrix, product in zip(x, weight.unbind(1), y, strict=True):

@@ -75,7 +75,6 @@ class PhonemeEncoder(torch.nn.Module):
         blocks: ``FFTBlock`` or ``StyleConvBlock`` layers.
         kernel_size: taps of the prenet's convolutions.
         dropout_rate: dropout in the prenet.
-
     """
 
     def __init__(self, idim, size, blocks, kernel_size, dropout_rate):
@@ -110,7 +109,6 @@ class MelDecoder(torch.nn.Module):
         blocks: ``FFTBlock`` layers, which are pruned.
         prenet_units: width between the two linear layers of the prenet.
         dropout_rate: dropout in the prenet.
-
     """
 
     def __init__(self, size, odim, blocks, prenet_units, dropout_rate):
@@ -199,7 +197,6 @@ class StyleSpeech(AbsTTS):
     Raises:
         UserError: a setting is unknown or impossible, or a newer version of this plugin
             trained the model.
-
     """
 
     # ESPnet passes the reference mel to models with this attribute
@@ -423,7 +420,6 @@ class StyleSpeech(AbsTTS):
 
         Raises:
             UserError: durations, pitch or energy are missing or do not fit the text.
-
         """
         self.watch(self)
         tokens, token_lengths = self._append_eos(text, text_lengths)
@@ -479,7 +475,6 @@ class StyleSpeech(AbsTTS):
         Args:
             feats: normalised mel (B, T_feats, odim).
             feats_lengths: (B,), full length if not given.
-
         """
         if feats_lengths is None:
             feats_lengths = feats.new_full((len(feats),), feats.size(1)).long()
@@ -515,7 +510,6 @@ class StyleSpeech(AbsTTS):
 
         Raises:
             UserError: empty text, or neither reference nor style vector.
-
         """
         given = {"feats": feats, "style_vector": style_vector}
         if use_teacher_forcing:
@@ -555,7 +549,6 @@ class StyleSpeech(AbsTTS):
 
         Raises:
             UserError: an empty text, or neither references nor style vectors.
-
         """
         if any(len(tokens) == 0 for tokens in text):
             raise UserError(
@@ -719,7 +712,6 @@ def require_durations(
     Raises:
         UserError: another number of durations than of tokens, a negative one, or a
             sum that is not the number of frames.
-
     """
     longest = int(token_lengths.max())
     if durations_lengths is None or durations.size(1) != longest:

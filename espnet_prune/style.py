@@ -33,7 +33,6 @@ class StyleAdaptiveLayerNorm(torch.nn.Module):
     Args:
         size: D.
         style_dim: S.
-
     """
 
     def __init__(self, size: int, style_dim: int):
@@ -62,7 +61,6 @@ class MixStyleLayerNorm(StyleAdaptiveLayerNorm):
         size: D.
         style_dim: S.
         alpha: Parameter of the Beta distribution; a small one gives shares near 0 or 1.
-
     """
 
     def __init__(self, size: int, style_dim: int, alpha: float):
@@ -83,7 +81,6 @@ def draw_mix(style: torch.Tensor, alpha: float) -> tuple[torch.Tensor, torch.Ten
     Returns:
         Which utterance each one is mixed with (B,), and the share of its own style,
         from Beta(alpha, alpha) (B, 1).
-
     """
     number = len(style)
     order = torch.randperm(number, device=style.device)
@@ -108,7 +105,6 @@ def mix_styles(
 
     Returns:
         (B, S).
-
     """
     return share * style + (1 - share) * style[order]
 
@@ -121,7 +117,6 @@ class ConvFeedForward(torch.nn.Module):
         units: hidden width.
         kernel_sizes: taps of the two convolutions, odd.
         dropout_rate: after each convolution.
-
     """
 
     def __init__(self, size: int, units: int, kernel_sizes, dropout_rate: float):
@@ -150,7 +145,6 @@ class FFTBlock(torch.nn.Module):
         style_dim: S.
         dropout_rate: after the attention.
         mix_style_alpha: None for SALN; otherwise ``MixStyleLayerNorm`` with this alpha.
-
     """
 
     def __init__(
@@ -187,7 +181,6 @@ class FFTBlock(torch.nn.Module):
 
         Returns:
             (B, T, D), zero at padding.
-
         """
         x = x + self.dropout(self.attention(x, x, x, valid.transpose(1, 2)))
         valid = valid.to(x.dtype)
@@ -208,7 +201,6 @@ class StyleConvolution(torch.nn.Module):
         channels: C.
         kernel_size: K, odd.
         style_dim: S.
-
     """
 
     def __init__(self, channels: int, kernel_size: int, style_dim: int):
@@ -237,7 +229,6 @@ class StyleConvolution(torch.nn.Module):
         Returns:
             depthwise: (B, C, K). pointwise: (B, C, C), output by input. depthwise_bias
             and pointwise_bias: (B, C).
-
         """
         parts = self.predictor(style).split(self.sizes, dim=-1)
         found = {
@@ -273,7 +264,6 @@ class StyleConvBlock(torch.nn.Module):
         kernel_size: K, odd.
         style_dim: S.
         dropout_rate: after the attention, and in the feed-forward layer.
-
     """
 
     def __init__(
@@ -320,7 +310,6 @@ class MelStyleEncoder(torch.nn.Module):
         heads: attention heads.
         kernel_size: taps of the gated convolutions, odd.
         dropout_rate: dropout in all parts.
-
     """
 
     def __init__(

@@ -235,7 +235,6 @@ def build_espnet(
 
     Raises:
         UserError: One of them is unknown, or its package is missing.
-
     """
     from espnet2.text.build_tokenizer import build_tokenizer
     from espnet2.text.cleaner import TextCleaner
