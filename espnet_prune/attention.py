@@ -153,6 +153,9 @@ class PruningMixin:
 
     def _weigh(self, value, scores, mask):
         """Weigh values; ``scores`` may also be a pair of scaled queries and keys."""
+        if mask is None:
+            mask = value.new_ones((1, 1, 1), dtype=torch.bool)
+        mask = mask.bool().expand(len(value), -1, value.size(2))
         if self._may_be_fast(mask):
             context = self._attend(value, scores, mask)
             return self.linear_out(context.transpose(1, 2).flatten(2))
@@ -183,7 +186,7 @@ class PruningMixin:
         return (
             not self.watched
             and self.record is None
-            and (mask is None or mask.size(1) == 1)
+            and mask.size(1) == 1
             and not shares_soft_mask
             and self.dropout.p < 1
             and not torch.compiler.is_compiling()
@@ -196,9 +199,6 @@ class PruningMixin:
         rate = self.dropout.p if self.training else 0.0
         if kind is None:
             return layers.attend(scores, value, mask, rate).context
-        if mask is None:
-            mask = value.new_ones((len(value), 1, value.size(2)))
-        mask = mask.bool()
         cutoff = masks.cutoff(self.threshold, self._count_keys(mask))
         if kind == "hard":
             share = conf.shares_mask(self.pruning)
@@ -226,9 +226,6 @@ class PruningMixin:
     def _mask(self, kind, dense, mask):
         """Make the mask of a kind, and keep the statistics of the pass."""
         conf = self.pruning_conf
-        if mask is None:
-            mask = dense.new_ones((1, 1, 1), dtype=torch.bool)
-        mask = mask.bool().expand(dense.size(0), -1, dense.size(-1))
         if kind == "hard":
             self._keep_statistics(None, dense, mask)
             return self._hard_mask(dense, mask)

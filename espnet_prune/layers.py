@@ -19,6 +19,8 @@ from espnet2.legacy.nets.pytorch_backend.transformer.attention import (
     MultiHeadedAttention,
 )
 
+from espnet_prune.masks import upcast
+
 BLOCK = 2**20  # connections of a block of attention; it fits in a processor's cache
 LEVELS = 256  # number of values of a random byte, and so of dropout rates
 
@@ -142,9 +144,6 @@ def full_precision(device: torch.device):
 def probabilities(scores: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
     """Softmax over the valid keys in float32, zero at the others.
 
-    Adding the lowest number to a score hides a key. This is cheaper than masked_fill,
-    whose gradient needs another pass over (B, H, T, T).
-
     Args:
         scores: (B, H, T, T).
         mask: true where a key may be attended to, (B, 1, T) or (B, T, T); None for all.
@@ -152,15 +151,24 @@ def probabilities(scores: torch.Tensor, mask: torch.Tensor | None) -> torch.Tens
     Returns:
         (B, H, T, T), float32 (float64 for float64 scores).
     """
-    scores = scores.float() if scores.dtype != torch.float64 else scores
+    scores = upcast(scores)
     if mask is not None:
-        lowest = torch.finfo(scores.dtype).min
-        bias = scores.new_zeros(mask.shape).masked_fill(mask.eq(0), lowest)
-        scores = scores + bias.unsqueeze(1)
+        scores = scores + _bias(mask, scores.dtype)
     attn = scores.softmax(dim=-1)
     if mask is not None and mask.size(1) > 1:  # queries differ; some have no key
         attn = attn * mask.bool().any(dim=-1, keepdim=True).unsqueeze(1)
     return attn
+
+
+def _bias(mask, dtype):
+    """Return what hides keys when it is added to scores: the lowest number, or 0.
+
+    Adding is cheaper than masked_fill, whose gradient needs another pass over the
+    scores (B, H, T, T).
+    """
+    lowest = torch.finfo(dtype).min
+    bias = torch.zeros_like(mask, dtype=dtype).masked_fill(mask.eq(0), lowest)
+    return bias.unsqueeze(1)
 
 
 class Pruning(NamedTuple):
@@ -219,12 +227,8 @@ def attend(
         pruning: None for dense attention.
         watched: whether to return the probabilities.
     """
-    bias = None
-    if mask is not None:
-        kind = torch.float64 if value.dtype == torch.float64 else torch.float32
-        lowest = torch.finfo(kind).min
-        bias = value.new_zeros(mask.shape, dtype=kind).masked_fill(mask.eq(0), lowest)
-        bias = bias.unsqueeze(1)
+    dtype = torch.promote_types(value.dtype, torch.float32)
+    bias = None if mask is None else _bias(mask, dtype)
     pair = isinstance(scores, tuple)
     product, query, key = (None, *scores) if pair else (scores, None, None)
     cutoff = None if pruning is None else pruning.cutoff

@@ -32,11 +32,11 @@ def cutoff(threshold: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
     Returns:
         theta / N, (B, 1, 1, 1) or (B, 1, T, 1).
     """
-    dtype = torch.float64 if threshold.dtype == torch.float64 else torch.float32
-    counts = lengths.to(threshold.device, dtype).clamp(min=1)
+    threshold = upcast(threshold)
+    counts = lengths.to(threshold).clamp(min=1)
     if counts.dim() == 1:
         counts = counts[:, None]
-    return (threshold.to(dtype) / counts)[:, None, :, None]
+    return (threshold / counts)[:, None, :, None]
 
 
 def hard_mask(
@@ -55,7 +55,7 @@ def hard_mask(
     Returns:
         SM_hard (B, H, T, T), boolean.
     """
-    return _upcast(attn) >= cutoff(threshold, lengths)
+    return upcast(attn) >= cutoff(threshold, lengths)
 
 
 def soft_mask(
@@ -78,7 +78,7 @@ def soft_mask(
     Returns:
         SM_soft (B, H, T, T), float, between 0 and 1.
     """
-    return torch.sigmoid((_upcast(attn) - cutoff(threshold, lengths)) / temperature)
+    return torch.sigmoid((upcast(attn) - cutoff(threshold, lengths)) / temperature)
 
 
 def union_over_heads(mask: torch.Tensor) -> torch.Tensor:
@@ -105,7 +105,7 @@ def mean_soft_mask(soft: torch.Tensor, pairs: torch.Tensor) -> torch.Tensor:
     Returns:
         (H,), one mean per head.
     """
-    total = (_upcast(soft) * pairs).sum(dim=(-2, -1))
+    total = (upcast(soft) * pairs).sum(dim=(-2, -1))
     return (total / pairs.sum(dim=(-2, -1)).clamp(min=1)).mean(dim=0)
 
 
@@ -150,12 +150,13 @@ def kept_mass(
     Returns:
         A scalar between 0 and 1: per utterance and head, then their mean.
     """
-    attn = _upcast(attn) * pairs
+    attn = upcast(attn) * pairs
     kept = (attn * hard).sum(dim=(-2, -1))
     return (
         kept / attn.sum(dim=(-2, -1)).clamp(min=torch.finfo(attn.dtype).tiny)
     ).mean()
 
 
-def _upcast(values: torch.Tensor) -> torch.Tensor:
-    return values if values.dtype == torch.float64 else values.float()
+def upcast(values: torch.Tensor) -> torch.Tensor:
+    """Convert values to float32; float64 stays as it is."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))

@@ -390,9 +390,7 @@ class StyleSpeech(AbsTTS):
         durations: torch.Tensor | None = None,
         durations_lengths: torch.Tensor | None = None,
         pitch: torch.Tensor | None = None,
-        pitch_lengths: torch.Tensor | None = None,
         energy: torch.Tensor | None = None,
-        energy_lengths: torch.Tensor | None = None,
         style_vector: torch.Tensor | None = None,
         **kwargs,
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor], torch.Tensor]:
@@ -407,9 +405,7 @@ class StyleSpeech(AbsTTS):
             durations_lengths: (B,).
             pitch: by token (B, T_text, 1), or by frame (B, T_feats, 1) if durations
                 are learned.
-            pitch_lengths: (B,).
             energy: as pitch.
-            energy_lengths: (B,).
             style_vector: (B, S), instead of the style of the target utterance.
 
         Returns:
