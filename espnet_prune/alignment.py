@@ -76,9 +76,6 @@ class DurationAligner(AlignmentModule):
             feats: mel-spectrogram (B, T_feats, odim).
             text_lengths: (B,).
             feats_lengths: (B,).
-
-        Raises:
-            UserError: an utterance has fewer frames than tokens.
         """
         short = (feats_lengths < text_lengths).nonzero()
         if len(short) > 0:

@@ -269,7 +269,7 @@ class PruningMixin:
 
 
 def _valid_pairs(dense, mask):
-    """Return which pairs are valid; a query is if it is a key of any query."""
+    """Return which pairs are valid; a valid query is also a key of some query."""
     queries = mask.any(dim=1)[:, -dense.size(-2) :]
     return (mask & queries[:, :, None])[:, None]
 

@@ -199,7 +199,7 @@ class PrunedFastSpeech2(FastSpeech2):
 
 
 class _DurationPredictor(DurationPredictor):
-    """ESPnet's predictor, which refuses durations that are no lengths of speech."""
+    """ESPnet's predictor; it refuses durations that speech cannot have."""
 
     alpha = 1.0  # factor for durations of this call
 

@@ -704,10 +704,6 @@ def require_durations(
             as tokens.
         token_lengths: tokens with <eos> (B,).
         feats_lengths: mel frames (B,).
-
-    Raises:
-        UserError: another number of durations than of tokens, a negative one, or a
-            sum that is not the number of frames.
     """
     longest = int(token_lengths.max())
     if durations_lengths is None or durations.size(1) != longest:

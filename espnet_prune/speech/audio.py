@@ -25,7 +25,7 @@ HIGHEST_RATE = 768_000  # Hz
 UNKNOWN_SIZE = 0x7F000000
 UNKNOWN_FRAMES = 2**63 - 1  # what libsndfile finds in the flac of a pipe
 BLOCK = 2**20  # frames
-# Formats that do not say their length, or of which libsndfile does not compare it.
+# Formats whose header has no length, or a length that libsndfile does not check.
 NEVER_WHOLE = ("AVR", "IRCAM", "MAT5", "MPC2K", "PAF", "PVF", "SD2", "WVE", "XI")
 LARGEST_LACK = 0.05  # seconds that may be missing: some headers count themselves
 

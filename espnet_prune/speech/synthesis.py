@@ -36,7 +36,6 @@ from espnet_prune.speech.pretrained import (
 from espnet_prune.speech.reference import Source, list_sources, load_reference
 from espnet_prune.speech.vocoder import GRIFFIN_LIM, describe_features, open_vocoder
 from espnet_prune.speech.voice import load_voice, save_voice
-from espnet_prune.text.espeak import use_bundled_espeak
 from espnet_prune.text.front_end import (
     MAX_CHARACTERS,
     PAUSE_SECONDS,
@@ -109,7 +108,6 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
         train_config = _require_file(train_config, "configuration")
         vocoder = options.pop("vocoder_file", None) or vocoder
         weights = load_weights(model_file)
-        use_bundled_espeak()
         self._build(Path(train_config), dict(options, dtype=dtype, device=device))
         self._fill(weights, train_config, model_file)
         if not hasattr(self.tts, "encode_style"):
@@ -184,7 +182,7 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
 
     @functools.cached_property
     def model_id(self) -> str:
-        """The mark of this model in voice files."""
+        """SHA-256 of the weights, by which voice files name their model."""
         return digest(self.model_file)
 
     @classmethod
@@ -392,7 +390,7 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
         self._check_inputs(given, style_vector)
         if not self.voice_from_reference:
             if speech is not None:
-                # it refuses a list of several by itself
+                # load_reference refuses a list of several
                 speech = load_reference(
                     speech,  # type: ignore[arg-type]
                     self.reference_fs,
@@ -578,7 +576,7 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
             if not text:
                 raise UserError("the text is empty: give a text to speak")
             return [self._check_ids(part) for part in text]
-        # it refuses everything that is not a text
+        # tokenize refuses everything that is not a text
         return self.tokenize(text)  # type: ignore[arg-type]
 
     def _check_ids(self, ids: Any) -> torch.Tensor:

@@ -135,7 +135,7 @@ def known_ids(
     marks = {t for t in new if all(unicodedata.category(c)[0] in "PSZ" for c in t)}
     ids, before = [], ""
     for token in tokens:
-        # a mark between spaces leaves two, and training has seen one
+        # a mark that is left out may leave two spaces; training has seen only one
         if token not in marks and not (new and token == before == SPACE):
             ids.append(known.get(token, known[UNKNOWN]))
             before = token
@@ -232,9 +232,6 @@ def build_espnet(
         token_type: As in ESPnet.
         g2p: Its name; ``none`` for texts that are tokens.
         cleaner: Its name, or ``none``.
-
-    Raises:
-        UserError: One of them is unknown, or its package is missing.
     """
     from espnet2.text.build_tokenizer import build_tokenizer
     from espnet2.text.cleaner import TextCleaner
