@@ -53,9 +53,22 @@ INTEGER_SCALE = {
 }
 
 
+def list_sources(reference: Source | Sequence[Source]) -> Sequence[Source]:
+    """Return one or several references as a list, which must not be empty."""
+    if not isinstance(reference, (list, tuple)):
+        return [reference]  # type: ignore[list-item]  # a str is a sequence too
+    if not reference:
+        raise UserError("the list of references is empty: give one or more")
+    return reference
+
+
 def load_reference(
-    source: Source, fs: int, reference_fs: int | None = None, trim: bool = False
-) -> "torch.Tensor":
+    source: Source,
+    fs: int,
+    reference_fs: int | None = None,
+    trim: bool = False,
+    resampler: str = "sinc",
+) -> np.ndarray:
     """Load, check and convert one reference recording.
 
     Args:
@@ -67,6 +80,7 @@ def load_reference(
             its own rate.
         trim: Remove silence at both ends. Off by default, because training references
             are whole utterances.
+        resampler: The ``filter`` of ``audio.resample``; "soxr" does not need torch.
 
     Returns:
         Mono speech at ``fs``, float32, within [-1, 1] (T,).
@@ -74,31 +88,6 @@ def load_reference(
     Raises:
         UserError: The reference is missing, unreadable, empty, too short, silent,
             mostly clipped, or its samples are not audio.
-    """
-    import torch
-
-    return torch.from_numpy(read_reference(source, fs, reference_fs, trim))
-
-
-def list_sources(reference: Source | Sequence[Source]) -> Sequence[Source]:
-    """Return one or several references as a list, which must not be empty."""
-    if not isinstance(reference, (list, tuple)):
-        return [reference]  # type: ignore[list-item]  # a str is a sequence too
-    if not reference:
-        raise UserError("the list of references is empty: give one or more")
-    return reference
-
-
-def read_reference(
-    source: Source,
-    fs: int,
-    reference_fs: int | None = None,
-    trim: bool = False,
-    resampler: str = "sinc",
-) -> np.ndarray:
-    """Do the same as ``load_reference`` with numpy.
-
-    ``resampler`` is the ``filter`` of ``audio.resample``; "soxr" does not need torch.
     """
     name, samples, rate = _read(source, fs, _whole(reference_fs))
     audio.require_numbers(samples, f"reference {name}")

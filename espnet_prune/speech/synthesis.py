@@ -272,7 +272,8 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
         self._require_reference_model()
         styles = []
         for source in list_sources(reference):
-            speech = load_reference(source, self.reference_fs, reference_fs, trim)
+            samples = load_reference(source, self.reference_fs, reference_fs, trim)
+            speech = torch.from_numpy(samples)
             speech = speech.to(self.device, getattr(torch, self.dtype))
             feats, lengths = self.feats_extract(speech[None])
             if not torch.isfinite(feats).all():
