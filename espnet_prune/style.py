@@ -55,7 +55,7 @@ class MixStyleLayerNorm(StyleAdaptiveLayerNorm):
     Huang et al., "GenerSpeech", NeurIPS 2022, Sec. 3.3: gain and bias are those of an
     utterance with the share m and those of another utterance of the batch with 1 - m,
     where m is drawn from Beta(alpha, alpha) for each utterance. The layer therefore
-    cannot rely on the style of the voice. Without training it is SALN.
+    cannot rely on the style of the voice. Outside training it is SALN.
 
     Args:
         size: D.
@@ -70,7 +70,9 @@ class MixStyleLayerNorm(StyleAdaptiveLayerNorm):
     def forward(self, x: torch.Tensor, style: torch.Tensor) -> torch.Tensor:
         """Normalise x (B, T, D), with the styles (B, S) mixed while training."""
         if self.training:
-            style = mix_styles(style, *draw_mix(style, self.alpha))
+            order, share = draw_mix(style, self.alpha)
+            # gain and bias are affine in the style, so this mixes them too
+            style = share * style + (1 - share) * style[order]
         return super().forward(x, style)
 
 
@@ -88,25 +90,6 @@ def draw_mix(style: torch.Tensor, alpha: float) -> tuple[torch.Tensor, torch.Ten
     parameter = torch.full((number, 1), alpha, device=style.device)
     beta = torch.distributions.Beta(parameter, parameter, validate_args=False)
     return order, beta.sample().to(style.dtype)
-
-
-def mix_styles(
-    style: torch.Tensor, order: torch.Tensor, share: torch.Tensor
-) -> torch.Tensor:
-    """Mix each style with another one of the batch.
-
-    Gain and bias of SALN are affine in the style, so mixing styles is mixing gains and
-    biases.
-
-    Args:
-        style: (B, S).
-        order: Which utterance each one is mixed with (B,).
-        share: Share of the utterance's own style (B, 1).
-
-    Returns:
-        (B, S).
-    """
-    return share * style + (1 - share) * style[order]
 
 
 class ConvFeedForward(torch.nn.Module):
