@@ -18,7 +18,7 @@ from espnet2.gan_tts.jets.alignments import (
 )
 
 from espnet_prune.errors import UserError
-from espnet_prune.layers import convolve
+from espnet_prune.layers import convolve, valid_mask
 
 BLANK = -1.0  # log-probability of no token, as in the papers
 
@@ -41,7 +41,7 @@ class Alignment(NamedTuple):
 class DurationAligner(AlignmentModule):
     """ESPnet's alignment module with its weights, for a whole batch at once.
 
-    In ESPnet's own, padding affects the last frames of a shorter utterance. It also
+    In ESPnet's class, padding affects the last frames of a shorter utterance. It also
     stores the difference of every frame and token (B, T_feats, T_text, D), and computes
     priors one by one.
     """
@@ -53,8 +53,8 @@ class DurationAligner(AlignmentModule):
             Tensor: log-probabilities of tokens given frames (B, T_feats, T_text), minus
                 infinity at padding.
         """
-        text_valid = _valid(text_lengths, text.size(1))[..., None]
-        feats_valid = _valid(feats_lengths, feats.size(1))[..., None]
+        text_valid = valid_mask(text_lengths, text.size(1))
+        feats_valid = valid_mask(feats_lengths, feats.size(1))
         text = convolve(self.t_conv1, text * text_valid).relu()
         text = convolve(self.t_conv2, text)
         feats = convolve(self.f_conv1, feats * feats_valid).relu()
@@ -88,7 +88,7 @@ class DurationAligner(AlignmentModule):
         with torch.autocast(text.device.type, enabled=False):
             log_p = self(text.float(), feats.float(), text_lengths, feats_lengths)
             tokens = best_tokens(log_p, text_lengths, feats_lengths)
-            valid = _valid(feats_lengths, feats.size(1))
+            valid = valid_mask(feats_lengths, feats.size(1))[..., 0]
             durations = torch.zeros_like(log_p[:, 0], dtype=torch.long)
             durations.scatter_add_(1, tokens, valid.long())
             best = log_p.gather(2, tokens[..., None])[..., 0].masked_fill(~valid, 0)
@@ -174,7 +174,7 @@ def forward_sum_loss(log_p, text_lengths, feats_lengths) -> torch.Tensor:
     )
 
 
-def average_over_tokens(values, durations, text_lengths, feats_lengths):
+def average_over_tokens(values, durations):
     """Average frame-level values (B, T_feats, 1) over each token, (B, T_text, 1).
 
     A token without frames gets 0.
@@ -183,8 +183,3 @@ def average_over_tokens(values, durations, text_lengths, feats_lengths):
     ends = durations.cumsum(dim=1).clamp(max=values.size(1))
     totals = sums.gather(1, ends) - sums.gather(1, (ends - durations).clamp(min=0))
     return (totals / durations.clamp(min=1)).to(values.dtype)[..., None]
-
-
-def _valid(lengths, size):
-    """Return a mask that is true off padding, (B, size)."""
-    return torch.arange(size, device=lengths.device) < lengths[:, None]

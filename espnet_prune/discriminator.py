@@ -40,13 +40,13 @@ class PatchDiscriminator(torch.nn.Module):
 
     Args:
         channels: channels of the first convolution; each of the others has twice as
-            many as the one before.
-        layers: number of convolutions, of kernel 3 and stride 2 in time and frequency.
+            many as the one before. Their kernel is 3 and their stride 2 in time and
+            frequency.
     """
 
-    def __init__(self, channels: int, layers: int = 3):
+    def __init__(self, channels: int):
         super().__init__()
-        sizes = [1, *(channels * 2**layer for layer in range(layers))]
+        sizes = [1, channels, 2 * channels, 4 * channels]
         self.convs = torch.nn.ModuleList(
             spectral_norm(torch.nn.Conv2d(before, after, 3, stride=2, padding=1))
             for before, after in itertools.pairwise(sizes)

@@ -224,13 +224,10 @@ class _StyleEncoder(StyleEncoder):
         return speech if speech.dim() == 2 else super().forward(speech)
 
 
-def _joined_signature() -> inspect.Signature:
-    """Return FastSpeech2's arguments as ours; ESPnet writes them to config.yaml."""
-    own = inspect.signature(PrunedFastSpeech2).parameters
-    theirs = inspect.signature(FastSpeech2).parameters
-    joined = {**theirs, **own}
-    del joined["fastspeech2_conf"]
-    return inspect.Signature(list(joined.values()))
-
-
-PrunedFastSpeech2.__signature__ = _joined_signature()
+# ESPnet writes the arguments of a model to config.yaml. FastSpeech2's are ours too.
+_arguments = {
+    **inspect.signature(FastSpeech2).parameters,
+    **inspect.signature(PrunedFastSpeech2).parameters,
+}
+del _arguments["fastspeech2_conf"]
+PrunedFastSpeech2.__signature__ = inspect.Signature(list(_arguments.values()))

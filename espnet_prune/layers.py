@@ -439,6 +439,11 @@ def scaled(q: torch.Tensor) -> torch.Tensor:
     return q * q.size(-1) ** -0.5
 
 
+def valid_mask(lengths: torch.Tensor, size: int) -> torch.Tensor:
+    """Return a mask that is true off padding (B, size, 1), for lengths (B,)."""
+    return (torch.arange(size, device=lengths.device) < lengths[:, None])[..., None]
+
+
 def same_conv(in_size: int, out_size: int, kernel_size: int) -> torch.nn.Conv1d:
     """Return a convolution over time that keeps the length; the kernel is odd."""
     return torch.nn.Conv1d(
@@ -456,7 +461,7 @@ def convolve(conv: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
     if taps == 1:
         return F.linear(x, conv.weight[..., 0], conv.bias)
     if conv.in_channels < LEAST_CHANNELS or taps < PHASES:
-        return _convolve_directly(x, conv.weight, conv.bias)
+        return _Convolve.apply(x, conv.weight.transpose(1, 2).flatten(1), conv.bias)
     return _convolve_by_phases(x, _kernel_by_phases(conv), conv.bias, taps // 2)
 
 
@@ -539,11 +544,6 @@ def _convolve_by_phases(x, kernel, bias, before):
     y = of_products @ _WindowProduct.apply(x, kernel).flatten(1)
     y = y.view(PHASES, batch, frames - 1, -1)[:, :, :outputs]
     return y.permute(1, 2, 0, 3).flatten(1, 2)[:, :length] + bias
-
-
-def _convolve_directly(x, weight, bias):
-    """Convolve x (B, T, D) as one matrix product."""
-    return _Convolve.apply(x, weight.transpose(1, 2).flatten(1), bias)
 
 
 class _Convolve(torch.autograd.Function):

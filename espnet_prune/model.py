@@ -41,7 +41,7 @@ from espnet_prune.config import (
 )
 from espnet_prune.discriminator import MelDiscriminator
 from espnet_prune.errors import UserError
-from espnet_prune.layers import Dropout, Mish, convolve, mish, same_conv
+from espnet_prune.layers import Dropout, Mish, convolve, mish, same_conv, valid_mask
 from espnet_prune.style import (
     ConvFeedForward,
     FFTBlock,
@@ -155,44 +155,19 @@ class StyleSpeech(AbsTTS):
     Args:
         idim: number of tokens. The last one is <sos/eos>, appended to every text.
         odim: mel bins.
-        pruning: self-attention of the mel decoder: none, vanilla or differentiable.
-        pruning_conf: see ``espnet_prune.config.PruningConf``.
-        encoder_pruning: the same for the phoneme encoder. The paper reports that
-            pruning it makes the model worse.
-        encoder_pruning_conf: its settings; by default those of ``pruning_conf``.
+        pruning, pruning_conf: how the self-attention of the mel decoder is pruned, see
+            ``espnet_prune.config.PruningConf``.
+        encoder_pruning, encoder_pruning_conf: the same for the phoneme encoder. The
+            paper reports that pruning it makes the model worse.
         durations: "given" with the data (ESPnet's ``teacher_dumpdir`` convention: one
             number per token and one for <eos>; pitch and energy averaged over tokens)
             or "learned" inside the model (pitch and energy by frame).
-        adim: D. aheads: H of encoder and decoder.
-        elayers, eunits: encoder layers, hidden width of their feed-forward layers.
-        dlayers, dunits: the same for the decoder.
-        ffn_kernel_sizes: taps of the two convolutions in each feed-forward layer.
-        encoder_prenet_kernel_size, decoder_prenet_units: prenets.
-        attention_scale: "head_width" divides scores by sqrt(D / H), the usual
-            definition; "model_width" by sqrt(D), as in the public StyleSpeech.
-        encoder_dropout_rate, decoder_dropout_rate, attention_dropout_rate: dropout.
-        encoder_conditioning: how the voice conditions the phoneme encoder: "saln",
-            "mix_style" (SALN with styles mixed in training) or "sc_cnn" (convolutions
-            with predicted kernels, which replace SALN and the feed-forward layers).
-        mix_style_alpha: parameter of the Beta distribution of "mix_style".
-        sc_cnn_channels, sc_cnn_kernel_size: C and K of "sc_cnn".
-        style_units, style_dim, style_heads, style_kernel_size, style_dropout_rate: mel
-            style encoder; style_dim is S.
-        predictor_units, predictor_kernel_size, predictor_dropout_rate: duration, pitch
-            and energy predictors.
-        embedding_kernel_size: taps of the pitch and energy embeddings.
-        stop_gradient_from: names of predictors (duration, pitch, energy) whose loss
-            does not train the encoder.
-        mel_weight, duration_weight, pitch_weight, energy_weight: weights of the losses.
-        forwardsum_weight, binarization_weight: weights of the alignment losses, for
-            learned durations only.
-        adversarial_weight: weight of the adversarial losses, see
-            ``espnet_prune.discriminator``; 0 for none.
-        adversarial_channels: channels of the discriminator's first convolutions.
-        compile_model: train encoder, predictors and decoder compiled by torch.compile.
-            The first steps then take minutes; synthesis is never compiled.
+        adim, aheads, style_dim: D, H and S.
+        sc_cnn_channels, sc_cnn_kernel_size: C and K of ``StyleConvolution``.
         plugin_version: version of espnet_prune that trained the model; training writes
             it.
+
+    docs/settings.md describes these settings and all others.
 
     Raises:
         UserError: a setting is unknown or impossible, or a newer version of this plugin
@@ -419,8 +394,8 @@ class StyleSpeech(AbsTTS):
         """
         self.watch(self)
         tokens, token_lengths = self._append_eos(text, text_lengths)
-        token_valid = _valid(token_lengths, tokens.size(1))
-        frame_valid = _valid(feats_lengths, feats.size(1))
+        token_valid = valid_mask(token_lengths, tokens.size(1))
+        frame_valid = valid_mask(feats_lengths, feats.size(1))
 
         style = style_vector
         if style is None:
@@ -429,18 +404,13 @@ class StyleSpeech(AbsTTS):
         losses = {}
         if self.aligner is not None:
             alignment = self.aligner.align(encoded, feats, token_lengths, feats_lengths)
-            durations, durations_lengths = alignment.durations, token_lengths
+            durations = alignment.durations
             losses["forwardsum"] = alignment.forward_sum
             losses["binarization"] = alignment.binarization
-        target = self._prosody(
-            durations,
-            durations_lengths,
-            pitch,
-            energy,
-            token_lengths,
-            feats_lengths,
-            tokens.size(1),
-        )
+        else:
+            check = self.check_durations if self.training else require_durations
+            check(durations, durations_lengths, token_lengths, feats_lengths)
+        target = self._prosody(durations, pitch, energy, feats_lengths, tokens.size(1))
         predicted = self._predict_variances(encoded, token_valid)
         mel = self._decode(encoded, target, style, token_valid, frames=feats.size(1))
 
@@ -474,7 +444,7 @@ class StyleSpeech(AbsTTS):
         """
         if feats_lengths is None:
             feats_lengths = feats.new_full((len(feats),), feats.size(1)).long()
-        return self.style_encoder(feats, _valid(feats_lengths, feats.size(1)))
+        return self.style_encoder(feats, valid_mask(feats_lengths, feats.size(1)))
 
     def inference(
         self,
@@ -566,7 +536,7 @@ class StyleSpeech(AbsTTS):
         style = style_vector.to(device).expand(len(text), -1)
 
         tokens, token_lengths = self._append_eos(padded, text_lengths)
-        valid = _valid(token_lengths, tokens.size(1))
+        valid = valid_mask(token_lengths, tokens.size(1))
         stance = "force_eager" if self.compile_model else "default"
         with synthesising(self), torch.compiler.set_stance(stance):
             encoded = self.encoder(tokens, style, valid)
@@ -579,14 +549,10 @@ class StyleSpeech(AbsTTS):
                 prosody = Prosody(durations, predicted.pitch, predicted.energy)
             else:
                 lengths = durations.sum(dim=1)
+                if self.aligner is None:
+                    require_durations(durations, None, token_lengths, lengths)
                 prosody = self._prosody(
-                    durations,
-                    None,
-                    pitch,
-                    energy,
-                    token_lengths,
-                    lengths,
-                    tokens.size(1),
+                    durations, pitch, energy, lengths, tokens.size(1)
                 )
             mel = self._decode(encoded, prosody, style, valid)
         lengths = prosody.durations.sum(dim=1)
@@ -604,28 +570,11 @@ class StyleSpeech(AbsTTS):
         tokens = tokens.scatter(1, text_lengths[:, None], self.eos)
         return tokens, text_lengths + 1
 
-    def _prosody(
-        self,
-        durations,
-        durations_lengths,
-        pitch,
-        energy,
-        token_lengths,
-        feats_lengths,
-        size,
-    ) -> Prosody:
-        """Check the prosody of the data, and average frames over tokens if necessary.
+    def _prosody(self, durations, pitch, energy, feats_lengths, size) -> Prosody:
+        """Check pitch and energy, and average frames over tokens if necessary.
 
         All results have ``size`` tokens, T_text.
         """
-        if durations is None:
-            raise UserError(
-                "durations are missing: give them with the data (--teacher_dumpdir), "
-                "or set tts_conf.durations to learned"
-            )
-        if self.durations == "given":
-            check = self.check_durations if self.training else require_durations
-            check(durations, durations_lengths, token_lengths, feats_lengths)
         width = durations.size(1)
         variances = {}
         given = zip(VARIANCES, (pitch, energy), strict=True)
@@ -641,9 +590,7 @@ class StyleSpeech(AbsTTS):
                     raise UserError(
                         f"learned durations need {name} by frame: set {setting}: false"
                     )
-                value = average_over_tokens(
-                    value, durations, token_lengths, feats_lengths
-                )
+                value = average_over_tokens(value, durations)
             elif value.size(1) != width:
                 raise UserError(
                     f"{name} has {value.size(1)} values for {width} tokens:"
@@ -670,18 +617,13 @@ class StyleSpeech(AbsTTS):
         x = x + self.embeddings["pitch"](prosody.pitch, valid)
         x = x + self.embeddings["energy"](prosody.energy, valid)
         x, lengths = regulate_length(x, prosody.durations, frames)
-        return self.decoder(x, style, _valid(lengths, x.size(1)))
+        return self.decoder(x, style, valid_mask(lengths, x.size(1)))
 
 
 def add_positions(x: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
     """Add sinusoidal positions to x (B, T, D), zero at padding."""
     positions = torch.arange(x.size(1), device=x.device)
     return (x + sinusoid(positions, x.size(2)).to(x.dtype)) * valid.to(x.dtype)
-
-
-def _valid(lengths: torch.Tensor, size: int) -> torch.Tensor:
-    """Return a mask that is true off padding, (B, size, 1)."""
-    return (torch.arange(size, device=lengths.device) < lengths[:, None])[..., None]
 
 
 def _utterance_mean(values: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
@@ -691,7 +633,7 @@ def _utterance_mean(values: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
 
 
 def require_durations(
-    durations: torch.Tensor,
+    durations: torch.Tensor | None,
     durations_lengths: torch.Tensor | None,
     token_lengths: torch.Tensor,
     feats_lengths: torch.Tensor,
@@ -705,6 +647,11 @@ def require_durations(
         token_lengths: tokens with <eos> (B,).
         feats_lengths: mel frames (B,).
     """
+    if durations is None:
+        raise UserError(
+            "durations are missing: give them with the data (--teacher_dumpdir), or "
+            "set tts_conf.durations to learned"
+        )
     longest = int(token_lengths.max())
     if durations_lengths is None or durations.size(1) != longest:
         pairs = [(durations.size(1), longest)]
@@ -744,7 +691,7 @@ class DurationCheck:
     def __call__(self, durations, durations_lengths, token_lengths, feats_lengths):
         """Check a batch, see ``require_durations``."""
         batch = (durations, durations_lengths, token_lengths, feats_lengths)
-        if durations.device.type == "cpu":
+        if durations is None or durations.device.type == "cpu":
             require_durations(*batch)
         if durations.device.type != "cuda":
             return
