@@ -404,14 +404,15 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
                     for part in self._parts(text)
                 ]
             )
-        outputs = self._stream(
-            [text],
+        parts = self._parts(text)
+        styles = self._styles(
+            1,
             None if speech is None else [speech],
             None if style_vector is None else [style_vector],
             reference_fs,
-            conf["alpha"],
         )
-        return dict(outputs)[0]
+        outputs = self._generate(parts, styles * len(parts), conf["alpha"])
+        return dict(self.voice_parts(outputs, [0] * len(parts)))[0]
 
     def batch(
         self,
@@ -463,14 +464,7 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
         Yields:
             Number of a text, from 0, and what ``__call__`` returns for it.
         """
-        alpha = self.decode_conf["alpha"] if speed is None else alpha_of(speed)
-        return self._stream(
-            texts, references, style_vectors, reference_fs, alpha, batch_size
-        )
-
-    def _stream(
-        self, texts, references, style_vectors, reference_fs, alpha, batch_size=8
-    ) -> Iterator[tuple[int, Output]]:
+        alpha = self._choose_alpha(speed)
         require_whole("batch_size", batch_size)
         _require_texts(texts)
         if not self.voice_from_reference:
@@ -675,15 +669,18 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
             UserError: The batch size is not a whole number above 0, or the mel is not
                 finite.
         """
-        alpha = self.decode_conf["alpha"] if speed is None else alpha_of(speed)
+        alpha = self._choose_alpha(speed)
         require_whole("batch_size", batch_size)
         _require_texts(tokens)
         ids = [self._check_ids(each) for each in tokens]
         styles = self._styles(len(tokens), None, style_vectors, None)
         return self._generate(ids, styles, alpha, batch_size)
 
+    def _choose_alpha(self, speed: float | None) -> float:
+        return self.decode_conf["alpha"] if speed is None else alpha_of(speed)
+
     @torch.no_grad()
-    def _generate(self, tokens, style_vectors, alpha, batch_size) -> list[Output]:
+    def _generate(self, tokens, style_vectors, alpha, batch_size=8) -> list[Output]:
         order = sorted(range(len(tokens)), key=lambda number: len(tokens[number]))
         outputs: dict[int, Output] = {}
         for start in range(0, len(order), batch_size):

@@ -290,8 +290,8 @@ def _register_arpabet(tokenizers) -> None:
 def _register_lower_case(cleaners) -> None:
     """Let ``cleaner: lower_case`` mean ``text.normalise.lower``, before all others.
 
-    It is how a model remembers that its corpus was in capitals: whatever makes tokens
-    for it, ESPnet's own commands included, cleans texts first.
+    A model whose corpus was in capitals has this cleaner. All that makes tokens for it,
+    ESPnet's own commands included, then writes texts in lower case first.
     """
     from espnet_prune.text import normalise
 
@@ -364,7 +364,8 @@ def _prepare_checks_later(typeguard) -> None:
 
     @functools.wraps(prepare)
     def typechecked(target=None, **settings):
-        if settings or not _is_of_espnet(target):
+        package = getattr(target, "__module__", "").partition(".")[0]
+        if settings or package != "espnet2" or not inspect.isfunction(target):
             return prepare(target, **settings)
         checked = None
 
@@ -378,8 +379,3 @@ def _prepare_checks_later(typeguard) -> None:
         return call
 
     typeguard.typechecked = typechecked
-
-
-def _is_of_espnet(target: Any) -> bool:
-    package = getattr(target, "__module__", "").partition(".")[0]
-    return inspect.isfunction(target) and package == "espnet2"

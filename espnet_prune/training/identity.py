@@ -291,7 +291,7 @@ def require_same_training(
 ) -> _Identity:
     """Refuse to continue the training in a folder with settings of another one.
 
-    Settings that may change, or that a checkpoint replaces, are warnings.
+    Settings that may change, or that the checkpoint replaces, only give a warning.
 
     Args:
         folder: Experiment folder of the training to continue.
