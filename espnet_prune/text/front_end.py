@@ -41,20 +41,11 @@ ESPEAK = "espeak_ng_"
 
 
 class Tokenizer(Protocol):
-    """What ``tokenize`` needs of a front end.
+    """What ``tokenize`` needs of a front end."""
 
-    Attributes:
-        token_type: ``char``, ``phn`` or another type of ESPnet.
-        g2p: Name of the phonemizer, for ``phn``.
-        known: Id of each token.
-    """
-
-    @property
-    def token_type(self) -> str: ...  # noqa: D102
-    @property
-    def g2p(self) -> str | None: ...  # noqa: D102
-    @property
-    def known(self) -> Mapping[str, int]: ...  # noqa: D102
+    token_type: str  # char, phn or another type of ESPnet
+    g2p: str | None  # name of the phonemizer, for phn
+    known: dict[str, int]  # id of each token
 
     def clean(self, text: str) -> str:
         """Apply the cleaner of the model's training."""
