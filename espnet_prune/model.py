@@ -623,7 +623,7 @@ class StyleSpeech(AbsTTS):
 def add_positions(x: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
     """Add sinusoidal positions to x (B, T, D), zero at padding."""
     positions = torch.arange(x.size(1), device=x.device)
-    return (x + sinusoid(positions, x.size(2)).to(x.dtype)) * valid.to(x.dtype)
+    return (x + sinusoid(positions, x)) * valid.to(x.dtype)
 
 
 def _utterance_mean(values: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:

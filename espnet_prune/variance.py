@@ -119,16 +119,20 @@ def regulate_length(
     position = times - (ends - durations).gather(1, tokens)
     repeated = x.gather(1, tokens[..., None].expand(-1, -1, x.size(2)))
     valid = (times < lengths[:, None])[..., None]
-    places = sinusoid(times[0], x.size(2)).to(x.dtype)  # for every possible position
+    places = sinusoid(times[0], x)  # for every possible position
     positions = torch.nn.functional.embedding(position, places)
     return (repeated + positions) * valid.to(x.dtype), lengths
 
 
-def sinusoid(positions: torch.Tensor, size: int) -> torch.Tensor:
-    """Encode positions (..., T) by sines and cosines, (..., T, D).
+def sinusoid(positions: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """Encode positions (..., T) by sines and cosines, (..., T, D), for features like x.
 
-    Vaswani et al., "Attention is all you need", Sec. 3.5.
+    Vaswani et al., "Attention is all you need", Sec. 3.5. The angles are float32 under
+    autocast too, because bfloat16 does not tell neighbouring frames apart.
     """
-    pairs = torch.arange(-(-size // 2), device=positions.device)
-    angles = positions[..., None].float() * 10000.0 ** (-2.0 * pairs / size)
-    return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(-2)[..., :size]
+    size, kind = x.size(-1), torch.promote_types(x.dtype, torch.float32)
+    pairs = torch.arange(-(-size // 2), device=x.device)
+    rates = 10000.0 ** (-2.0 * pairs / size)
+    angles = positions[..., None].to(kind) * rates.to(kind)
+    waves = torch.stack([angles.sin(), angles.cos()], dim=-1)
+    return waves.flatten(-2)[..., :size].to(x.dtype)

@@ -15,6 +15,7 @@ from tiny_experiment import voice, write_recipe
 from espnet_prune import Text2Speech
 from espnet_prune.cli import export
 from espnet_prune.errors import UserError
+from espnet_prune.speech.onnx_export import in_double
 from espnet_prune.speech.onnx_runtime import OnnxSpeech
 from espnet_prune.text.front_end import FrontEnd
 
@@ -81,6 +82,18 @@ def same(text2speech, speech, dense):
 def test_mels_are_those_of_torch(pruned):
     lengths = same(*pruned, dense=False)
     assert min(lengths) < 6 and max(lengths) > 1500
+
+
+def test_hard_masks_are_those_of_torch_in_double_precision(pruned):
+    text2speech, speech = pruned
+    say, run = in_double(text2speech, speech.folder)
+    for number, text in enumerate(TEXTS):
+        (ids,) = text2speech.tokenize(text, None)
+        style = torch.from_numpy(speech.voices["ann"])
+        speed = (0.5, 1.0, 2.0)[number % 3]
+        wanted = say(ids, style, speed)
+        assert wanted.dtype == np.float64
+        np.testing.assert_allclose(run(ids, style, speed), wanted, atol=1e-6, rtol=0)
 
 
 def test_speech_of_a_single_frame(pruned):
@@ -249,7 +262,7 @@ def test_other_models_are_those_of_torch(kind, tmp_path, capsys):
     command = [str(experiment), "--vocoder", vocoder, "-o", str(folder), "--check"]
     export.main(command)
     table = capsys.readouterr().out
-    assert "mel at speed 0.5" in table
+    assert "mel at speed 0.5" in table and "mel in double precision" in table
     text2speech = Text2Speech.from_pretrained(experiment)
     speech = OnnxSpeech(folder, threads=1)
     same(text2speech, speech, dense=kind == "dense")

@@ -595,7 +595,7 @@ def test_prenets_and_positions_are_those_of_the_paper():
     tokens = torch.tensor([[3, 1, 4, 1, 5]])
     valid = torch.ones(1, 5, 1, dtype=torch.bool)
     style = torch.zeros(1, STYLE_DIM)
-    positions = sinusoid(torch.arange(5), 8)
+    positions = sinusoid(torch.arange(5), torch.zeros(5, 8))
     mish = torch.nn.functional.mish
 
     encoder = model.encoder
