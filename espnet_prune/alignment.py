@@ -18,7 +18,7 @@ from espnet2.gan_tts.jets.alignments import (
 )
 
 from espnet_prune.errors import UserError
-from espnet_prune.layers import convolve
+from espnet_prune.layers import convolve, valid_mask
 
 BLANK = -1.0  # log-probability of no token, as in the papers
 
@@ -31,7 +31,6 @@ class Alignment(NamedTuple):
             sum is the number of frames.
         forward_sum: loss over all monotonic alignments, a scalar.
         binarization: loss that sharpens the best alignment, a scalar.
-
     """
 
     durations: torch.Tensor
@@ -42,7 +41,7 @@ class Alignment(NamedTuple):
 class DurationAligner(AlignmentModule):
     """ESPnet's alignment module with its weights, for a whole batch at once.
 
-    In ESPnet's own, padding affects the last frames of a shorter utterance. It also
+    In ESPnet's class, padding affects the last frames of a shorter utterance. It also
     stores the difference of every frame and token (B, T_feats, T_text, D), and computes
     priors one by one.
     """
@@ -53,10 +52,9 @@ class DurationAligner(AlignmentModule):
         Returns:
             Tensor: log-probabilities of tokens given frames (B, T_feats, T_text), minus
                 infinity at padding.
-
         """
-        text_valid = _valid(text_lengths, text.size(1))[..., None]
-        feats_valid = _valid(feats_lengths, feats.size(1))[..., None]
+        text_valid = valid_mask(text_lengths, text.size(1))
+        feats_valid = valid_mask(feats_lengths, feats.size(1))
         text = convolve(self.t_conv1, text * text_valid).relu()
         text = convolve(self.t_conv2, text)
         feats = convolve(self.f_conv1, feats * feats_valid).relu()
@@ -78,10 +76,6 @@ class DurationAligner(AlignmentModule):
             feats: mel-spectrogram (B, T_feats, odim).
             text_lengths: (B,).
             feats_lengths: (B,).
-
-        Raises:
-            UserError: an utterance has fewer frames than tokens.
-
         """
         short = (feats_lengths < text_lengths).nonzero()
         if len(short) > 0:
@@ -94,7 +88,7 @@ class DurationAligner(AlignmentModule):
         with torch.autocast(text.device.type, enabled=False):
             log_p = self(text.float(), feats.float(), text_lengths, feats_lengths)
             tokens = best_tokens(log_p, text_lengths, feats_lengths)
-            valid = _valid(feats_lengths, feats.size(1))
+            valid = valid_mask(feats_lengths, feats.size(1))[..., 0]
             durations = torch.zeros_like(log_p[:, 0], dtype=torch.long)
             durations.scatter_add_(1, tokens, valid.long())
             best = log_p.gather(2, tokens[..., None])[..., 0].masked_fill(~valid, 0)
@@ -118,7 +112,6 @@ def log_prior(text_lengths, feats_lengths, tokens: int, frames: int) -> torch.Te
 
     Returns:
         Log-probabilities (B, T_feats, T_text), float64; undefined at padding.
-
     """
     device = text_lengths.device
     count = torch.arange(tokens + frames + 1, device=device, dtype=torch.float64)
@@ -149,7 +142,6 @@ def best_tokens(log_p, text_lengths, feats_lengths) -> torch.Tensor:
 
     Returns:
         (B, T_feats), long, zero at padding.
-
     """
     host = log_p.detach().cpu().numpy()
     tokens = np.zeros(host.shape[:2], dtype=np.int64)
@@ -169,7 +161,6 @@ def forward_sum_loss(log_p, text_lengths, feats_lengths) -> torch.Tensor:
 
     Returns:
         A scalar: mean over the tokens of each utterance, then over the batch.
-
     """
     log_p = F.pad(log_p, (1, 0), value=BLANK).log_softmax(dim=-1).transpose(0, 1)
     log_p = log_p.masked_fill(log_p.isinf(), -1e4)  # PyTorch's gradient of -inf is NaN
@@ -183,7 +174,7 @@ def forward_sum_loss(log_p, text_lengths, feats_lengths) -> torch.Tensor:
     )
 
 
-def average_over_tokens(values, durations, text_lengths, feats_lengths):
+def average_over_tokens(values, durations):
     """Average frame-level values (B, T_feats, 1) over each token, (B, T_text, 1).
 
     A token without frames gets 0.
@@ -192,8 +183,3 @@ def average_over_tokens(values, durations, text_lengths, feats_lengths):
     ends = durations.cumsum(dim=1).clamp(max=values.size(1))
     totals = sums.gather(1, ends) - sums.gather(1, (ends - durations).clamp(min=0))
     return (totals / durations.clamp(min=1)).to(values.dtype)[..., None]
-
-
-def _valid(lengths, size):
-    """Return a mask that is true off padding, (B, size)."""
-    return torch.arange(size, device=lengths.device) < lengths[:, None]

@@ -32,7 +32,6 @@ class AttentionMaps(NamedTuple):
         mask: the mask that was applied (B, H, T, T), or (B, 1, T, T) if heads share it;
             boolean if hard, float if soft, all true for a dense layer.
         pruned: their product (B, H, T, T), not renormalised.
-
     """
 
     dense: torch.Tensor
@@ -49,7 +48,6 @@ class PruningStatistics(NamedTuple):
         kept_share: share of connections under the hard mask, a scalar; None for a pass
             that is not counted.
         kept_mass: share of attention probability under the hard mask, a scalar or None.
-
     """
 
     soft_means: torch.Tensor | None
@@ -77,7 +75,6 @@ class PruningMixin:
             of the sparsity loss.
         statistics: ``PruningStatistics`` of the last pass in training or validation,
             until ``pruning_terms`` takes them.
-
     """
 
     # what the ESPnet class has
@@ -147,7 +144,6 @@ class PruningMixin:
 
         Returns:
             (B, T, H * d_k).
-
         """
         return self._weigh(value, self._rescale(scores), mask)
 
@@ -157,6 +153,9 @@ class PruningMixin:
 
     def _weigh(self, value, scores, mask):
         """Weigh values; ``scores`` may also be a pair of scaled queries and keys."""
+        if mask is None:
+            mask = value.new_ones((1, 1, 1), dtype=torch.bool)
+        mask = mask.bool().expand(len(value), -1, value.size(2))
         if self._may_be_fast(mask):
             context = self._attend(value, scores, mask)
             return self.linear_out(context.transpose(1, 2).flatten(2))
@@ -187,7 +186,7 @@ class PruningMixin:
         return (
             not self.watched
             and self.record is None
-            and (mask is None or mask.size(1) == 1)
+            and mask.size(1) == 1
             and not shares_soft_mask
             and self.dropout.p < 1
             and not torch.compiler.is_compiling()
@@ -200,9 +199,6 @@ class PruningMixin:
         rate = self.dropout.p if self.training else 0.0
         if kind is None:
             return layers.attend(scores, value, mask, rate).context
-        if mask is None:
-            mask = value.new_ones((len(value), 1, value.size(2)))
-        mask = mask.bool()
         cutoff = masks.cutoff(self.threshold, self._count_keys(mask))
         if kind == "hard":
             share = conf.shares_mask(self.pruning)
@@ -230,9 +226,6 @@ class PruningMixin:
     def _mask(self, kind, dense, mask):
         """Make the mask of a kind, and keep the statistics of the pass."""
         conf = self.pruning_conf
-        if mask is None:
-            mask = dense.new_ones((1, 1, 1), dtype=torch.bool)
-        mask = mask.bool().expand(dense.size(0), -1, dense.size(-1))
         if kind == "hard":
             self._keep_statistics(None, dense, mask)
             return self._hard_mask(dense, mask)
@@ -276,7 +269,7 @@ class PruningMixin:
 
 
 def _valid_pairs(dense, mask):
-    """Return which pairs are valid; a query is if it is a key of any query."""
+    """Return which pairs are valid; a valid query is also a key of some query."""
     queries = mask.any(dim=1)[:, -dense.size(-2) :]
     return (mask & queries[:, :, None])[:, None]
 
@@ -337,7 +330,6 @@ def prune_self_attention(
     Raises:
         UserError: a setting that cannot work, no self-attention, or self-attention of a
             kind that cannot be pruned. ``module`` is not changed in this case.
-
     """
     conf = parse_pruning(pruning, pruning_conf)
     require_choice("attention_scale", attention_scale, ATTENTION_SCALES)
@@ -400,7 +392,6 @@ def pruning_terms(
         weight * L_sp, summed over parts; zero under hard masks.
         L_sp of each part; threshold, kept share, kept mass and mean soft mask of each
         of its layers, counted from 1.
-
     """
     loss = torch.zeros(())
     stats = {}

@@ -23,7 +23,6 @@ class AdversarialLosses(NamedTuple):
         discriminator: trains the discriminator only.
         adversarial: trains the model to deceive it.
         features: trains the model to resemble natural mels in the hidden layers.
-
     """
 
     discriminator: torch.Tensor
@@ -41,14 +40,13 @@ class PatchDiscriminator(torch.nn.Module):
 
     Args:
         channels: channels of the first convolution; each of the others has twice as
-            many as the one before.
-        layers: number of convolutions, of kernel 3 and stride 2 in time and frequency.
-
+            many as the one before. Their kernel is 3 and their stride 2 in time and
+            frequency.
     """
 
-    def __init__(self, channels: int, layers: int = 3):
+    def __init__(self, channels: int):
         super().__init__()
-        sizes = [1, *(channels * 2**layer for layer in range(layers))]
+        sizes = [1, channels, 2 * channels, 4 * channels]
         self.convs = torch.nn.ModuleList(
             spectral_norm(torch.nn.Conv2d(before, after, 3, stride=2, padding=1))
             for before, after in itertools.pairwise(sizes)
@@ -60,7 +58,6 @@ class PatchDiscriminator(torch.nn.Module):
 
         Args:
             mel: (B, T, M). valid: (B, T, 1).
-
         """
         x, valid = (mel * valid)[:, None], valid[:, None].to(mel.dtype)
         judged = []
@@ -77,7 +74,6 @@ class MelDiscriminator(torch.nn.Module):
     Args:
         channels: channels of the first convolution in each.
         scales: number of discriminators.
-
     """
 
     def __init__(self, channels: int = 8, scales: int = 3):
@@ -102,7 +98,6 @@ class MelDiscriminator(torch.nn.Module):
 
         Args:
             generated: (B, T, M). natural: (B, T, M). valid: (B, T, 1).
-
         """
         real = self(natural, valid)
         fake = self(generated.detach(), valid)

@@ -53,7 +53,6 @@ class PrunedFastSpeech2(FastSpeech2):
     Raises:
         UserError: a setting is unknown or impossible, or a newer version of this plugin
             trained the model.
-
     """
 
     durations = "given"  # with the data; the model has no aligner
@@ -121,7 +120,6 @@ class PrunedFastSpeech2(FastSpeech2):
 
         Raises:
             UserError: durations do not fit text or recording.
-
         """
         self.watch(self)
         frames = feats_lengths.div(self.reduction_factor, rounding_mode="trunc")
@@ -150,7 +148,6 @@ class PrunedFastSpeech2(FastSpeech2):
         Args:
             feats: normalised mel (B, T_feats, odim).
             feats_lengths: (B,), full length if not given.
-
         """
         if feats_lengths is None:
             return self.gst(feats)
@@ -169,7 +166,6 @@ class PrunedFastSpeech2(FastSpeech2):
 
         Returns:
             As in FastSpeech2.
-
         """
         with synthesising(self):
             feats = feats if style_vector is None else style_vector
@@ -193,7 +189,6 @@ class PrunedFastSpeech2(FastSpeech2):
 
         Returns:
             As in FastSpeech2.
-
         """
         if self.use_gst and style_vector is None and feats is not None:
             style_vector = self.encode_style(feats, feats_lengths)
@@ -204,7 +199,7 @@ class PrunedFastSpeech2(FastSpeech2):
 
 
 class _DurationPredictor(DurationPredictor):
-    """ESPnet's predictor, which refuses durations that are no lengths of speech."""
+    """ESPnet's predictor; it refuses durations that speech cannot have."""
 
     alpha = 1.0  # factor for durations of this call
 
@@ -229,13 +224,10 @@ class _StyleEncoder(StyleEncoder):
         return speech if speech.dim() == 2 else super().forward(speech)
 
 
-def _joined_signature() -> inspect.Signature:
-    """Return FastSpeech2's arguments as ours; ESPnet writes them to config.yaml."""
-    own = inspect.signature(PrunedFastSpeech2).parameters
-    theirs = inspect.signature(FastSpeech2).parameters
-    joined = {**theirs, **own}
-    del joined["fastspeech2_conf"]
-    return inspect.Signature(list(joined.values()))
-
-
-PrunedFastSpeech2.__signature__ = _joined_signature()
+# ESPnet writes the arguments of a model to config.yaml. FastSpeech2's are ours too.
+_arguments = {
+    **inspect.signature(FastSpeech2).parameters,
+    **inspect.signature(PrunedFastSpeech2).parameters,
+}
+del _arguments["fastspeech2_conf"]
+PrunedFastSpeech2.__signature__ = inspect.Signature(list(_arguments.values()))

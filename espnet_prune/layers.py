@@ -19,6 +19,8 @@ from espnet2.legacy.nets.pytorch_backend.transformer.attention import (
     MultiHeadedAttention,
 )
 
+from espnet_prune.masks import upcast
+
 BLOCK = 2**20  # connections of a block of attention; it fits in a processor's cache
 LEVELS = 256  # number of values of a random byte, and so of dropout rates
 
@@ -50,7 +52,6 @@ def draw_bytes(shape: torch.Size, rate: float) -> tuple[torch.Tensor, int]:
     Returns:
         Tensor: random bytes of the shape, int8.
         int: how many of the 256 values of a byte are dropped; they are the lowest.
-
     """
     words = torch.empty(-(-shape.numel() // 8), dtype=torch.int64)
     words.random_(-(2**63), None)  # all 64 bits are random
@@ -143,26 +144,31 @@ def full_precision(device: torch.device):
 def probabilities(scores: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
     """Softmax over the valid keys in float32, zero at the others.
 
-    Adding the lowest number to a score hides a key. This is cheaper than masked_fill,
-    whose gradient needs another pass over (B, H, T, T).
-
     Args:
         scores: (B, H, T, T).
         mask: true where a key may be attended to, (B, 1, T) or (B, T, T); None for all.
 
     Returns:
         (B, H, T, T), float32 (float64 for float64 scores).
-
     """
-    scores = scores.float() if scores.dtype != torch.float64 else scores
+    scores = upcast(scores)
     if mask is not None:
-        lowest = torch.finfo(scores.dtype).min
-        bias = scores.new_zeros(mask.shape).masked_fill(mask.eq(0), lowest)
-        scores = scores + bias.unsqueeze(1)
+        scores = scores + _bias(mask, scores.dtype)
     attn = scores.softmax(dim=-1)
     if mask is not None and mask.size(1) > 1:  # queries differ; some have no key
         attn = attn * mask.bool().any(dim=-1, keepdim=True).unsqueeze(1)
     return attn
+
+
+def _bias(mask, dtype):
+    """Return what hides keys when it is added to scores: the lowest number, or 0.
+
+    Adding is cheaper than masked_fill, whose gradient needs another pass over the
+    scores (B, H, T, T).
+    """
+    lowest = torch.finfo(dtype).min
+    bias = torch.zeros_like(mask, dtype=dtype).masked_fill(mask.eq(0), lowest)
+    return bias.unsqueeze(1)
 
 
 class Pruning(NamedTuple):
@@ -174,7 +180,6 @@ class Pruning(NamedTuple):
         weights: weight of every position in the mean of the soft mask (B, 1, T). A pair
             counts by the product of its weights, divided by the sum over all pairs.
         share: a connection stays if any head keeps it; for hard masks only.
-
     """
 
     cutoff: torch.Tensor
@@ -191,7 +196,6 @@ class Attended(NamedTuple):
         soft_means: mean of the soft mask of each head (H,); None without one.
         probabilities: before the mask (B, H, T, T), without gradient; None if they were
             not asked for.
-
     """
 
     context: torch.Tensor
@@ -222,14 +226,9 @@ def attend(
         dropout_rate: share of the remaining connections to drop.
         pruning: None for dense attention.
         watched: whether to return the probabilities.
-
     """
-    bias = None
-    if mask is not None:
-        kind = torch.float64 if value.dtype == torch.float64 else torch.float32
-        lowest = torch.finfo(kind).min
-        bias = value.new_zeros(mask.shape, dtype=kind).masked_fill(mask.eq(0), lowest)
-        bias = bias.unsqueeze(1)
+    dtype = torch.promote_types(value.dtype, torch.float32)
+    bias = None if mask is None else _bias(mask, dtype)
     pair = isinstance(scores, tuple)
     product, query, key = (None, *scores) if pair else (scores, None, None)
     cutoff = None if pruning is None else pruning.cutoff
@@ -440,6 +439,11 @@ def scaled(q: torch.Tensor) -> torch.Tensor:
     return q * q.size(-1) ** -0.5
 
 
+def valid_mask(lengths: torch.Tensor, size: int) -> torch.Tensor:
+    """Return a mask that is true off padding (B, size, 1), for lengths (B,)."""
+    return (torch.arange(size, device=lengths.device) < lengths[:, None])[..., None]
+
+
 def same_conv(in_size: int, out_size: int, kernel_size: int) -> torch.nn.Conv1d:
     """Return a convolution over time that keeps the length; the kernel is odd."""
     return torch.nn.Conv1d(
@@ -457,7 +461,7 @@ def convolve(conv: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
     if taps == 1:
         return F.linear(x, conv.weight[..., 0], conv.bias)
     if conv.in_channels < LEAST_CHANNELS or taps < PHASES:
-        return _convolve_directly(x, conv.weight, conv.bias)
+        return _Convolve.apply(x, conv.weight.transpose(1, 2).flatten(1), conv.bias)
     return _convolve_by_phases(x, _kernel_by_phases(conv), conv.bias, taps // 2)
 
 
@@ -497,7 +501,6 @@ def _kernel_by_phases(conv):
 
     Returns:
         (O, 5, rows * D): for each product the taps of its convolution.
-
     """
     weight = conv.weight
     if torch.is_grad_enabled() or weight.is_inference():
@@ -541,11 +544,6 @@ def _convolve_by_phases(x, kernel, bias, before):
     y = of_products @ _WindowProduct.apply(x, kernel).flatten(1)
     y = y.view(PHASES, batch, frames - 1, -1)[:, :, :outputs]
     return y.permute(1, 2, 0, 3).flatten(1, 2)[:, :length] + bias
-
-
-def _convolve_directly(x, weight, bias):
-    """Convolve x (B, T, D) as one matrix product."""
-    return _Convolve.apply(x, weight.transpose(1, 2).flatten(1), bias)
 
 
 class _Convolve(torch.autograd.Function):
@@ -605,7 +603,6 @@ class _WindowProduct(torch.autograd.Function):
         Returns:
             (J, B, T, O): the product for the window that begins at each frame. The last
             K - 1 of an utterance are undefined, because their windows extend beyond it.
-
         """
         y = x.new_empty(*x.shape[:3], weight.size(0))
         for frames, matrix, product in zip(x, weight.unbind(1), y, strict=True):

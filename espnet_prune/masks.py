@@ -31,13 +31,12 @@ def cutoff(threshold: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
 
     Returns:
         theta / N, (B, 1, 1, 1) or (B, 1, T, 1).
-
     """
-    dtype = torch.float64 if threshold.dtype == torch.float64 else torch.float32
-    counts = lengths.to(threshold.device, dtype).clamp(min=1)
+    threshold = upcast(threshold)
+    counts = lengths.to(threshold).clamp(min=1)
     if counts.dim() == 1:
         counts = counts[:, None]
-    return (threshold.to(dtype) / counts)[:, None, :, None]
+    return (threshold / counts)[:, None, :, None]
 
 
 def hard_mask(
@@ -55,9 +54,8 @@ def hard_mask(
 
     Returns:
         SM_hard (B, H, T, T), boolean.
-
     """
-    return _upcast(attn) >= cutoff(threshold, lengths)
+    return upcast(attn) >= cutoff(threshold, lengths)
 
 
 def soft_mask(
@@ -79,9 +77,8 @@ def soft_mask(
 
     Returns:
         SM_soft (B, H, T, T), float, between 0 and 1.
-
     """
-    return torch.sigmoid((_upcast(attn) - cutoff(threshold, lengths)) / temperature)
+    return torch.sigmoid((upcast(attn) - cutoff(threshold, lengths)) / temperature)
 
 
 def union_over_heads(mask: torch.Tensor) -> torch.Tensor:
@@ -94,7 +91,6 @@ def union_over_heads(mask: torch.Tensor) -> torch.Tensor:
 
     Returns:
         (B, 1, T, T), of the same type.
-
     """
     return mask.amax(dim=1, keepdim=True)
 
@@ -108,9 +104,8 @@ def mean_soft_mask(soft: torch.Tensor, pairs: torch.Tensor) -> torch.Tensor:
 
     Returns:
         (H,), one mean per head.
-
     """
-    total = (_upcast(soft) * pairs).sum(dim=(-2, -1))
+    total = (upcast(soft) * pairs).sum(dim=(-2, -1))
     return (total / pairs.sum(dim=(-2, -1)).clamp(min=1)).mean(dim=0)
 
 
@@ -124,7 +119,6 @@ def sparsity_loss(means: torch.Tensor, sparsity_ratio: float) -> torch.Tensor:
 
     Returns:
         1 / (L H) * sum of (mean - R)^2, a scalar.
-
     """
     return (means - sparsity_ratio).square().mean()
 
@@ -138,7 +132,6 @@ def kept_share(hard: torch.Tensor, pairs: torch.Tensor) -> torch.Tensor:
 
     Returns:
         A scalar between 0 and 1: per utterance and head, then their mean.
-
     """
     kept = (hard & pairs).sum(dim=(-2, -1))
     return (kept / pairs.sum(dim=(-2, -1)).clamp(min=1)).mean()
@@ -156,14 +149,14 @@ def kept_mass(
 
     Returns:
         A scalar between 0 and 1: per utterance and head, then their mean.
-
     """
-    attn = _upcast(attn) * pairs
+    attn = upcast(attn) * pairs
     kept = (attn * hard).sum(dim=(-2, -1))
     return (
         kept / attn.sum(dim=(-2, -1)).clamp(min=torch.finfo(attn.dtype).tiny)
     ).mean()
 
 
-def _upcast(values: torch.Tensor) -> torch.Tensor:
-    return values if values.dtype == torch.float64 else values.float()
+def upcast(values: torch.Tensor) -> torch.Tensor:
+    """Convert values to float32; float64 stays as it is."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))

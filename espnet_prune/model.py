@@ -41,7 +41,7 @@ from espnet_prune.config import (
 )
 from espnet_prune.discriminator import MelDiscriminator
 from espnet_prune.errors import UserError
-from espnet_prune.layers import Dropout, Mish, convolve, mish, same_conv
+from espnet_prune.layers import Dropout, Mish, convolve, mish, same_conv, valid_mask
 from espnet_prune.style import (
     ConvFeedForward,
     FFTBlock,
@@ -75,7 +75,6 @@ class PhonemeEncoder(torch.nn.Module):
         blocks: ``FFTBlock`` or ``StyleConvBlock`` layers.
         kernel_size: taps of the prenet's convolutions.
         dropout_rate: dropout in the prenet.
-
     """
 
     def __init__(self, idim, size, blocks, kernel_size, dropout_rate):
@@ -110,7 +109,6 @@ class MelDecoder(torch.nn.Module):
         blocks: ``FFTBlock`` layers, which are pruned.
         prenet_units: width between the two linear layers of the prenet.
         dropout_rate: dropout in the prenet.
-
     """
 
     def __init__(self, size, odim, blocks, prenet_units, dropout_rate):
@@ -157,49 +155,23 @@ class StyleSpeech(AbsTTS):
     Args:
         idim: number of tokens. The last one is <sos/eos>, appended to every text.
         odim: mel bins.
-        pruning: self-attention of the mel decoder: none, vanilla or differentiable.
-        pruning_conf: see ``espnet_prune.config.PruningConf``.
-        encoder_pruning: the same for the phoneme encoder. The paper reports that
-            pruning it makes the model worse.
-        encoder_pruning_conf: its settings; by default those of ``pruning_conf``.
+        pruning, pruning_conf: how the self-attention of the mel decoder is pruned, see
+            ``espnet_prune.config.PruningConf``.
+        encoder_pruning, encoder_pruning_conf: the same for the phoneme encoder. The
+            paper reports that pruning it makes the model worse.
         durations: "given" with the data (ESPnet's ``teacher_dumpdir`` convention: one
             number per token and one for <eos>; pitch and energy averaged over tokens)
             or "learned" inside the model (pitch and energy by frame).
-        adim: D. aheads: H of encoder and decoder.
-        elayers, eunits: encoder layers, hidden width of their feed-forward layers.
-        dlayers, dunits: the same for the decoder.
-        ffn_kernel_sizes: taps of the two convolutions in each feed-forward layer.
-        encoder_prenet_kernel_size, decoder_prenet_units: prenets.
-        attention_scale: "head_width" divides scores by sqrt(D / H), the usual
-            definition; "model_width" by sqrt(D), as in the public StyleSpeech.
-        encoder_dropout_rate, decoder_dropout_rate, attention_dropout_rate: dropout.
-        encoder_conditioning: how the voice conditions the phoneme encoder: "saln",
-            "mix_style" (SALN with styles mixed in training) or "sc_cnn" (convolutions
-            with predicted kernels, which replace SALN and the feed-forward layers).
-        mix_style_alpha: parameter of the Beta distribution of "mix_style".
-        sc_cnn_channels, sc_cnn_kernel_size: C and K of "sc_cnn".
-        style_units, style_dim, style_heads, style_kernel_size, style_dropout_rate: mel
-            style encoder; style_dim is S.
-        predictor_units, predictor_kernel_size, predictor_dropout_rate: duration, pitch
-            and energy predictors.
-        embedding_kernel_size: taps of the pitch and energy embeddings.
-        stop_gradient_from: names of predictors (duration, pitch, energy) whose loss
-            does not train the encoder.
-        mel_weight, duration_weight, pitch_weight, energy_weight: weights of the losses.
-        forwardsum_weight, binarization_weight: weights of the alignment losses, for
-            learned durations only.
-        adversarial_weight: weight of the adversarial losses, see
-            ``espnet_prune.discriminator``; 0 for none.
-        adversarial_channels: channels of the discriminator's first convolutions.
-        compile_model: train encoder, predictors and decoder compiled by torch.compile.
-            The first steps then take minutes; synthesis is never compiled.
+        adim, aheads, style_dim: D, H and S.
+        sc_cnn_channels, sc_cnn_kernel_size: C and K of ``StyleConvolution``.
         plugin_version: version of espnet_prune that trained the model; training writes
             it.
+
+    docs/settings.md describes these settings and all others.
 
     Raises:
         UserError: a setting is unknown or impossible, or a newer version of this plugin
             trained the model.
-
     """
 
     # ESPnet passes the reference mel to models with this attribute
@@ -393,9 +365,7 @@ class StyleSpeech(AbsTTS):
         durations: torch.Tensor | None = None,
         durations_lengths: torch.Tensor | None = None,
         pitch: torch.Tensor | None = None,
-        pitch_lengths: torch.Tensor | None = None,
         energy: torch.Tensor | None = None,
-        energy_lengths: torch.Tensor | None = None,
         style_vector: torch.Tensor | None = None,
         **kwargs,
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor], torch.Tensor]:
@@ -410,9 +380,7 @@ class StyleSpeech(AbsTTS):
             durations_lengths: (B,).
             pitch: by token (B, T_text, 1), or by frame (B, T_feats, 1) if durations
                 are learned.
-            pitch_lengths: (B,).
             energy: as pitch.
-            energy_lengths: (B,).
             style_vector: (B, S), instead of the style of the target utterance.
 
         Returns:
@@ -423,12 +391,11 @@ class StyleSpeech(AbsTTS):
 
         Raises:
             UserError: durations, pitch or energy are missing or do not fit the text.
-
         """
         self.watch(self)
         tokens, token_lengths = self._append_eos(text, text_lengths)
-        token_valid = _valid(token_lengths, tokens.size(1))
-        frame_valid = _valid(feats_lengths, feats.size(1))
+        token_valid = valid_mask(token_lengths, tokens.size(1))
+        frame_valid = valid_mask(feats_lengths, feats.size(1))
 
         style = style_vector
         if style is None:
@@ -437,18 +404,13 @@ class StyleSpeech(AbsTTS):
         losses = {}
         if self.aligner is not None:
             alignment = self.aligner.align(encoded, feats, token_lengths, feats_lengths)
-            durations, durations_lengths = alignment.durations, token_lengths
+            durations = alignment.durations
             losses["forwardsum"] = alignment.forward_sum
             losses["binarization"] = alignment.binarization
-        target = self._prosody(
-            durations,
-            durations_lengths,
-            pitch,
-            energy,
-            token_lengths,
-            feats_lengths,
-            tokens.size(1),
-        )
+        else:
+            check = self.check_durations if self.training else require_durations
+            check(durations, durations_lengths, token_lengths, feats_lengths)
+        target = self._prosody(durations, pitch, energy, feats_lengths, tokens.size(1))
         predicted = self._predict_variances(encoded, token_valid)
         mel = self._decode(encoded, target, style, token_valid, frames=feats.size(1))
 
@@ -479,11 +441,10 @@ class StyleSpeech(AbsTTS):
         Args:
             feats: normalised mel (B, T_feats, odim).
             feats_lengths: (B,), full length if not given.
-
         """
         if feats_lengths is None:
             feats_lengths = feats.new_full((len(feats),), feats.size(1)).long()
-        return self.style_encoder(feats, _valid(feats_lengths, feats.size(1)))
+        return self.style_encoder(feats, valid_mask(feats_lengths, feats.size(1)))
 
     def inference(
         self,
@@ -515,7 +476,6 @@ class StyleSpeech(AbsTTS):
 
         Raises:
             UserError: empty text, or neither reference nor style vector.
-
         """
         given = {"feats": feats, "style_vector": style_vector}
         if use_teacher_forcing:
@@ -555,7 +515,6 @@ class StyleSpeech(AbsTTS):
 
         Raises:
             UserError: an empty text, or neither references nor style vectors.
-
         """
         if any(len(tokens) == 0 for tokens in text):
             raise UserError(
@@ -577,7 +536,7 @@ class StyleSpeech(AbsTTS):
         style = style_vector.to(device).expand(len(text), -1)
 
         tokens, token_lengths = self._append_eos(padded, text_lengths)
-        valid = _valid(token_lengths, tokens.size(1))
+        valid = valid_mask(token_lengths, tokens.size(1))
         stance = "force_eager" if self.compile_model else "default"
         with synthesising(self), torch.compiler.set_stance(stance):
             encoded = self.encoder(tokens, style, valid)
@@ -590,14 +549,10 @@ class StyleSpeech(AbsTTS):
                 prosody = Prosody(durations, predicted.pitch, predicted.energy)
             else:
                 lengths = durations.sum(dim=1)
+                if self.aligner is None:
+                    require_durations(durations, None, token_lengths, lengths)
                 prosody = self._prosody(
-                    durations,
-                    None,
-                    pitch,
-                    energy,
-                    token_lengths,
-                    lengths,
-                    tokens.size(1),
+                    durations, pitch, energy, lengths, tokens.size(1)
                 )
             mel = self._decode(encoded, prosody, style, valid)
         lengths = prosody.durations.sum(dim=1)
@@ -615,28 +570,11 @@ class StyleSpeech(AbsTTS):
         tokens = tokens.scatter(1, text_lengths[:, None], self.eos)
         return tokens, text_lengths + 1
 
-    def _prosody(
-        self,
-        durations,
-        durations_lengths,
-        pitch,
-        energy,
-        token_lengths,
-        feats_lengths,
-        size,
-    ) -> Prosody:
-        """Check the prosody of the data, and average frames over tokens if necessary.
+    def _prosody(self, durations, pitch, energy, feats_lengths, size) -> Prosody:
+        """Check pitch and energy, and average frames over tokens if necessary.
 
         All results have ``size`` tokens, T_text.
         """
-        if durations is None:
-            raise UserError(
-                "durations are missing: give them with the data (--teacher_dumpdir), "
-                "or set tts_conf.durations to learned"
-            )
-        if self.durations == "given":
-            check = self.check_durations if self.training else require_durations
-            check(durations, durations_lengths, token_lengths, feats_lengths)
         width = durations.size(1)
         variances = {}
         given = zip(VARIANCES, (pitch, energy), strict=True)
@@ -652,9 +590,7 @@ class StyleSpeech(AbsTTS):
                     raise UserError(
                         f"learned durations need {name} by frame: set {setting}: false"
                     )
-                value = average_over_tokens(
-                    value, durations, token_lengths, feats_lengths
-                )
+                value = average_over_tokens(value, durations)
             elif value.size(1) != width:
                 raise UserError(
                     f"{name} has {value.size(1)} values for {width} tokens:"
@@ -681,18 +617,13 @@ class StyleSpeech(AbsTTS):
         x = x + self.embeddings["pitch"](prosody.pitch, valid)
         x = x + self.embeddings["energy"](prosody.energy, valid)
         x, lengths = regulate_length(x, prosody.durations, frames)
-        return self.decoder(x, style, _valid(lengths, x.size(1)))
+        return self.decoder(x, style, valid_mask(lengths, x.size(1)))
 
 
 def add_positions(x: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
     """Add sinusoidal positions to x (B, T, D), zero at padding."""
     positions = torch.arange(x.size(1), device=x.device)
     return (x + sinusoid(positions, x)) * valid.to(x.dtype)
-
-
-def _valid(lengths: torch.Tensor, size: int) -> torch.Tensor:
-    """Return a mask that is true off padding, (B, size, 1)."""
-    return (torch.arange(size, device=lengths.device) < lengths[:, None])[..., None]
 
 
 def _utterance_mean(values: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
@@ -702,7 +633,7 @@ def _utterance_mean(values: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
 
 
 def require_durations(
-    durations: torch.Tensor,
+    durations: torch.Tensor | None,
     durations_lengths: torch.Tensor | None,
     token_lengths: torch.Tensor,
     feats_lengths: torch.Tensor,
@@ -715,12 +646,12 @@ def require_durations(
             as tokens.
         token_lengths: tokens with <eos> (B,).
         feats_lengths: mel frames (B,).
-
-    Raises:
-        UserError: another number of durations than of tokens, a negative one, or a
-            sum that is not the number of frames.
-
     """
+    if durations is None:
+        raise UserError(
+            "durations are missing: give them with the data (--teacher_dumpdir), or "
+            "set tts_conf.durations to learned"
+        )
     longest = int(token_lengths.max())
     if durations_lengths is None or durations.size(1) != longest:
         pairs = [(durations.size(1), longest)]
@@ -760,7 +691,7 @@ class DurationCheck:
     def __call__(self, durations, durations_lengths, token_lengths, feats_lengths):
         """Check a batch, see ``require_durations``."""
         batch = (durations, durations_lengths, token_lengths, feats_lengths)
-        if durations.device.type == "cpu":
+        if durations is None or durations.device.type == "cpu":
             require_durations(*batch)
         if durations.device.type != "cuda":
             return

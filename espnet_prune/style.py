@@ -33,7 +33,6 @@ class StyleAdaptiveLayerNorm(torch.nn.Module):
     Args:
         size: D.
         style_dim: S.
-
     """
 
     def __init__(self, size: int, style_dim: int):
@@ -56,13 +55,12 @@ class MixStyleLayerNorm(StyleAdaptiveLayerNorm):
     Huang et al., "GenerSpeech", NeurIPS 2022, Sec. 3.3: gain and bias are those of an
     utterance with the share m and those of another utterance of the batch with 1 - m,
     where m is drawn from Beta(alpha, alpha) for each utterance. The layer therefore
-    cannot rely on the style of the voice. Without training it is SALN.
+    cannot rely on the style of the voice. Outside training it is SALN.
 
     Args:
         size: D.
         style_dim: S.
         alpha: Parameter of the Beta distribution; a small one gives shares near 0 or 1.
-
     """
 
     def __init__(self, size: int, style_dim: int, alpha: float):
@@ -72,7 +70,9 @@ class MixStyleLayerNorm(StyleAdaptiveLayerNorm):
     def forward(self, x: torch.Tensor, style: torch.Tensor) -> torch.Tensor:
         """Normalise x (B, T, D), with the styles (B, S) mixed while training."""
         if self.training:
-            style = mix_styles(style, *draw_mix(style, self.alpha))
+            order, share = draw_mix(style, self.alpha)
+            # gain and bias are affine in the style, so this mixes them too
+            style = share * style + (1 - share) * style[order]
         return super().forward(x, style)
 
 
@@ -83,7 +83,6 @@ def draw_mix(style: torch.Tensor, alpha: float) -> tuple[torch.Tensor, torch.Ten
     Returns:
         Which utterance each one is mixed with (B,), and the share of its own style,
         from Beta(alpha, alpha) (B, 1).
-
     """
     number = len(style)
     order = torch.randperm(number, device=style.device)
@@ -91,26 +90,6 @@ def draw_mix(style: torch.Tensor, alpha: float) -> tuple[torch.Tensor, torch.Ten
     parameter = torch.full((number, 1), alpha, device=style.device)
     beta = torch.distributions.Beta(parameter, parameter, validate_args=False)
     return order, beta.sample().to(style.dtype)
-
-
-def mix_styles(
-    style: torch.Tensor, order: torch.Tensor, share: torch.Tensor
-) -> torch.Tensor:
-    """Mix each style with another one of the batch.
-
-    Gain and bias of SALN are affine in the style, so mixing styles is mixing gains and
-    biases.
-
-    Args:
-        style: (B, S).
-        order: Which utterance each one is mixed with (B,).
-        share: Share of the utterance's own style (B, 1).
-
-    Returns:
-        (B, S).
-
-    """
-    return share * style + (1 - share) * style[order]
 
 
 class ConvFeedForward(torch.nn.Module):
@@ -121,7 +100,6 @@ class ConvFeedForward(torch.nn.Module):
         units: hidden width.
         kernel_sizes: taps of the two convolutions, odd.
         dropout_rate: after each convolution.
-
     """
 
     def __init__(self, size: int, units: int, kernel_sizes, dropout_rate: float):
@@ -150,7 +128,6 @@ class FFTBlock(torch.nn.Module):
         style_dim: S.
         dropout_rate: after the attention.
         mix_style_alpha: None for SALN; otherwise ``MixStyleLayerNorm`` with this alpha.
-
     """
 
     def __init__(
@@ -187,7 +164,6 @@ class FFTBlock(torch.nn.Module):
 
         Returns:
             (B, T, D), zero at padding.
-
         """
         x = x + self.dropout(self.attention(x, x, x, valid.transpose(1, 2)))
         valid = valid.to(x.dtype)
@@ -208,7 +184,6 @@ class StyleConvolution(torch.nn.Module):
         channels: C.
         kernel_size: K, odd.
         style_dim: S.
-
     """
 
     def __init__(self, channels: int, kernel_size: int, style_dim: int):
@@ -237,7 +212,6 @@ class StyleConvolution(torch.nn.Module):
         Returns:
             depthwise: (B, C, K). pointwise: (B, C, C), output by input. depthwise_bias
             and pointwise_bias: (B, C).
-
         """
         parts = self.predictor(style).split(self.sizes, dim=-1)
         found = {
@@ -273,7 +247,6 @@ class StyleConvBlock(torch.nn.Module):
         kernel_size: K, odd.
         style_dim: S.
         dropout_rate: after the attention, and in the feed-forward layer.
-
     """
 
     def __init__(
@@ -320,7 +293,6 @@ class MelStyleEncoder(torch.nn.Module):
         heads: attention heads.
         kernel_size: taps of the gated convolutions, odd.
         dropout_rate: dropout in all parts.
-
     """
 
     def __init__(

@@ -21,7 +21,6 @@ class VariancePredictor(torch.nn.Module):
         units: hidden width.
         kernel_size: odd.
         dropout_rate: after each convolution.
-
     """
 
     def __init__(
@@ -52,7 +51,6 @@ class VarianceEmbedding(torch.nn.Module):
     Args:
         size: D.
         kernel_size: odd.
-
     """
 
     def __init__(self, size: int, kernel_size: int = 3):
@@ -86,7 +84,6 @@ def durations_from_log(
     Returns:
         Frames of each token (B, T_text), long, zero at padding. A text whose durations
         are all zero gets one frame per token, so that there is speech.
-
     """
     frames = torch.round((torch.expm1(log_durations) * alpha).clamp(0.0, 1e6))
     frames = (frames * valid)[..., 0].long()
@@ -108,7 +105,6 @@ def regulate_length(
         Tensor: (B, T_feats, D), zero at padding: each frame is its token plus the
             sinusoid of the frame's position, 0, 1, ..., inside that token.
         Tensor: number of frames (B,), long.
-
     """
     ends = durations.cumsum(dim=1)
     lengths = ends[:, -1]

@@ -25,7 +25,6 @@ class Browser:
         page: Playwright's page.
         downloads: Folder of what ``downloaded`` has returned.
         faults: Errors of scripts, of loading, and of the console, since the start.
-
     """
 
     def __init__(self, folder: Path):

@@ -37,7 +37,6 @@ class Block(NamedTuple):
         before: Code that runs first and is not shown.
         slow: It takes minutes.
         reason: Why it is not run; empty if it is.
-
     """
 
     document: str
@@ -68,7 +67,6 @@ def read_blocks(root: Path, document: str) -> list[Block]:
 
     Raises:
         ValueError: A fence without an end, or a comment that is no mark of a block.
-
     """
     lines = (root / document).read_text(encoding="utf-8").splitlines()
     blocks, number, text = [], 0, ""

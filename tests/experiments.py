@@ -40,7 +40,6 @@ def write_experiment(
         batches: Training batches in an epoch.
         accum_grad: Batches in one optimiser step.
         pruning_conf: Settings other than the defaults.
-
     """
     folder.mkdir(parents=True, exist_ok=True)
     config = {

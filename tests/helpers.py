@@ -18,7 +18,6 @@ def tiny_stylespeech(**overrides) -> StyleSpeech:
 
     Args:
         overrides: arguments of ``StyleSpeech`` other than the tiny ones.
-
     """
     arguments = {
         "idim": IDIM,
@@ -53,7 +52,6 @@ def tiny_batch(durations: str = "given", seed: int = 0) -> dict:
         durations: "given", with token-averaged pitch and energy, or "learned", with
             pitch and energy by frame.
         seed: of the random numbers.
-
     """
     generator = torch.Generator().manual_seed(seed)
     frames = torch.tensor([sum(numbers) for numbers in DURATIONS])

@@ -112,7 +112,6 @@ def make_corpus(folder, recordings=None):
     Args:
         folder: gets LibriTTS.
         recordings: samples at 24 kHz, each used in turn; noise if None.
-
     """
     corpus = folder / "LibriTTS"
     for n, (part, reader, chapter, stem) in enumerate(utterances()):

@@ -161,7 +161,5 @@ def test_training_finds_the_boundaries():
 def test_average_over_tokens():
     values = torch.tensor([[1.0, 3.0, 5.0, 7.0, 9.0], [2.0, 4.0, 99.0, 99.0, 99.0]])
     durations = torch.tensor([[2, 0, 3], [1, 1, 0]])
-    averages = average_over_tokens(
-        values[..., None], durations, torch.tensor([3, 2]), torch.tensor([5, 2])
-    )
+    averages = average_over_tokens(values[..., None], durations)
     assert averages.tolist() == [[[2.0], [0.0], [7.0]], [[2.0], [4.0], [0.0]]]

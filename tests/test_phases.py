@@ -338,7 +338,6 @@ def train_and_die(command, moment, number, log):
             checkpoint and before the model of the epoch; "link", after that.
         number: step or epoch, from 1.
         log: file for what the process says.
-
     """
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(descriptor, 1)

@@ -1,5 +1,6 @@
 """Scripts, configurations and the README agree with one another and with ESPnet."""
 
+import inspect
 import os
 import re
 import shlex
@@ -14,6 +15,7 @@ import yaml
 from espnet_prune.config import PruningConf
 from espnet_prune.errors import UserError
 from espnet_prune.files import lock_folder
+from espnet_prune.model import StyleSpeech
 from espnet_prune.training.task import PruneTTSTask, check_settings
 
 ROOT = Path(__file__).parents[1]
@@ -415,7 +417,9 @@ def test_readme_names_files_and_modules_that_exist():
     assert seen >= 3
 
 
-def test_docs_list_every_setting_of_pruning():
+def test_docs_list_every_setting_of_model_and_pruning():
     text = (ROOT / "docs" / "settings.md").read_text()
-    for name in PruningConf.__dataclass_fields__:
+    model = set(inspect.signature(StyleSpeech).parameters)
+    model -= {"idim", "odim", "plugin_version", "unknown"}  # nobody sets these
+    for name in (*PruningConf.__dataclass_fields__, *model):
         assert f"`{name}`" in text, name

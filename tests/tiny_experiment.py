@@ -42,7 +42,6 @@ def write_recipe(recipe: Path, name="tts_tiny", seed=0, mean=-2.0, **changes) ->
 
     Returns:
         The experiment folder.
-
     """
     experiment = recipe / "exp" / name
     experiment.mkdir(parents=True, exist_ok=True)

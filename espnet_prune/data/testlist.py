@@ -69,7 +69,7 @@ def read_list(path: Path) -> list[Line]:
     rows = []
     for number, line in enumerate(lines[1:], 2):
         values = [value.strip() for value in line.split("\t")]
-        found = dict(zip(names, values, strict=False))  # missing ones are found below
+        found = dict(zip(names, values, strict=False))  # missing ones are refused below
         normalise(line, f"line {number} of {path}")  # refuse damage in names too
         found["text"] = normalise(found.get("text", ""))
         empty = [name for name in NEEDED if not found.get(name)]
@@ -99,7 +99,7 @@ def list_text(lines: Iterable[Line]) -> str:
 def draw_list(
     corpus: ListedCorpus, speakers: Sequence[str], texts_per_speaker: int, seed: int
 ) -> tuple[list[Line], list[Finding]]:
-    """Draw a reference and targets for each speaker; no speaker depends on another."""
+    """Draw a reference and targets for each speaker, without regard to the others."""
     lines: list[Line] = []
     left_out: list[Finding] = []
     shortest, longest = CHARACTERS

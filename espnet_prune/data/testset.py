@@ -67,10 +67,10 @@ def draw_references[R: Recorded](recordings: Iterable[R], seed: int) -> dict[str
 def draw_lasting_references[R: Recorded](
     recordings: Iterable[R], seed: int
 ) -> dict[str, R]:
-    """Draw one reference for each speaker; other missing recordings do not change it.
+    """Draw one reference for each speaker, which stays the same if others are missing.
 
-    Models that need labels, some of which are missing, and other models thus speak in
-    the same voices.
+    Some recordings have no labels. Models that need labels and models that do not
+    therefore speak in the same voices.
     """
     return {
         speaker: min(

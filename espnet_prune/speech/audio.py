@@ -25,7 +25,7 @@ HIGHEST_RATE = 768_000  # Hz
 UNKNOWN_SIZE = 0x7F000000
 UNKNOWN_FRAMES = 2**63 - 1  # what libsndfile finds in the flac of a pipe
 BLOCK = 2**20  # frames
-# Formats that do not say their length, or of which libsndfile does not compare it.
+# Formats whose header has no length, or a length that libsndfile does not check.
 NEVER_WHOLE = ("AVR", "IRCAM", "MAT5", "MPC2K", "PAF", "PVF", "SD2", "WVE", "XI")
 LARGEST_LACK = 0.05  # seconds that may be missing: some headers count themselves
 
@@ -102,17 +102,10 @@ def read(
     return recording
 
 
-def read_mono(
-    path: str | Path,
-    rate: int,
-    filter: str = "sinc",  # noqa: A002
-) -> np.ndarray:
-    """Read the mean of a recording's channels at ``rate`` Hz, float32 (T,).
-
-    ``filter`` is that of ``resample``.
-    """
+def read_mono(path: str | Path, rate: int, resampler: str = "sinc") -> np.ndarray:
+    """Read the mean of a recording's channels at ``rate`` Hz, float32 (T,)."""
     samples, header = read(path)
-    return resample(samples.mean(axis=1), header.rate, rate, filter)
+    return resample(samples.mean(axis=1), header.rate, rate, resampler)
 
 
 def require_numbers(samples: np.ndarray, subject: str) -> None:
@@ -306,7 +299,8 @@ def write_speech(
 ) -> None:
     """Write synthetic speech (T,) as 16 bits; the file says that it is synthetic.
 
-    The comment is a mark for honest users: whoever wants to deceive can remove it.
+    The comment informs honest users. It does not prevent deceit, because it can be
+    removed.
     """
     name = os.fsencode(path)
     with soundfile.SoundFile(name, "w", rate, 1, "PCM_16", format=kind) as file:
@@ -315,10 +309,7 @@ def write_speech(
 
 
 def resample(
-    samples: np.ndarray,
-    rate: int,
-    fs: int,
-    filter: str = "sinc",  # noqa: A002
+    samples: np.ndarray, rate: int, fs: int, resampler: str = "sinc"
 ) -> np.ndarray:
     """Resample from one rate to another.
 
@@ -326,17 +317,17 @@ def resample(
         samples: Float32 (T,).
         rate: Their rate in Hz.
         fs: The wanted rate in Hz.
-        filter: "sinc" (torchaudio) for inputs of models, or "soxr", which is fast and
-            does not import torch, for speech to score, to align or to train on. Models
-            and scores of earlier versions used these, and their results differ in the
-            fourth digit.
+        resampler: "sinc" (torchaudio) for inputs of models, or "soxr", which is fast
+            and does not import torch, for speech to score, to align or to train on.
+            Models and scores of earlier versions used these, and their results differ
+            in the fourth digit.
 
     Returns:
         np.ndarray: Float32 (T * fs / rate,), rounded up.
     """
     if rate == fs or not len(samples):
         return samples
-    if filter == "soxr":
+    if resampler == "soxr":
         import soxr
 
         found = soxr.resample(samples, rate, fs, quality="HQ")

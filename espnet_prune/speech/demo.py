@@ -183,7 +183,7 @@ class ChosenVoice(NamedTuple):
         """Return the style vector (style_dim,), and warnings about the recording."""
         given = self.given
         if self.source == SHIPPED and given not in model.voices:
-            # nobody reads other files of this machine through the page
+            # otherwise a visitor could read other files of this machine
             raise UserError(f"there is no voice {given}: {ASKED[SHIPPED]}")
         read = model.style_vector if self.source == RECORDED else model.read_voice
         with _collect_warnings() as notes:
@@ -398,7 +398,7 @@ def build_demo(
 
 
 def _lay_out(actions: Actions, vocoder: str, title: str) -> gr.Blocks:
-    """Lay out the page and connect it."""
+    """Lay out the page and connect its buttons to the actions."""
     voices = list(actions.model.voices)
     attentions = actions.model.tts.decoder_attentions
     sources = [source for source in SOURCES if voices or source != SHIPPED]

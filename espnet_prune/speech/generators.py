@@ -94,8 +94,8 @@ def build_hifigan(config: dict[str, Any], checkpoint: Path, device: str) -> HiFi
 class GriffinLim(Spectrogram2Waveform):
     """ESPnet's Griffin-Lim, with the same random phases in every call.
 
-    In ESPnet's own, librosa draws them from a generator without a seed, so that samples
-    differ each time, even with ``always_fix_seed``.
+    In ESPnet's class, librosa draws them from a generator without a seed, so that
+    samples differ each time, even with ``always_fix_seed``.
     """
 
     thread_safe = True

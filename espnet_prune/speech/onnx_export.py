@@ -55,8 +55,8 @@ class StyleEncoderGraph(torch.nn.Module):
         self.normalize = _Normalisation(normalize)
         stft = features.stft
         self.n_fft, self.hop = stft.n_fft, stft.hop_length
-        make = torch.ones if stft.window is None else _window(stft.window)
-        window = make(stft.win_length)
+        kind = "ones" if stft.window is None else f"{stft.window}_window"
+        window = getattr(torch, kind)(stft.win_length)
         before = (self.n_fft - stft.win_length) // 2
         window = F.pad(window, (before, self.n_fft - stft.win_length - before))
         self.register_buffer("window", window * self.n_fft ** (-0.5 * stft.normalized))
@@ -144,10 +144,6 @@ class _Normalisation(torch.nn.Module):
 
     def inverse(self, feats):
         return feats * self.std + self.mean
-
-
-def _window(name: str) -> Callable[..., torch.Tensor]:
-    return getattr(torch, f"{name}_window")
 
 
 def require_packages() -> None:

@@ -23,7 +23,7 @@ from espnet_prune.config import require_positive, require_whole
 from espnet_prune.errors import UserError, first_line
 from espnet_prune.files import digest, write_text
 from espnet_prune.loading import load_json
-from espnet_prune.speech.reference import Source, list_sources, read_reference
+from espnet_prune.speech.reference import Source, list_sources, load_reference
 from espnet_prune.text.front_end import PAUSE_SECONDS, FrontEnd, check_ids, tokenize
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ class OnnxSpeech:
             self._style_encoder = self._open(STYLE_ENCODER)
         styles = []
         for source in list_sources(reference):
-            samples = read_reference(source, self.fs, reference_fs, trim, "soxr")
+            samples = load_reference(source, self.fs, reference_fs, trim, "soxr")
             styles += self._style_encoder.run(None, {"samples": samples})
         return np.mean(styles, axis=0, dtype=np.float32)
 

@@ -19,17 +19,6 @@ from espnet_prune.config import is_number
 from espnet_prune.data.kaldi import read_columns
 from espnet_prune.errors import UserError, first_line
 from espnet_prune.speech import audio
-from espnet_prune.speech.audio import (
-    CLIPPED_ERROR,
-    CLIPPED_WARNING,
-    LARGEST_FLOAT,
-    MIN_LOUD_SECONDS,
-    PAUSE_DB,
-    SILENCE_DBFS,
-    clipped_share,
-    frame_levels,
-    is_silent,
-)
 
 if TYPE_CHECKING:
     import torch
@@ -53,9 +42,22 @@ INTEGER_SCALE = {
 }
 
 
+def list_sources(reference: Source | Sequence[Source]) -> Sequence[Source]:
+    """Return one or several references as a list, which must not be empty."""
+    if not isinstance(reference, (list, tuple)):
+        return [reference]  # type: ignore[list-item]  # a str is a sequence too
+    if not reference:
+        raise UserError("the list of references is empty: give one or more")
+    return reference
+
+
 def load_reference(
-    source: Source, fs: int, reference_fs: int | None = None, trim: bool = False
-) -> "torch.Tensor":
+    source: Source,
+    fs: int,
+    reference_fs: int | None = None,
+    trim: bool = False,
+    resampler: str = "sinc",
+) -> np.ndarray:
     """Load, check and convert one reference recording.
 
     Args:
@@ -67,6 +69,7 @@ def load_reference(
             its own rate.
         trim: Remove silence at both ends. Off by default, because training references
             are whole utterances.
+        resampler: As of ``audio.resample``; "soxr" does not need torch.
 
     Returns:
         Mono speech at ``fs``, float32, within [-1, 1] (T,).
@@ -75,47 +78,22 @@ def load_reference(
         UserError: The reference is missing, unreadable, empty, too short, silent,
             mostly clipped, or its samples are not audio.
     """
-    import torch
-
-    return torch.from_numpy(read_reference(source, fs, reference_fs, trim))
-
-
-def list_sources(reference: Source | Sequence[Source]) -> Sequence[Source]:
-    """Return one or several references as a list, which must not be empty."""
-    if not isinstance(reference, (list, tuple)):
-        return [reference]  # type: ignore[list-item]  # a str is a sequence too
-    if not reference:
-        raise UserError("the list of references is empty: give one or more")
-    return reference
-
-
-def read_reference(
-    source: Source,
-    fs: int,
-    reference_fs: int | None = None,
-    trim: bool = False,
-    resampler: str = "sinc",
-) -> np.ndarray:
-    """Do the same as ``load_reference`` with numpy.
-
-    ``resampler`` is the ``filter`` of ``audio.resample``; "soxr" does not need torch.
-    """
     name, samples, rate = _read(source, fs, _whole(reference_fs))
     audio.require_numbers(samples, f"reference {name}")
     _check_length(name, len(samples) / rate)
     peak = np.abs(samples).max()
-    if peak > LARGEST_FLOAT:
+    if peak > audio.LARGEST_FLOAT:
         raise UserError(
             f"reference {name} has values up to {peak:.0f}, but samples must lie "
             "within [-1, 1]: divide 16-bit samples by 32768"
         )
-    clipped = clipped_share(samples)
+    clipped = audio.clipped_share(samples)
     channels = samples.shape[1]
     samples = samples.mean(axis=1)
     if trim:
         import librosa
 
-        samples, _ = librosa.effects.trim(samples, top_db=PAUSE_DB)
+        samples, _ = librosa.effects.trim(samples, top_db=audio.PAUSE_DB)
         _check_length(f"{name} without silence", len(samples) / rate)
     _check_loudness(name, samples, rate, channels)
     _check_clipping(name, clipped)
@@ -267,12 +245,12 @@ def _check_length(name: str, seconds: float) -> None:
 
 
 def _check_clipping(name: str, clipped: float) -> None:
-    if clipped > CLIPPED_ERROR:
+    if clipped > audio.CLIPPED_ERROR:
         raise UserError(
             f"reference {name} is clipped: {100 * clipped:.0f} % of its samples are at "
             "the peak; record it at a lower level"
         )
-    if clipped > CLIPPED_WARNING:
+    if clipped > audio.CLIPPED_WARNING:
         logging.warning(
             f"reference {name} is clipped: {100 * clipped:.1f} % of its samples are at "
             "the peak; the voice will sound distorted"
@@ -280,15 +258,15 @@ def _check_clipping(name: str, clipped: float) -> None:
 
 
 def _check_loudness(name: str, samples: np.ndarray, rate: int, channels: int) -> None:
-    level = frame_levels(samples, rate)
-    if is_silent(level):
+    level = audio.frame_levels(samples, rate)
+    if audio.is_silent(level):
         mixed = f" after mixing its {channels} channels" if channels > 1 else ""
         raise UserError(
             f"reference {name} is silent{mixed}: its level reaches {level.max():.0f} "
-            f"dBFS, wanted {MIN_LOUD_SECONDS} s of speech above {SILENCE_DBFS:.0f} "
-            "dBFS; record it louder"
+            f"dBFS, wanted {audio.MIN_LOUD_SECONDS} s of speech above "
+            f"{audio.SILENCE_DBFS:.0f} dBFS; record it louder"
         )
-    pauses = (level < level.max() - PAUSE_DB).mean()
+    pauses = (level < level.max() - audio.PAUSE_DB).mean()
     if pauses > 0.5:
         logging.warning(
             f"reference {name} is silent for {100 * pauses:.0f} % of its length: use "

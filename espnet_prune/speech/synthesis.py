@@ -36,7 +36,6 @@ from espnet_prune.speech.pretrained import (
 from espnet_prune.speech.reference import Source, list_sources, load_reference
 from espnet_prune.speech.vocoder import GRIFFIN_LIM, describe_features, open_vocoder
 from espnet_prune.speech.voice import load_voice, save_voice
-from espnet_prune.text.espeak import use_bundled_espeak
 from espnet_prune.text.front_end import (
     MAX_CHARACTERS,
     PAUSE_SECONDS,
@@ -109,7 +108,6 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
         train_config = _require_file(train_config, "configuration")
         vocoder = options.pop("vocoder_file", None) or vocoder
         weights = load_weights(model_file)
-        use_bundled_espeak()
         self._build(Path(train_config), dict(options, dtype=dtype, device=device))
         self._fill(weights, train_config, model_file)
         if not hasattr(self.tts, "encode_style"):
@@ -184,7 +182,7 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
 
     @functools.cached_property
     def model_id(self) -> str:
-        """The mark of this model in voice files."""
+        """SHA-256 of the weights, by which voice files name their model."""
         return digest(self.model_file)
 
     @classmethod
@@ -274,7 +272,8 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
         self._require_reference_model()
         styles = []
         for source in list_sources(reference):
-            speech = load_reference(source, self.reference_fs, reference_fs, trim)
+            samples = load_reference(source, self.reference_fs, reference_fs, trim)
+            speech = torch.from_numpy(samples)
             speech = speech.to(self.device, getattr(torch, self.dtype))
             feats, lengths = self.feats_extract(speech[None])
             if not torch.isfinite(feats).all():
@@ -392,7 +391,7 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
         self._check_inputs(given, style_vector)
         if not self.voice_from_reference:
             if speech is not None:
-                # it refuses a list of several by itself
+                # load_reference refuses a list of several
                 speech = load_reference(
                     speech,  # type: ignore[arg-type]
                     self.reference_fs,
@@ -405,14 +404,15 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
                     for part in self._parts(text)
                 ]
             )
-        outputs = self._stream(
-            [text],
+        parts = self._parts(text)
+        styles = self._styles(
+            1,
             None if speech is None else [speech],
             None if style_vector is None else [style_vector],
             reference_fs,
-            conf["alpha"],
         )
-        return dict(outputs)[0]
+        outputs = self._generate(parts, styles * len(parts), conf["alpha"])
+        return dict(self.voice_parts(outputs, [0] * len(parts)))[0]
 
     def batch(
         self,
@@ -464,14 +464,7 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
         Yields:
             Number of a text, from 0, and what ``__call__`` returns for it.
         """
-        alpha = self.decode_conf["alpha"] if speed is None else alpha_of(speed)
-        return self._stream(
-            texts, references, style_vectors, reference_fs, alpha, batch_size
-        )
-
-    def _stream(
-        self, texts, references, style_vectors, reference_fs, alpha, batch_size=8
-    ) -> Iterator[tuple[int, Output]]:
+        alpha = self._choose_alpha(speed)
         require_whole("batch_size", batch_size)
         _require_texts(texts)
         if not self.voice_from_reference:
@@ -578,7 +571,7 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
             if not text:
                 raise UserError("the text is empty: give a text to speak")
             return [self._check_ids(part) for part in text]
-        # it refuses everything that is not a text
+        # tokenize refuses everything that is not a text
         return self.tokenize(text)  # type: ignore[arg-type]
 
     def _check_ids(self, ids: Any) -> torch.Tensor:
@@ -676,15 +669,18 @@ class Text2Speech(espnet2.bin.tts_inference.Text2Speech):
             UserError: The batch size is not a whole number above 0, or the mel is not
                 finite.
         """
-        alpha = self.decode_conf["alpha"] if speed is None else alpha_of(speed)
+        alpha = self._choose_alpha(speed)
         require_whole("batch_size", batch_size)
         _require_texts(tokens)
         ids = [self._check_ids(each) for each in tokens]
         styles = self._styles(len(tokens), None, style_vectors, None)
         return self._generate(ids, styles, alpha, batch_size)
 
+    def _choose_alpha(self, speed: float | None) -> float:
+        return self.decode_conf["alpha"] if speed is None else alpha_of(speed)
+
     @torch.no_grad()
-    def _generate(self, tokens, style_vectors, alpha, batch_size) -> list[Output]:
+    def _generate(self, tokens, style_vectors, alpha, batch_size=8) -> list[Output]:
         order = sorted(range(len(tokens)), key=lambda number: len(tokens[number]))
         outputs: dict[int, Output] = {}
         for start in range(0, len(order), batch_size):

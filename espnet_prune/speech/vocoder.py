@@ -149,10 +149,8 @@ def describe_features(feats_extract: Any) -> dict[str, Any]:
 
     These are the result of ``get_parameters()`` and, if the extractor has them, the
     settings that it leaves out: ``log_base``, ``htk`` and ``normalized``. They are
-    empty for None, which means precomputed features.
-
-    Raises:
-        UserError: No features can be computed with these settings.
+    empty for None, which means precomputed features. Settings with which no features
+    can be computed are refused.
     """
     if feats_extract is None:
         return {}

@@ -7,7 +7,7 @@ its model, a note, and the version of this plugin.
 import hashlib
 import os
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
@@ -52,14 +52,12 @@ def save_voice(
     """
     import safetensors.torch
 
-    given: dict[str, Any] = {"file": path, "note": note}
-    for name, value in given.items():
-        kinds = (str, os.PathLike) if name == "file" else str
-        if not isinstance(value, kinds):
-            raise UserError(
-                f"the {name} of a voice is {value!r}: give a text, for instance "
-                "me.voice"
-            )
+    if not isinstance(path, (str, os.PathLike)):
+        raise UserError(
+            f"the file of a voice is {path!r}: give its name, for instance me.voice"
+        )
+    if not isinstance(note, str):
+        raise UserError(f"the note of a voice is {note!r}: give a text")
     normalise(note, "the note")  # it refuses damaged texts
     vector = style_vector.detach().to("cpu", torch.float32).contiguous()
     if not _is_style(vector):

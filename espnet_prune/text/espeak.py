@@ -39,7 +39,6 @@ def open_espeak(language: str | None, g2p: str | None, **options: bool) -> Any:
     """Open espeak-ng with stress, as ESPnet does; ``g2p`` is its name for messages."""
     from espnet_prune.errors import UserError, first_line
 
-    use_bundled_espeak()
     try:
         from phonemizer.backend import EspeakBackend
 

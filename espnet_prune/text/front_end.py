@@ -41,20 +41,11 @@ ESPEAK = "espeak_ng_"
 
 
 class Tokenizer(Protocol):
-    """What ``tokenize`` needs of a front end.
+    """What ``tokenize`` needs of a front end."""
 
-    Attributes:
-        token_type: ``char``, ``phn`` or another type of ESPnet.
-        g2p: Name of the phonemizer, for ``phn``.
-        known: Id of each token.
-    """
-
-    @property
-    def token_type(self) -> str: ...  # noqa: D102
-    @property
-    def g2p(self) -> str | None: ...  # noqa: D102
-    @property
-    def known(self) -> Mapping[str, int]: ...  # noqa: D102
+    token_type: str  # char, phn or another type of ESPnet
+    g2p: str | None  # name of the phonemizer, for phn
+    known: dict[str, int]  # id of each token
 
     def clean(self, text: str) -> str:
         """Apply the cleaner of the model's training."""
@@ -135,7 +126,7 @@ def known_ids(
     marks = {t for t in new if all(unicodedata.category(c)[0] in "PSZ" for c in t)}
     ids, before = [], ""
     for token in tokens:
-        # a mark between spaces leaves two, and training has seen one
+        # a mark that is left out may leave two spaces; training has seen only one
         if token not in marks and not (new and token == before == SPACE):
             ids.append(known.get(token, known[UNKNOWN]))
             before = token
@@ -232,10 +223,6 @@ def build_espnet(
         token_type: As in ESPnet.
         g2p: Its name; ``none`` for texts that are tokens.
         cleaner: Its name, or ``none``.
-
-    Raises:
-        UserError: One of them is unknown, or its package is missing.
-
     """
     from espnet2.text.build_tokenizer import build_tokenizer
     from espnet2.text.cleaner import TextCleaner

@@ -1,10 +1,10 @@
-"""The gate that every text comes through: the check of a corpus, and synthesis.
+"""Bring texts to one form, and refuse damaged ones.
 
-What data preparation writes has passed it, so training and statistics see what it let
-through. A text is brought to one form (``normalise``), refused if it is damaged
-(``TextError``), and warned about if the g2p will say something else than is written
-(``find_doubts``). A corpus in capitals is written in lower case; ESPnet keeps that
-with the model as its ``cleaner``, so that synthesis does the same.
+Data preparation and synthesis call it for every text, so training and statistics see
+the same form as synthesis. ``normalise`` brings a text to this form or refuses it
+(``TextError``); ``find_doubts`` warns if the g2p will say something else than is
+written. A corpus in capitals is written in lower case; ESPnet keeps that with the model
+as its ``cleaner``, so that synthesis does the same.
 """
 
 import re
@@ -61,7 +61,7 @@ class TextError(UserError):
 
 
 class Doubt(NamedTuple):
-    """Why a text may be said otherwise than it is meant."""
+    """Why speech may say something else than its text means."""
 
     reason: str  # the same words for all of a kind
     detail: str
@@ -90,9 +90,6 @@ def read_lines(source: str | Path) -> list[str]:
 
     Returns:
         Its lines as they are; they end at line feeds only.
-
-    Raises:
-        UserError: It cannot be read, or it is not UTF-8.
     """
     where = "the standard input" if source == "-" else source
     try:
@@ -104,7 +101,7 @@ def read_lines(source: str | Path) -> list[str]:
         raise UserError(
             f"cannot read {where} ({error}): give a text file in UTF-8"
         ) from error
-    return decode(content, where).split("\n")  # and at no other line end of Unicode
+    return decode(content, where).split("\n")  # splitlines() would split at others too
 
 
 # ---------------------------------------------------------------- texts to one form

@@ -12,8 +12,9 @@ from espnet_prune.errors import UserError
 class SwitchPhase(Callback):
     """Begin phase 2 of differentiable pruning: hard masks, fixed thresholds.
 
-    The optimiser and its schedule go on. What was the best model is forgotten, so that
-    no epoch of phase 1 becomes the best one or enters an average; its files stay.
+    The optimiser and its schedule continue. The best models of phase 1 are forgotten,
+    so that none of its epochs becomes the best one or enters an average; their files
+    stay.
 
     Args:
         epoch: The first epoch of phase 2, counted from 0.

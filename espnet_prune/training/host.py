@@ -1,48 +1,10 @@
-"""All changes of the plugin to ESPnet.
+"""All changes of the plugin to ESPnet, and to packages that ESPnet imports.
 
-ESPnet has no entry points, so its tables are extended when their modules are imported.
-Importing this module does not import ESPnet.
-
-In every process that imports ``espnet_prune``, as soon as ESPnet's module is imported:
-
-    espnet2.tasks.tts               ``tts_choices.classes``: the names of our models
-    espnet2.tts.fastspeech2         our models are registered as virtual subclasses of
-                                    ``FastSpeech2``, because ESPnet's ``Text2Speech``
-                                    passes the speed factor only to instances of known
-                                    classes
-    espnet2.text.phoneme_tokenizer  ``g2p_choices`` and ``PhonemeTokenizer.__init__``:
-                                    the g2p ``arpabet``; ESPnet has no table of g2p
-    espnet2.text.cleaner            ``TextCleaner``: the cleaner ``lower_case``; ESPnet
-                                    has no table of cleaners either
-    phonemizer                      the espeak-ng of a package
-    numba                           a temporary folder for its cache, if it would find
-                                    no folder that it can write to
-    typeguard                       ``typechecked``: functions of ESPnet are prepared
-                                    for their checks in their first call, not while
-                                    ESPnet is imported
-    espnet2.legacy.nets.pytorch_backend.transformer.attention
-                                    not changed, but imported without its line on
-                                    standard error if FlashAttention is not installed
-
-Only on request:
-
-    the parser of our task          ``--cleaner`` takes ``lower_case``
-                                    (``allow_cleaner``)
-    espnet2.tasks.tts               the name ``TTSTask`` is our task, for ESPnet's own
-                                    commands under ``python3 -m espnet_prune``
-                                    (``use_task``)
-    espnet2.train.trainer,          the name ``torch`` in these two modules, while a
-    espnet2.main_funcs              model is being trained: ``save`` replaces a file
-        .average_nbest_models       when it is complete (``whole_checkpoints``). The
-                                    trainer has no hook for it, and ``torch.save``
-                                    itself is not changed for other code.
-    espnet2.fileio.sound_scp,       ``soundfile_read``, and ``DATA_TYPES["sound"]``: a
-    espnet2.train.iterable_dataset  recording that cannot be read is an error that names
-                                    its file (``name_recordings``)
-    attention layers of a model     ``__class__`` of ESPnet's attention, in the models
-                                    that ``prune_self_attention`` is called for
-                                    (``espnet_prune/attention.py``), and of the style
-                                    tokens of a ``pruned_fastspeech2``
+ESPnet has no entry points, so its modules are changed when they are imported, in every
+process that imports ``espnet_prune``; ``install`` lists them. Further changes are made
+on request only: ``use_task``, ``whole_checkpoints``, ``name_recordings``,
+``allow_cleaner``, and ``prune_self_attention`` of ``espnet_prune.attention``.
+docs/espnet.md gives the reason for each. Importing this module does not import ESPnet.
 """
 
 import contextlib
@@ -115,6 +77,7 @@ def register(name: str, model: type) -> None:
             f"{model.__name__}"
         )
     tts_choices.classes[name] = model
+    # ESPnet's Text2Speech passes the speed factor only to classes that it knows
     FastSpeech2.register(model)
     _registered.add(name)
 
@@ -145,7 +108,10 @@ def use_task() -> None:
 
 @contextlib.contextmanager
 def whole_checkpoints() -> Iterator[None]:
-    """Let ESPnet's trainer write only complete files in this context."""
+    """Let ESPnet's trainer write only complete files in this context.
+
+    The trainer has no hook for it, so two of its modules get another ``torch``.
+    """
     from espnet2.main_funcs import average_nbest_models
     from espnet2.train import trainer
 
@@ -275,6 +241,7 @@ def _without_needless_line(name: str) -> contextlib.AbstractContextManager[Any]:
 
 
 def _register_models(tasks) -> None:
+    """Let ``tts`` in YAML name our models."""
     _warn_of_untested()
     for name, (module, model) in MODELS.items():
         register(name, getattr(importlib.import_module(module), model))
@@ -323,8 +290,8 @@ def _register_arpabet(tokenizers) -> None:
 def _register_lower_case(cleaners) -> None:
     """Let ``cleaner: lower_case`` mean ``text.normalise.lower``, before all others.
 
-    It is how a model remembers that its corpus was in capitals: whatever makes tokens
-    for it, ESPnet's own commands included, cleans texts first.
+    A model whose corpus was in capitals has this cleaner. All that makes tokens for it,
+    ESPnet's own commands included, then writes texts in lower case first.
     """
     from espnet_prune.text import normalise
 
@@ -357,6 +324,7 @@ def allow_cleaner(parser: Any, name: str) -> None:
 
 
 def _use_bundled_espeak(phonemizer) -> None:
+    """Let phonemizer use the espeak-ng of a package."""
     from espnet_prune.text.espeak import use_bundled_espeak
 
     use_bundled_espeak()
@@ -396,7 +364,8 @@ def _prepare_checks_later(typeguard) -> None:
 
     @functools.wraps(prepare)
     def typechecked(target=None, **settings):
-        if settings or not _is_of_espnet(target):
+        package = getattr(target, "__module__", "").partition(".")[0]
+        if settings or package != "espnet2" or not inspect.isfunction(target):
             return prepare(target, **settings)
         checked = None
 
@@ -410,8 +379,3 @@ def _prepare_checks_later(typeguard) -> None:
         return call
 
     typeguard.typechecked = typechecked
-
-
-def _is_of_espnet(target: Any) -> bool:
-    package = getattr(target, "__module__", "").partition(".")[0]
-    return inspect.isfunction(target) and package == "espnet2"

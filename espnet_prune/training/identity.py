@@ -10,7 +10,6 @@ Importing this module imports neither torch nor ESPnet.
 
 import functools
 import hashlib
-import inspect
 import json
 import logging
 import os
@@ -109,17 +108,13 @@ def read_tokens(tokens: str | Path | Sequence[str] | None) -> list[str] | None:
 
 
 def _features(settings: Mapping[str, Any]) -> dict[str, Any]:
-    from espnet2.tasks import tts
+    from espnet2.tasks.tts import TTSTask
 
     found: dict[str, Any] = {}
-    for name, choice in (
-        ("feats_extract", tts.feats_extractor_choices),
-        ("pitch_extract", tts.pitch_extractor_choices),
-        ("energy_extract", tts.energy_extractor_choices),
-        ("normalize", tts.normalize_choices),
-        ("pitch_normalize", tts.pitch_normalize_choices),
-        ("energy_normalize", tts.energy_normalize_choices),
-    ):
+    for choice in TTSTask.class_choices_list:
+        name = choice.name
+        if name == "tts":
+            continue
         chosen = _choice(settings, name, choice.classes)
         # ESPnet repeats that of the model here
         chosen.pop(f"{name}_conf.reduction_factor", None)
@@ -154,14 +149,10 @@ def _choice(
 
 
 def _with_defaults(kind: Any, conf: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return settings of a class with its defaults, so that both can be compared."""
-    known = inspect.signature(kind).parameters.values()
-    defaults = {
-        each.name: each.default
-        for each in known
-        if isinstance(each.default, (bool, int, float, str, list, tuple, type(None)))
-    }
-    return {**defaults, **(conf or {})}
+    """Complete the settings of a class, so that two trainings can be compared."""
+    from espnet2.utils.get_default_kwargs import get_default_kwargs
+
+    return {**get_default_kwargs(kind), **(conf or {})}
 
 
 def _split_model(
@@ -300,7 +291,7 @@ def require_same_training(
 ) -> _Identity:
     """Refuse to continue the training in a folder with settings of another one.
 
-    Settings that may change, or that a checkpoint replaces, are warnings.
+    Settings that may change, or that the checkpoint replaces, only give a warning.
 
     Args:
         folder: Experiment folder of the training to continue.
@@ -325,7 +316,7 @@ def require_same_training(
             f"{folder} contains a phase {before['phase']}, not a phase {now['phase']}: "
             "choose another folder"
         )
-    require_same_tokens(before.get("tokens"), now["tokens"], f"{folder}", remedy)
+    require_same_tokens(before.get("tokens"), now["tokens"], str(folder), remedy)
     differ = {
         part: list(_differences(before.get(part), now[part]))
         for part in ("model", "features", "text", "data", "optimiser", "free")

@@ -83,7 +83,12 @@ def prepare_phase2(
     settings: dict[str, Any] = {}
     if (Path(phase1_dir) / CONFIG).exists():
         config = read_config(phase1_dir)
-        _require_finished(phase1_dir, config, states["reporter"])
+        if not is_finished(config, states["reporter"]):
+            raise UserError(
+                f"phase 1 in {phase1_dir} was interrupted after epoch "
+                f"{states['reporter']['epoch']} of {config['max_epoch']}; run phase 1 "
+                "again, which continues it"
+            )
         settings = config.get("tts_conf", {})
     if not writes:
         return
@@ -117,14 +122,3 @@ def _read_thresholds(
             layer = name.removesuffix(".theta")
             thresholds[layer] = conf.threshold_scale * float(parameter)
     return thresholds
-
-
-def _require_finished(
-    phase1_dir: str | Path, config: dict[str, Any], progress: dict[str, Any]
-) -> None:
-    """Refuse a phase 1 that was interrupted."""
-    if not is_finished(config, progress):
-        raise UserError(
-            f"phase 1 in {phase1_dir} was interrupted after epoch {progress['epoch']} "
-            f"of {config['max_epoch']}; run phase 1 again, which continues it"
-        )

@@ -120,7 +120,7 @@ def mend_last_epoch(folder: Path, best_model_criterion) -> None:
 
 
 class _Unsaid:
-    """Default of an option, which differs from ``none``."""
+    """Default of an option that is not given; ``none`` can be given."""
 
     def __repr__(self) -> str:  # in --help
         return "as the model needs"
