@@ -3,6 +3,7 @@
 import contextlib
 import html
 import re
+import socket
 from pathlib import Path
 
 import numpy as np
@@ -228,6 +229,28 @@ def test_a_model_that_needs_more_than_a_voice_has_no_page(folder):
         UserError, match="the page needs a model that speaks from a text"
     ):
         demo.build_demo(experiment)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        {"server_port": 99999},
+        {"server_port": -3},
+        {"server_name": "192.0.2.1"},  # belongs to documentation, to no machine
+        {"server_name": "not a host"},
+        {"server_name": "::1"},
+    ],
+)
+def test_an_address_that_cannot_be_served_is_refused_at_once(address):
+    with pytest.raises(UserError, match="choose another --host or --port"):
+        demo.serve("no model", **address)
+
+
+def test_a_port_in_use_is_refused():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        with pytest.raises(UserError, match=f"port {port} .*in use"):
+            demo.serve("no model", server_port=port)
 
 
 # ---------------------------------------------------------------------- in a browser

@@ -14,6 +14,7 @@ import contextlib
 import html
 import io
 import logging
+import socket
 import tempfile
 import threading
 import time
@@ -564,6 +565,21 @@ def _numbers(number: int, label: str) -> gr.Radio:
     )
 
 
+def require_address(host: str | None, port: int | None) -> None:
+    """Refuse an address at which this machine cannot serve, and any of IPv6.
+
+    Gradio would try a hundred ports, several seconds each, and cannot serve IPv6.
+    """
+    host = host or "127.0.0.1"
+    try:
+        socket.create_server((host, port or 0)).close()
+    except (OSError, OverflowError) as error:
+        raise UserError(
+            f"the page cannot be served at {host}, port {port or 'any'} "
+            f"({first_line(error)}): choose another --host or --port"
+        ) from error
+
+
 def serve(
     model: str | Path | None = None,
     model_file: str | None = None,
@@ -576,6 +592,7 @@ def serve(
     ``options`` are further arguments of Gradio's ``launch``, for instance
     ``server_name`` and ``server_port``; the others are those of ``build_demo``.
     """
+    require_address(options.get("server_name"), options.get("server_port"))
     demo = build_demo(model, model_file, vocoder, device)
     # fonts of the system, so that the page needs no network
     theme = gr.themes.Default(
