@@ -179,6 +179,13 @@ def test_finished_points_are_passed_over_and_others_go_on(recipe):
             shutil.rmtree(folder)
         ended, trained, _ = sweep(recipe, *options)
         assert f"    {found:9} R0.45_s1 " in ended.stdout and len(trained) == 1
+    # run.sh compares a changed configuration with that of the training
+    (recipe / "conf").mkdir()
+    (recipe / "conf" / "train.yaml").write_text("max_epoch: 3")
+    assert len(sweep(recipe, *options)[1]) == 2
+    assert sweep(recipe, *options)[1] == []
+    (recipe / "conf" / "train.yaml").write_text("max_epoch: 4")
+    assert len(sweep(recipe, *options)[1]) == 2
     # more points are added, other options are other results
     ended, trained, _ = sweep(recipe, *options[:3], "1 2")
     assert len(trained) == 2 and all("--seed 2" in line for line in trained)

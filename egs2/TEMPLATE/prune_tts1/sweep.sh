@@ -21,9 +21,10 @@
 #   --score true|false         score the speech of the points (default: false)
 #   --dry_run                  show the points, check their settings, and end
 #
-# All other options go to run.sh. Points that were finished with the same options are
-# skipped, interrupted ones continue, and you can add points in another call. A sweep
-# with another rate, other data or another configuration needs its own --sweep_dir.
+# All other options go to run.sh. Points that were finished with the same options and
+# files in conf/ are skipped, interrupted ones continue, and you can add points in another
+# call. A sweep with another rate, other data or another configuration needs its own
+# --sweep_dir.
 # Results, with mean and standard deviation over seeds, are in SWEEP_DIR/report.
 
 # options.sh reads and sets variables by their names.
@@ -144,8 +145,13 @@ final() {  # print the folder of the trained model of point $1, if it exists
         [ ! -e "${folder}/config.yaml" ] || { echo "${folder}"; return; }
     done
 }
-record() {  # print the folder and the options of finished point $1
+record() {  # print what identifies point $1: folder, options, sum of configurations
+    local words file
     printf '%s\n' "$(final "$1")" --stop_stage "${stop_stage}" "${options[@]}"
+    read -r -d '' -a words <<< "${options[*]}" || true
+    for file in conf/*.yaml "${words[@]}"; do
+        [[ "${file}" != *.yaml || ! -f "${file}" ]] || cat "${file}"
+    done | cksum
 }
 state() {  # state of point $1
     describe "$1"
