@@ -24,7 +24,6 @@ from typing import Any, NamedTuple
 
 import gradio as gr
 import PIL.Image
-import soundfile
 import torch
 from matplotlib.figure import Figure
 
@@ -289,7 +288,7 @@ class Actions:
                     "message": _news(done, notes),
                     "mel": self._draw_mel(joined),
                 }
-        except (OSError, soundfile.LibsndfileError) as error:
+        except OSError as error:
             yield {"message": _not_stored(error)}
 
     def _say(
