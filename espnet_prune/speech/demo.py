@@ -93,8 +93,11 @@ def _show(figure: Figure | None) -> dict[str, Any]:
     """Show a picture of the page, or hide it if there is none."""
     if figure is None:
         return gr.update(value=None, visible=False)
-    png = io.BytesIO(plots.to_png(figure, PICTURE_DPI))
-    return gr.update(value=PIL.Image.open(png), visible=True)
+    png = plots.to_png(figure, PICTURE_DPI)
+    # Gradio stores it too, and would end with a traceback on a full disk
+    with tempfile.TemporaryFile() as file:
+        file.write(png)
+    return gr.update(value=PIL.Image.open(io.BytesIO(png)), visible=True)
 
 
 # --------------------------------------------------------------------------- the page
@@ -273,6 +276,9 @@ class Actions:
                 yield changes
         except UserError as error:
             yield {"message": _error(error)}
+            return
+        except OSError as error:
+            yield {"message": _not_stored(error)}
             return
         joined = model.join(outputs)
         wave = joined["wav"].cpu().numpy()
