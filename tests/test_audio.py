@@ -1,6 +1,8 @@
 """speech/audio.py: what is a recording, and how loud it is."""
 
 import re
+import resource
+import signal
 import struct
 
 import librosa
@@ -10,6 +12,7 @@ import soundfile
 import torch
 import torchaudio
 
+from espnet_prune.errors import UserError
 from espnet_prune.speech import audio
 from espnet_prune.speech.audio import AudioError
 
@@ -251,3 +254,21 @@ def test_synthetic_speech_is_marked_and_otherwise_the_same(tmp_path, kind):
     expected, _ = soundfile.read(plain)
     assert np.array_equal(soundfile.read(marked)[0], expected)
     assert len(audio.read_mono(marked, RATE)) == len(expected)  # it is no cut file
+
+
+def test_a_full_disk_is_named():
+    with pytest.raises(OSError, match="No space left on device"):
+        audio.write_speech("/dev/full", noise(), RATE)
+
+
+def test_a_recording_on_a_full_disk_is_one_line(tmp_path):
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limit[1]))
+    try:
+        with pytest.raises(UserError, match="cannot write .*a.flac .*free disk space"):
+            audio.write_mono(tmp_path / "a.flac", noise(), RATE)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert not list(tmp_path.iterdir())

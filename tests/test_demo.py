@@ -199,6 +199,8 @@ def test_a_full_disk_is_said_on_the_page(actions, monkeypatch):
         assert "This machine cannot store the file" in words(shown)
         assert "nowhere" not in shown["message"]
     assert wave is None
+    # nothing that Gradio would have to store
+    assert not any(each.get("mel", {}).get("value") for each in changes)
 
 
 def test_doubts_about_a_recording_are_said(actions, folder):

@@ -20,7 +20,7 @@ from espnet_prune.errors import UserError
 from espnet_prune.evaluation import documents, score_page, scoring
 from espnet_prune.evaluation.backends import Backend
 from espnet_prune.evaluation.metrics import DEFAULT, MEASURED, METRICS, Metric
-from espnet_prune.evaluation.records import stamp_said
+from espnet_prune.evaluation.records import digest, stamp_said
 
 ROOT = Path(__file__).resolve().parents[1]
 SPEAKERS = ("ann", "bob", "cyd")
@@ -219,6 +219,19 @@ def test_speech_of_other_data_is_refused(data, metrics, changed):
     else:
         write_wave(references / "ann.wav", 0.9)
     with pytest.raises(UserError, match="a said . of 6 .* another text or reference"):
+        main(command(data, "a"))
+
+
+def test_speech_of_another_recording_is_refused(data, metrics):
+    """A recording was replaced after it had gone through a vocoder."""
+    target = data.parent / "target.wav"
+    write_wave(target, 0.5)
+    (data / "gt_wav.scp").write_text(f"ann_one {target}\n")
+    record = {"utterance": "ann_one", "recording": digest(target)}
+    (data.parent / "a" / "synthesis.jsonl").write_text(json.dumps(record))
+    main(command(data, "a"))
+    write_wave(target, 0.6)
+    with pytest.raises(UserError, match="a said 1 of 6 .* from another recording"):
         main(command(data, "a"))
 
 

@@ -17,7 +17,6 @@ from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
 
-import soundfile
 from tqdm import tqdm
 
 from espnet_prune.cli.options import add_model, add_vocoder, make_parser
@@ -264,10 +263,5 @@ def list_voices(model: str | None, model_file: str | None) -> None:
 
 def write_wave(file: Path, wave, fs: int) -> None:
     """Write a wave (T_wav,) as 16 bit samples; the file is whole or absent."""
-    try:
-        with replace_when_written(file) as partial:
-            write_speech(partial, wave, fs, FORMATS[file.suffix.lower()])
-    except (OSError, soundfile.LibsndfileError) as error:
-        raise UserError(
-            f"{file} cannot be written ({error}): free the disk or name another place"
-        ) from error
+    with replace_when_written(file) as partial:
+        write_speech(partial, wave, fs, FORMATS[file.suffix.lower()])

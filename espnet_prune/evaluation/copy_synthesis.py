@@ -104,4 +104,5 @@ def copy_synthesis(
     for number, wave in bar:
         name = todo[number]
         record = {"utterance": name, "vocoder": vocoder, "of": stamps[name]}
+        record["recording"] = digest(wavs[name])
         keep(folder, wave, fs, record)

@@ -1,6 +1,7 @@
 """Compare the speech of a packed model with that of its experiment."""
 
 import inspect
+import io
 import shlex
 import tempfile
 import warnings
@@ -56,7 +57,7 @@ def check(
         speech = audio.read(references[name], "reference").samples[:, 0]
         speaker = read_speaker(text2speech, data_dir, name, spembs)
         wav = text2speech(text, speech=speech, **speaker)["wav"].numpy()
-        with tempfile.TemporaryFile() as file:
+        with io.BytesIO() as file:
             soundfile.write(file, wav, text2speech.fs, "PCM_16", format="WAV")
             file.seek(0)
             return soundfile.read(file, dtype="int16")[0]

@@ -10,6 +10,8 @@
 ``of`` is a hash of all that the recording was made from: text, reference, weights,
 configuration, vocoder, speed. Recordings with the same hash are not made again.
 ``said`` is one of the text and the reference alone, which scoring compares to the data.
+A recording that went through a vocoder has its hash as ``recording`` in place of
+``said``.
 """
 
 from __future__ import annotations

@@ -155,6 +155,16 @@ def read_systems(named: Sequence[str], data_dir: Path) -> list[System]:
     return systems
 
 
+def _is_of_other_data(record: dict[str, Any], one: Utterance) -> bool:
+    """Return whether speech was made from something else than the data now have."""
+    said, recording = record.get("said"), record.get("recording")
+    if said is not None:
+        return said != stamp_said(one.text, one.reference)
+    if recording is None or one.target is None:
+        return False
+    return recording != digest(one.target)
+
+
 def check_coverage(systems: Sequence[System], data: dict[str, Utterance]) -> None:
     """Refuse systems that did not say the data; warn if recordings are missing."""
     for system in systems:
@@ -169,17 +179,16 @@ def check_coverage(systems: Sequence[System], data: dict[str, Utterance]) -> Non
                 f"{system.name} lacks {len(lacking)} of {len(data)} utterances (for "
                 f"instance {lacking[0]}): its scores leave them out"
             )
-        said = {name: record.get("said") for name, record in system.synthesis.items()}
         others = [
             name
             for name, one in data.items()
-            if said.get(name) not in (None, stamp_said(one.text, one.reference))
+            if _is_of_other_data(system.synthesis.get(name, {}), one)
         ]
         if others:
             raise UserError(
                 f"{system.name} said {len(others)} of {len(data)} utterances (for "
-                f"instance {others[0]}) with another text or reference: let it say "
-                "these data first"
+                f"instance {others[0]}) with another text or reference, or from "
+                "another recording: let it say these data first"
             )
         if system.name == GROUND_TRUTH and any(
             path.samefile(data[name].reference)

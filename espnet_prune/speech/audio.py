@@ -289,9 +289,10 @@ def _open(path: str | Path, samples_at: int | None) -> soundfile.SoundFile:
 def write_mono(path: Path, samples: np.ndarray, rate: int) -> None:
     """Write (T,) as FLAC of 16 bits, quieter if it would exceed full scale."""
     samples = samples / max(1.0, float(np.abs(samples).max(initial=0.0)))
+    content = io.BytesIO()
+    soundfile.write(content, samples, rate, format="FLAC", subtype="PCM_16")
     with replace_when_written(path) as partial:
-        name = os.fsencode(partial)
-        soundfile.write(name, samples, rate, format="FLAC", subtype="PCM_16")
+        partial.write_bytes(content.getvalue())
 
 
 def write_speech(
@@ -301,11 +302,16 @@ def write_speech(
 
     The comment informs honest users. It does not prevent deceit, because it can be
     removed.
+
+    Raises:
+        OSError: The file cannot be written, for instance because the disk is full.
     """
-    name = os.fsencode(path)
-    with soundfile.SoundFile(name, "w", rate, 1, "PCM_16", format=kind) as file:
+    # libsndfile would not say why it cannot write a file
+    content = io.BytesIO()
+    with soundfile.SoundFile(content, "w", rate, 1, "PCM_16", format=kind) as file:
         file.comment = "Synthetic speech, made by espnet_prune"
         file.write(samples)
+    Path(path).write_bytes(content.getvalue())
 
 
 def resample(

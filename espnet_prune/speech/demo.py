@@ -24,7 +24,6 @@ from typing import Any, NamedTuple
 
 import gradio as gr
 import PIL.Image
-import soundfile
 import torch
 from matplotlib.figure import Figure
 
@@ -94,8 +93,11 @@ def _show(figure: Figure | None) -> dict[str, Any]:
     """Show a picture of the page, or hide it if there is none."""
     if figure is None:
         return gr.update(value=None, visible=False)
-    png = io.BytesIO(plots.to_png(figure, PICTURE_DPI))
-    return gr.update(value=PIL.Image.open(png), visible=True)
+    png = plots.to_png(figure, PICTURE_DPI)
+    # Gradio stores it too, and would end with a traceback on a full disk
+    with tempfile.TemporaryFile() as file:
+        file.write(png)
+    return gr.update(value=PIL.Image.open(io.BytesIO(png)), visible=True)
 
 
 # --------------------------------------------------------------------------- the page
@@ -275,6 +277,9 @@ class Actions:
         except UserError as error:
             yield {"message": _error(error)}
             return
+        except OSError as error:
+            yield {"message": _not_stored(error)}
+            return
         joined = model.join(outputs)
         wave = joined["wav"].cpu().numpy()
         took = time.monotonic() - started
@@ -289,7 +294,7 @@ class Actions:
                     "message": _news(done, notes),
                     "mel": self._draw_mel(joined),
                 }
-        except (OSError, soundfile.LibsndfileError) as error:
+        except OSError as error:
             yield {"message": _not_stored(error)}
 
     def _say(

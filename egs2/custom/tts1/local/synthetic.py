@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import soundfile
 from tqdm import tqdm
 
 from espnet_prune.cli.options import make_parser
 from espnet_prune.data.kaldi import Row, write_folder
 from espnet_prune.errors import UserError, run
-from espnet_prune.files import lock_folder, replace_when_written
+from espnet_prune.files import lock_folder
+from espnet_prune.speech.audio import write_mono
 from espnet_prune.text.normalise import read_lines
 
 RATE = 24000
@@ -86,9 +86,7 @@ def make(kokoro, folder: Path, jobs: Sequence[tuple[str, Voice, float, str]]) ->
     for name, voice, speed, text in tqdm(jobs, desc="Speaking", unit="text"):
         file = folder / "audio" / f"{name}.flac"
         if not file.exists():
-            with replace_when_written(file) as partial:
-                wave = speak(kokoro, voice, speed, text)
-                soundfile.write(partial, wave, RATE, format="FLAC")
+            write_mono(file, speak(kokoro, voice, speed, text), RATE)
         values = {"utt2spk": voice.name, "text": text, "wav.scp": f"audio/{name}.flac"}
         rows.append({"utterance": name, **values})
     write_folder(folder, rows)
