@@ -188,7 +188,8 @@ def check_coverage(systems: Sequence[System], data: dict[str, Utterance]) -> Non
             raise UserError(
                 f"{system.name} said {len(others)} of {len(data)} utterances (for "
                 f"instance {others[0]}) with another text or reference, or from "
-                "another recording: let it say these data first"
+                "another recording, than the data have now: synthesise or vocode "
+                "them again"
             )
         if system.name == GROUND_TRUTH and any(
             path.samefile(data[name].reference)

@@ -145,7 +145,7 @@ final() {  # print the folder of the trained model of point $1, if it exists
         [ ! -e "${folder}/config.yaml" ] || { echo "${folder}"; return; }
     done
 }
-record() {  # print what identifies point $1: folder, options, sum of configurations
+record() {  # print folder, options and a checksum of the configurations of point $1
     local words file
     printf '%s\n' "$(final "$1")" --stop_stage "${stop_stage}" "${options[@]}"
     read -r -d '' -a words <<< "${options[*]}" || true
