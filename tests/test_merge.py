@@ -52,6 +52,28 @@ def test_sections_are_merged_and_values_replaced(tmp_path):
     assert settings == {"a": {"b": 1, "c": {"d": 2, "e": [3]}}, "lr": 1e-9}
 
 
+def test_another_class_does_not_get_the_settings_of_the_old_one(tmp_path):
+    """OneCycleLR has no warmup_steps; the rest of the file stays."""
+    base = write(
+        tmp_path / "base.yaml",
+        "scheduler: warmuplr\nscheduler_conf: {warmup_steps: 9}\n"
+        "optim: adam\noptim_conf: {lr: 1.0, eps: 2.0}\n",
+    )
+    one = write(
+        tmp_path / "one.yaml",
+        "scheduler: onecyclelr\nscheduler_conf: {max_lr: 3.0}\n"
+        "optim: adam\noptim_conf: {lr: 4.0}\n",
+    )
+    two = write(tmp_path / "two.yaml", "scheduler_conf: {total_steps: 5}\n")
+    _, settings = merged(tmp_path, base, one, two)
+    assert settings == {
+        "scheduler": "onecyclelr",
+        "scheduler_conf": {"max_lr": 3.0, "total_steps": 5},
+        "optim": "adam",
+        "optim_conf": {"lr": 4.0, "eps": 2.0},
+    }
+
+
 def test_text_stays_text_and_numbers_keep_their_kind(tmp_path):
     """OmegaConf has a meaning for ${}; configurations of ESPnet have none."""
     base = write(tmp_path / "base.yaml", "a: '${b}'\nlr: 1.0e-9\nn: null\non: 1\n")

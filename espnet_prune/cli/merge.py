@@ -17,15 +17,22 @@ from espnet_prune.loading import load_yaml
 def merge(*settings: dict[str, Any]) -> dict[str, Any]:
     """Return the settings of all files; later ones override earlier ones.
 
-    Sections are merged; lists and all other values are replaced. Text in ``${}`` is not
-    changed.
+    Sections are merged; lists and all other values are replaced. A file that chooses
+    another scheduler, optimiser or other class drops the ``NAME_conf`` of the old one.
+    Text in ``${}`` is not changed.
     """
     try:
         if "'???'" in repr(settings):  # OmegaConf would ignore it
             raise UserError("a setting is '???'; give it a value")
-        merged = OmegaConf.to_container(OmegaConf.merge(*settings))
-        # sections merged give a section, with the keys that they had
-        return cast("dict[str, Any]", merged)
+        merged: dict[str, Any] = {}
+        for changes in settings:
+            for name, value in changes.items():
+                if merged.get(name, value) != value:
+                    merged.pop(f"{name}_conf", None)  # it was for another class
+            # sections merged give a section, with the keys that they had
+            both = OmegaConf.to_container(OmegaConf.merge(merged, changes))
+            merged = cast("dict[str, Any]", both)
+        return merged
     except OmegaConfBaseException as error:
         reason = str(error).splitlines()[0]
         key = getattr(error, "full_key", None) or "the files"
