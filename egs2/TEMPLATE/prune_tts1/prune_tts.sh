@@ -3,24 +3,24 @@
 #
 # Usage: prune_tts.sh [options]
 #
-# Accepts every option of ESPnet's tts.sh, and these:
+# Accepts every option of ESPnet's tts.sh except --config and --vocoder_file, and these:
 #   --stage N          first stage to run (default: 1)
 #   --stop_stage N     last stage to run (default: 10000)
 #   --phase 1|2|both   phases that stage 7 trains (default: both)
 #   --phase1_epochs N  epochs of phase 1, out of the max_epoch of the training
 #                      configuration (default: 40/300 of them, as in the paper);
 #                      ignored for models with one phase
-#   --vocoders "V ..." vocoders to use, separated by spaces: griffin_lim, hifigan, the
-#                      folder of a HiFi-GAN, or the .pkl of a ParallelWaveGAN
-#                      (default: griffin_lim)
+#   --vocoders "V ..." vocoders to use, separated by spaces: griffin_lim, hifigan,
+#                      hifigan_ljspeech, the folder of a HiFi-GAN, or the .pkl of a
+#                      ParallelWaveGAN (default: griffin_lim)
 #   --nbpe N           number of BPE tokens, with --token_type bpe (default: 100)
 #   --train_overlays "FILE ..."
 #                      YAML files of settings that differ from --train_config, merged
 #                      over it into EXPDIR/configs/NAME_OVERLAYS.yaml, which gives the
 #                      experiment its name
 #   --skip_scoring true|false
-#                      leave out the scores of stage 9 (default: true; tts.sh has false,
-#                      because set-up does not install the scorers)
+#                      leave out the scores of stage 9 (default: true, because set-up
+#                      does not install the scorers; tts.sh has false)
 #   --skip_packing true|false
 #                      leave out stage 10 (default: true, as in tts.sh)
 #   --card_args "..."  more options of `espnet-prune card`, for instance

@@ -29,9 +29,10 @@
 #                        English phonemes only (default: learned)
 #
 # All other options go to prune_tts.sh, see prune_tts.sh --help; for instance --stage,
-# --ngpu, --token_type, --g2p, --lang, --fs, --max_wav_duration, --train_args. Files are
-# searched in the folder from which you call, then in this one. data/, dump/ and exp/
-# are written here.
+# --ngpu, --token_type, --g2p, --lang, --fs, --max_wav_duration, --train_args. Files and
+# folders are searched in the folder from which you call; those of --train_config and
+# --inference_config then also in this folder, those of --train_overlays and --vocoders
+# only in this folder. data/, dump/ and exp/ are written here.
 
 # options.sh reads and sets variables by their names.
 # shellcheck disable=SC2034,SC2154
