@@ -691,9 +691,8 @@ def test_fused_kernels_are_left_and_their_dropout_kept():
 def test_what_cannot_be_pruned_is_left_as_it_was(arguments, message):
     encoder, _ = transformer_encoder()
     before = str(encoder)
-    with pytest.raises(UserError, match=message) as error:
+    with pytest.raises(UserError, match=message):
         prune_self_attention(encoder, **arguments)
-    assert "\n" not in str(error.value)
     encoder.encoders[1].self_attn = torch.nn.MultiheadAttention(WIDTH, HEADS)
     with pytest.raises(UserError, match="1.self_attn is a MultiheadAttention, which"):
         prune_self_attention(encoder, "vanilla")

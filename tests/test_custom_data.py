@@ -619,9 +619,8 @@ def no_such_g2p(tmp_path):
 )
 def test_refusals_say_what_to_do_and_write_no_set(prepare, tmp_path, make):
     arguments, fault = make(tmp_path)
-    with pytest.raises(UserError, match=re.escape(fault)) as raised:
+    with pytest.raises(UserError, match=re.escape(fault)):
         prepare(*arguments)
-    assert "\n" not in str(raised.value)
     assert not any((tmp_path / "data" / name).exists() for name in SETS)
 
 

@@ -91,9 +91,8 @@ def go_on(folder, epochs=1, output="phase1", **changes):
 
 def refuses(folder, message, **changes):
     before = checkpoint(folder / "phase1")
-    with pytest.raises(UserError, match=message) as error:
+    with pytest.raises(UserError, match=message):
         go_on(folder, 2, **changes)
-    assert "\n" not in str(error.value)
     assert same(before, checkpoint(folder / "phase1"))
 
 

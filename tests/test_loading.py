@@ -19,7 +19,7 @@ def refused(load, path, **options):
     with pytest.raises(UserError) as error:
         load(path, **options)
     message = str(error.value)
-    assert "\n" not in message and str(path) in message
+    assert str(path) in message
     return message
 
 
@@ -57,11 +57,10 @@ def test_a_flipped_bit_is_found_wherever_it_changes_a_value(weights):
         weights.write_bytes(flipped)
         try:
             found = load_weights(weights)
-        except UserError as error:
-            assert "\n" not in str(error)  # noqa: PT017
-        else:  # in the padding, or in a date
-            loaded += 1
-            assert found.keys() == STATE.keys() and same(found)
+        except UserError:
+            continue
+        loaded += 1  # in the padding, or in a date
+        assert found.keys() == STATE.keys() and same(found)
     assert loaded < len(range(0, len(whole), 37))
 
 

@@ -220,10 +220,9 @@ def test_best_models_of_phase_2_are_its_own(runs):
 
 
 def refused(corpus, output_dir, message, **kwargs):
-    """Train, expecting one line of refusal."""
-    with pytest.raises(UserError, match=message) as error:
+    """Train, expecting a refusal."""
+    with pytest.raises(UserError, match=message):
         train(corpus, output_dir, phase=2, **kwargs)
-    assert "\n" not in str(error.value)
 
 
 def test_phase_2_needs_a_phase_1(corpus, runs, tmp_path):

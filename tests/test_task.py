@@ -313,9 +313,8 @@ def test_launcher_ends_bad_input_in_one_line_and_exit_code_2(tmp_path):
     ],
 )
 def test_bad_settings_end_before_anything_is_written(changes, message, tmp_path):
-    with pytest.raises(UserError, match=message) as error:
+    with pytest.raises(UserError, match=message):
         dry_run(tmp_path, **changes)
-    assert "\n" not in str(error.value)
     assert not (tmp_path / "exp").exists()
 
 

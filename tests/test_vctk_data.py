@@ -403,9 +403,8 @@ COLUMNS = "speaker\treference\ttext\n"
 )
 def test_lists_that_cannot_be_read(prepare, vctk, tmp_path, content, fault):
     (tmp_path / "mine.tsv").write_text(content)
-    with pytest.raises(UserError, match=fault) as error:
+    with pytest.raises(UserError, match=fault):
         prepare(vctk, "--list", tmp_path / "mine.tsv")
-    assert "\n" not in str(error.value)
     assert not (tmp_path / "data").exists()
 
 
@@ -425,9 +424,8 @@ def test_lists_that_cannot_be_read(prepare, vctk, tmp_path, content, fault):
 )
 def test_bad_options(prepare, vctk, mine, tmp_path, options, fault, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=fault) as error:
+    with pytest.raises(UserError, match=fault):
         prepare(vctk, *(["--list", mine] if "--list" not in options else []), *options)
-    assert "\n" not in str(error.value)
     assert not (tmp_path / "data").exists()
 
 
