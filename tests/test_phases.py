@@ -287,8 +287,10 @@ def test_a_folder_holds_one_phase_of_one_run(corpus, runs, tmp_path):
     train(corpus, tmp_path / "phase1", epochs=1)
     before = checkpoint(tmp_path / "phase1")
     # the folder of phase 1 itself, named or not
-    message = "another|phase 1"
-    for phase1_dir in (None, tmp_path / "phase1"):
+    for phase1_dir, message in (
+        (None, "contains a phase 1: give phase 2 its own folder"),
+        (tmp_path / "phase1", "contains a phase 2 of another phase 1"),
+    ):
         refused(corpus, tmp_path / "phase1", message, phase1_dir=phase1_dir)
         assert same(before, checkpoint(tmp_path / "phase1"))
     # a phase 2 of other thresholds
