@@ -318,22 +318,6 @@ def test_gradient_reaches_theta_in_phase_1_only():
     assert hard.linear_q.weight.grad.abs().sum() > 0  # through A, which is kept
 
 
-@pytest.mark.parametrize("optimiser", [torch.optim.Adam, torch.optim.AdamW])
-@pytest.mark.parametrize("phase", [1, 2])
-def test_weight_decay_does_not_move_theta_in_phase_2(optimiser, phase):
-    attention = build(phase=phase, threshold_init=1.2)
-    x, mask = padded_batch()
-    adam = optimiser(attention.parameters(), lr=0.1, weight_decay=0.5)
-    start = attention.linear_v.weight.clone()
-    for _ in range(3):
-        adam.zero_grad()
-        attention(x, x, x, mask).square().sum().backward()
-        adam.step()
-    moved = attention.theta.item() != torch.tensor(1.2).item()
-    assert moved == (phase == 1)
-    assert not torch.equal(attention.linear_v.weight, start)
-
-
 def test_threshold_scale_multiplies_the_step_of_theta():
     thetas = []
     for scale in (1.0, 10.0):

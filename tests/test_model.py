@@ -238,6 +238,8 @@ def test_one_training_step_moves_every_trainable_parameter(name, durations):
     adam.step()
     moved = {k for k, p in model.named_parameters() if not torch.equal(p, before[k])}
     for key, parameter in model.named_parameters():
+        # DistributedDataParallel waits for the gradient of each one that asks for it
+        assert (parameter.grad is not None) == parameter.requires_grad, key
         # softmax does not see a bias of the keys: it is the same for all of them
         if not key.endswith("linear_k.bias"):
             assert (key in moved) == parameter.requires_grad, key
@@ -290,16 +292,6 @@ def test_constant_frames_stay_finite(name, durations):
     assert all(
         torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None
     )
-
-
-@pytest.mark.parametrize("durations", ["given", "learned"])
-@pytest.mark.parametrize("name", PRUNINGS)
-def test_every_parameter_is_trained_by_every_step(name, durations):
-    # DistributedDataParallel waits for the gradient of each one that asks for it
-    model = tiny_stylespeech(durations=durations, **PRUNINGS[name])
-    model(**tiny_batch(durations))[0].backward()
-    for key, parameter in model.named_parameters():
-        assert (parameter.grad is not None) == parameter.requires_grad, key
 
 
 def test_a_decoder_that_prunes_everything_stays_finite():
