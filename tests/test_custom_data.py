@@ -441,15 +441,13 @@ def test_a_fault_is_listed_and_left_out_and_the_rest_goes_on(
 
 
 def test_many_faults_at_once_are_counted_by_reason(prepare, tree, tmp_path):
-    spoilt = 0
     for speaker, fault in zip(
         ("s00", "s01", "s02"), (no_audio, missing, no_audio), strict=True
     ):
         fault(tree / speaker / "take0.wav")
-        spoilt += 1
     out = prepare(tree, "--nj", 2)
     assert re.search(r"left out +3,.*\n +2  unreadable audio\n +1  missing file", out)
-    assert len(read_findings(tmp_path / "data")) == spoilt
+    assert len(read_findings(tmp_path / "data")) == 3
 
 
 def spoil_line(file, old, new):
@@ -644,9 +642,8 @@ def test_models_of_other_data_are_not_trained_on(prepare, tree, tmp_path):
     model = tmp_path / "exp" / "tts_mine"
     model.mkdir(parents=True)
     (model / "checkpoint.pth").touch()
-    prepare(
-        tree, "--num_texts", 5
-    )  # another test set does not change the training data
+    # another test set does not change the training data
+    prepare(tree, "--num_texts", 5)
     before = read(tmp_path / "data" / "train")
     with pytest.raises(UserError, match="tts_mine was trained on other data"):
         prepare(tree, "--split_seed", 1)

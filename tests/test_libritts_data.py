@@ -563,9 +563,7 @@ def test_data_sh_with_half_of_the_labels_ends_in_one_line(recipe, tree, tmp_path
             path.unlink()
         make_labels(labels, corpus)
         for path in labels.rglob("*.lab"):
-            path.write_text(
-                path.read_text().replace(old, new) if old else path.read_text()
-            )
+            path.write_text(path.read_text().replace(old, new))
         with tarfile.open(labels / "lab.tar.gz-aa", "w:gz") as archive:
             archive.add(labels / "lab", "lab")
         shutil.rmtree(labels / "lab")

@@ -97,9 +97,7 @@ def contents(folder):
 
 def test_an_interrupted_call_continues(synthetic, command, tmp_path, monkeypatch):
     synthetic.main(command)
-    whole = {
-        file.name: file.read_bytes() for file in (tmp_path / "out/audio").iterdir()
-    }
+    whole = contents(tmp_path / "out/audio")
     order = list(Kokoro.said)
     command[1] = str(tmp_path / "again")
     monkeypatch.setattr(Kokoro, "broken", order[6])
