@@ -1041,7 +1041,7 @@ def test_every_recording_its_own_speaker_is_said(prepare, tree, tmp_path):
         prepare(folder, "--eval_speakers", 30)
 
 
-def test_the_cause_is_named_when_most_was_left_out(prepare, tree, tmp_path):
+def test_the_cause_is_named_when_most_was_left_out(prepare, tree):
     for path in list(tree.rglob("*.txt"))[3:]:
         path.unlink()
     with pytest.raises(

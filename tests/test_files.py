@@ -74,7 +74,7 @@ def test_a_writer_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
     assert os.listdir(tmp_path) == ["result"]
 
 
-def test_what_killed_writers_left_is_removed_in_time(tmp_path, monkeypatch):
+def test_what_killed_writers_left_is_removed_in_time(tmp_path):
     for name, age in (
         (".a.0.partial", 2 * files.ABANDONED_SECONDS),
         (".b.1.partial", 9),

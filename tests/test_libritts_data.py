@@ -540,7 +540,7 @@ def test_data_sh_with_existing_copies(recipe, tmp_path):
 
 
 @needs_recordings
-def test_data_sh_with_half_of_the_labels_ends_in_one_line(recipe, tree, tmp_path):
+def test_data_sh_with_half_of_the_labels_ends_in_one_line(recipe, tree):
     """A piece of the archive is missing; nothing of it is taken for whole."""
     folder, run = recipe
     corpus, labels = tree
@@ -608,7 +608,7 @@ cp {tmp_path}/site/"${{1##*/}}" "$folder"
     assert all("/downloads/LibriTTS/" in path for path in train["wav.scp"].values())
 
 
-def test_data_sh_says_how_to_get_the_labels_before_any_download(recipe, tmp_path):
+def test_data_sh_says_how_to_get_the_labels_before_any_download(recipe):
     folder, run = recipe
     if not ESPNET.is_dir():
         pytest.skip("needs ESPnet's recipes: ESPNET_ROOT")

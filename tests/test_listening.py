@@ -525,7 +525,7 @@ def test_raters_who_never_vary_are_named(key, tmp_path, capsys):
     assert "- X gave every sample of MOS a 3" in shown and "of SMOS a" not in shown
 
 
-def test_the_name_of_a_rater_stays_text(key, tmp_path, capsys):
+def test_the_name_of_a_rater_stays_text(key, tmp_path):
     name = '"X\n\n| system | MOS |\n|---|---|\n| b | <b>5.00</b> |"'
     first = write_ratings(tmp_path / "x.csv", name, by_hand((3,) * 4, (1, 2, 3, 4)))
     collect(key, tmp_path / "out", first)

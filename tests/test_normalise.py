@@ -215,7 +215,7 @@ def said(experiment, text):
     ]
 
 
-def test_a_model_of_a_corpus_in_capitals_reads_lower_case(recipe, tmp_path, caplog):
+def test_a_model_of_a_corpus_in_capitals_reads_lower_case(recipe, caplog):
     file = recipe / "config.yaml"
     config = yaml.safe_load(file.read_text())
     plain = said(recipe, "hello there")

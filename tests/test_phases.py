@@ -443,7 +443,7 @@ def test_killed_while_phase_2_is_prepared(corpus, runs, tmp_path):
     assert same(checkpoint(output)["model"], checkpoint(runs / "phase2")["model"])
 
 
-def test_a_finished_phase_stays_as_it_is(corpus, runs, tmp_path):
+def test_a_finished_phase_stays_as_it_is(corpus, runs):
     before = checkpoint(runs / "phase2")
     train(corpus, runs / "phase2", phase=2, phase1_dir=runs / "phase1")
     assert same(before, checkpoint(runs / "phase2"))

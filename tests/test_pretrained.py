@@ -319,7 +319,7 @@ def test_archives_that_would_fill_the_disk_are_refused(recipe, tmp_path):
     assert "would unpack to 80 MB" in refused(tmp_path / "bomb.tgz")
 
 
-def test_archives_that_are_broken(recipe, tmp_path):
+def test_archives_that_are_broken(recipe):
     packed = pack_experiment(recipe, write_recipe(recipe))
     whole = packed.read_bytes()
     half = len(whole) // 2

@@ -237,7 +237,7 @@ def test_page_is_all_that_a_model_without_speech_needs(folders, tmp_path):
     assert not re.search(r"""(src|href)=["'](?!data:)""", text)
 
 
-def test_models_in_folders_of_one_name(tmp_path, capsys):
+def test_models_in_folders_of_one_name(tmp_path):
     folders = [write_experiment(tmp_path / x / "exp", [()], "none") for x in "ab"]
     main([*map(str, folders), "--output_dir", str(tmp_path / "report")])
     assert names_in(tmp_path / "report") == ["a_exp", "b_exp", "report.html"]
