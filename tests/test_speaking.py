@@ -84,7 +84,7 @@ def test_every_utterance_in_the_voice_of_its_reference(say, recipe, tmp_path):
         # 16 bit, and of a batch: Griffin-Lim magnifies the last digit of a mel
         assert np.corrcoef(wave, alone.numpy())[0, 1] > 0.99
         assert records[name]["audio_seconds"] == len(wave) / 16000
-        assert 0 < records[name]["synthesis_seconds"] < 60
+        assert records[name]["synthesis_seconds"] > 0
         assert records[name]["device"] == speaking.name_device(torch.device("cpu"))
         assert records[name]["vocoder"] == "griffin_lim"
         assert records[name]["kept_share"] == 1

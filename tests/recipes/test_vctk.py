@@ -12,8 +12,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-
-sys.path.insert(0, str(Path(__file__).parents[1]))  # of the helpers
 from real_speech import write_librispeech, write_vctk
 from tiny_experiment import pack_experiment, write_recipe
 
@@ -121,7 +119,7 @@ def test_one_table_of_models_and_ground_truth(finished):
     assert 0 < float(rows["all", "DP", "kept_share"]["value"]) < 1
     assert rows["all", "DP", "kept_share"]["difference"] == ""
     for system in ("tts_dense", "DP"):
-        assert 0 < float(rows[title, system, "rtf"]["value"]) < 100
+        assert float(rows[title, system, "rtf"]["value"]) > 0
     assert ("all", "ground_truth", "rtf") not in rows
 
 
