@@ -210,7 +210,7 @@ def test_a_journal_goes_on_where_it_was_cut_off(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"[1]\n2\n", b"null\n{}\n"])
-def test_a_journal_that_is_none_is_begun_anew(tmp_path, content):
+def test_what_is_no_journal_is_replaced(tmp_path, content):
     (tmp_path / "journal").write_bytes(content)
     with Journal(tmp_path / "journal") as journal:
         assert journal.known == {}

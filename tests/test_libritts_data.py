@@ -493,7 +493,7 @@ def test_durations_add_up_to_the_frames_at_any_rate(
 
 @pytest.fixture
 def recipe(tmp_path):
-    """A copy of the recipe, whose products are nobody's, and its environment."""
+    """Folder of a copy of the recipe, and a function that runs its data.sh."""
     folder = copy_recipe(tmp_path / "checkout")
 
     def run(*options, **variables):

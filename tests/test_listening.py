@@ -588,7 +588,7 @@ def test_two_files_of_one_rater_are_refused(key, tmp_path):
         collect(key, tmp_path / "out", first, second)
 
 
-def test_keys_that_are_none(key, tmp_path):
+def test_what_is_no_key_is_refused(key, tmp_path):
     ratings = write_ratings(tmp_path / "x.csv", "X", by_hand((4,) * 4, (1,) * 4))
     for content, fault in (
         ("[]", "is not a key of a listening test"),

@@ -133,7 +133,7 @@ def alias_bomb(levels):
         ("a: " + "x" * 17 * 2**20, "is larger than any configuration"),
     ],
 )
-def test_settings_that_are_none(tmp_path, content, fault):
+def test_what_is_no_configuration_is_refused(tmp_path, content, fault):
     path = tmp_path / "config.yaml"
     path.write_text(content)
     assert fault in refused(load_yaml, path)

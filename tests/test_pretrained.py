@@ -363,7 +363,7 @@ def test_paths_are_found_above_a_linked_experiment(recipe, tmp_path):
     assert settings["normalize_conf"]["stats_file"] == str(recipe / STATS)
 
 
-def test_config_that_is_none(tmp_path):
+def test_what_is_no_configuration_is_refused(tmp_path):
     config = tmp_path / "config.yaml"
     for content in ("- a list", "a: [", "\0", "", "3"):
         config.write_text(content)

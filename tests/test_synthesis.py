@@ -574,12 +574,12 @@ def test_durations_are_for_teacher_forcing(tmp_path):
         ("caf\udce9", "bytes that are not UTF-8"),
     ],
 )
-def test_texts_that_are_none(text2speech, text, fault):
+def test_what_is_no_text_is_refused(text2speech, text, fault):
     assert fault in refused(text2speech, text, speech=LOW)
 
 
 @pytest.mark.parametrize("size", [0, -1, 2.0, None, True])
-def test_batch_sizes_that_are_none(text2speech, size):
+def test_what_is_no_batch_size_is_refused(text2speech, size):
     message = refused(text2speech.batch, ["a"], [LOW], batch_size=size)
     assert f"batch_size is {size}: choose a whole number above 0" in message
 
@@ -821,7 +821,9 @@ def test_command_speaks_in_a_voice_that_was_kept(
         assert fault in refused(voice_command.main, arguments)
 
 
-def test_command_writes_where_it_cannot(experiment, reference, tmp_path, monkeypatch):
+def test_a_command_that_cannot_write_names_the_file(
+    experiment, reference, tmp_path, monkeypatch
+):
     def full(*arguments, **options):
         raise OSError(28, "No space left on device")
 

@@ -112,7 +112,7 @@ def test_registration_refuses_what_could_never_be_used():
     assert tts_choices.classes == before
 
 
-def test_model_counts_as_fastspeech2_but_is_none():
+def test_model_counts_as_fastspeech2_without_being_one():
     model = tiny_stylespeech()
     assert isinstance(model, FastSpeech2)  # so that ESPnet passes it alpha
     assert FastSpeech2 not in StyleSpeech.__mro__

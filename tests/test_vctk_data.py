@@ -216,7 +216,7 @@ def test_both_layouts_of_vctk(prepare, mine, tmp_path, release):
 # ---------------------------------------------------------------- faulty recordings
 
 
-def test_a_reference_that_is_missing_or_short_stops_it(prepare, vctk, tmp_path):
+def test_a_missing_or_short_reference_stops_the_preparation(prepare, vctk, tmp_path):
     rows = [ROWS[0], ("p234", "p234_099", "p234_038", "Start.")]
     rows += [("p300", "p300_038", "p300_012", "Eleven.")]
     path = write_list(tmp_path / "mine.tsv", rows)
