@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 from browser import Browser
+from documents import cells_of
 from tiny_experiment import voice
 
 from espnet_prune import UserError
@@ -20,13 +21,6 @@ from espnet_prune.evaluation.listening import choose_utterances, deal_rounds, le
 from espnet_prune.evaluation.metrics import Utterance
 from espnet_prune.evaluation.page import Sound
 from espnet_prune.evaluation.scoring import System
-
-
-def cells_of(text):
-    """Return the cells of all lines of Markdown tables."""
-    lines = [line for line in text.splitlines() if line.startswith("|")]
-    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
-
 
 SYSTEMS = ("plain", "pruned", "ground_truth")
 # what the rater of these tests thinks of each, in the first and the second part
