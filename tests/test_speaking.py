@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from tiny_experiment import pack_experiment, voice, write_recipe
+from tiny_experiment import PRUNED, pack_experiment, voice, write_recipe
 
 from espnet_prune.attention import record_attention
 from espnet_prune.cli.say import main as say_main
@@ -23,10 +23,6 @@ TEXTS = {
     "ann_1": ("ann", "hello there"),
     "ann_2": ("ann", "good evening to you all"),
     "bob_1": ("bob", "well"),
-}
-PRUNED = {
-    "pruning": "differentiable",
-    "pruning_conf": {"phase": 2, "threshold_init": 1.0},
 }
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 from real_speech import write_librispeech, write_vctk
-from tiny_experiment import pack_experiment, write_recipe
+from tiny_experiment import PRUNED, pack_experiment, write_recipe
 
 ROOT = Path(__file__).parents[2]
 ROWS = """\
@@ -22,10 +22,6 @@ p225\tp225_012\tp225_038\tyes.
 p234\tp234_012\tp234_038\tstart.
 p300\tp300_012\tp300_038\tgo.
 """
-PRUNED = {
-    "pruning": "differentiable",
-    "pruning_conf": {"phase": 2, "threshold_init": 1.0},
-}
 # The other columns need models that the test environment lacks.
 METRICS = ("--metrics", "secs_ecapa rtf kept_share")
 
