@@ -13,6 +13,7 @@ from espnet2.bin.tts_inference import Text2Speech
 from espnet2.tasks.tts import TTSTask, tts_choices
 from espnet2.tts.fastspeech2 import FastSpeech2
 from helpers import tiny_stylespeech
+from tiny_training import FRAMES, TOKENS
 
 import espnet_prune
 from espnet_prune import PruneTTSTask, StyleSpeech, UserError, register
@@ -20,8 +21,6 @@ from espnet_prune.__main__ import main as launch
 from espnet_prune.training.task import check_settings
 
 ROOT = Path(__file__).resolve().parents[1]
-TOKENS = ["<blank>", "<unk>", "<space>", *"ABCDEFGH", "<sos/eos>"]
-FRAMES = {"fs": 8000, "n_fft": 256, "hop_length": 128}
 TINY = {
     "adim": 8,
     "aheads": 2,
