@@ -1,6 +1,5 @@
 """egs2/custom/tts1: a folder of speech as it comes, checked and divided."""
 
-import importlib.util
 import os
 import re
 import shlex
@@ -13,6 +12,8 @@ import numpy as np
 import pytest
 import soundfile
 import soxr
+from recipe_scripts import load_script
+from recipe_scripts import read_folder as read
 
 from espnet_prune import UserError
 from espnet_prune.data import checks
@@ -25,16 +26,7 @@ FS = 8000
 
 @pytest.fixture(scope="module")
 def prepare_module():
-    """local/prepare.py as a module; it finds corpus.py beside it."""
-    path = RECIPE / "local" / "prepare.py"
-    spec = importlib.util.spec_from_file_location("custom_prepare", path)
-    module = importlib.util.module_from_spec(spec)
-    sys.path.insert(0, str(path.parent))
-    try:
-        spec.loader.exec_module(module)
-    finally:
-        sys.path.remove(str(path.parent))
-    return module
+    return load_script(RECIPE / "local" / "prepare.py", "custom_prepare")
 
 
 @pytest.fixture
@@ -83,18 +75,6 @@ def make_tree(folder, speakers=6, each=4, first=0):
 @pytest.fixture
 def tree(tmp_path):
     return make_tree(tmp_path / "corpus")
-
-
-def read(folder):
-    """Read the files of a Kaldi folder: {file: {utterance: value}}."""
-    return {
-        path.name: dict(
-            line.split(maxsplit=1) for line in path.read_text("utf-8").splitlines()
-        )
-        for path in folder.iterdir()
-        # these have no lines of utterances
-        if path.name not in ("cleaner", "identity.json")
-    }
 
 
 def read_findings(data_dir, name="left_out"):

@@ -1,11 +1,9 @@
 """egs2/libritts/tts1: from the corpora as they are published to data/."""
 
-import importlib.util
 import os
 import re
 import shutil
 import subprocess
-import sys
 import tarfile
 from pathlib import Path
 
@@ -25,6 +23,8 @@ from libritts import (
     noise,
     utterances,
 )
+from recipe_scripts import load_script
+from recipe_scripts import read_folder as read
 from test_labels import as_textgrid
 
 from espnet_prune import UserError
@@ -40,13 +40,7 @@ TRAIN, DEV = "train-clean-460_phn", "dev-clean_phn"
 
 @pytest.fixture(scope="module")
 def prepare_module():
-    spec = importlib.util.spec_from_file_location(
-        "libritts_prepare", RECIPE / "local" / "prepare.py"
-    )
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # for processes, which import by name
-    spec.loader.exec_module(module)
-    return module
+    return load_script(RECIPE / "local" / "prepare.py", "libritts_prepare")
 
 
 @pytest.fixture
@@ -71,17 +65,6 @@ def prepare(prepare_module, tree, tmp_path, capsys):
         return capsys.readouterr().out
 
     return run
-
-
-def read(folder):
-    """Read the files of a Kaldi folder: {file: {utterance: value}}."""
-    return {
-        path.name: dict(
-            line.split(" ", maxsplit=1) for line in path.read_text("utf-8").splitlines()
-        )
-        for path in folder.iterdir()
-        if path.name != "identity.json"
-    }
 
 
 def left_out(data_dir):

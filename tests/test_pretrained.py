@@ -3,7 +3,6 @@
 import functools
 import http.server
 import importlib.resources
-import importlib.util
 import io
 import os
 import shutil
@@ -17,6 +16,7 @@ import pytest
 import soundfile
 import torch
 import yaml
+from recipe_scripts import load_script
 from tiny_experiment import STATS, pack_experiment, voice, write_recipe
 
 from espnet_prune.cli import say
@@ -181,9 +181,7 @@ def put_model(models, recipe, name="english_small", **changes):
     """Ship a tiny model with two voices, as the recipe `custom` does it."""
     recipes = Path(__file__).parents[1] / "egs2"
     script = recipes / "custom" / "tts1" / "local" / "ship.py"
-    spec = importlib.util.spec_from_file_location("ship", script)
-    ship = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(ship)
+    ship = load_script(script, "ship")
     settings = {"durations": "learned", "adversarial_weight": 0.5}
     experiment = write_recipe(recipe, tts_conf=settings, **changes)
     recordings, notes = {}, {}

@@ -3,7 +3,6 @@
 A stand-in speaks instead of Kokoro-82M, whose model is not a part of the environment.
 """
 
-import importlib.util
 import sys
 import types
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import soundfile
+from recipe_scripts import load_script
 
 from espnet_prune.data.kaldi import read_columns
 from espnet_prune.errors import UserError
@@ -46,10 +46,7 @@ def synthetic(monkeypatch):
         sys.modules, "kokoro_onnx", types.SimpleNamespace(Kokoro=Kokoro)
     )
     monkeypatch.setattr(Kokoro, "said", [])
-    spec = importlib.util.spec_from_file_location("synthetic", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script(SCRIPT, "synthetic")
 
 
 @pytest.fixture
