@@ -1,4 +1,4 @@
-"""identity.py: what continues or uses a training is that training."""
+"""identity.py: only the same training may continue a training or use its weights."""
 
 import json
 import logging

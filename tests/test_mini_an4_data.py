@@ -104,6 +104,7 @@ def test_sorted_as_kaldi_wants_it_and_the_same_again(an4, tmp_path):
     data = tmp_path / "data"
     prepare(an4, data)
     first = {path: path.read_bytes() for path in data.glob("*/*")}
+    assert first
     for path, content in first.items():
         if path.name == "identity.json":
             continue

@@ -1,4 +1,4 @@
-"""egs2/vctk/tts1: who says what, in which voice, out of the corpora as they lie."""
+"""egs2/vctk/tts1: who says what, in which voice, from corpora as they are published."""
 
 import hashlib
 import importlib
