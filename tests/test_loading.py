@@ -77,13 +77,14 @@ def test_broken_weights(weights, tmp_path, name):
         assert "cannot load the weights" in refused(load_weights, path)
 
 
-def test_a_pickle_that_runs_a_command_is_refused(tmp_path):
+def test_a_pickle_that_runs_a_command_is_refused(tmp_path, capsys):
     class Command:
         def __reduce__(self):
             return print, ("ran",)
 
     torch.save({"a": Command()}, tmp_path / "weights.pth")
     assert "cannot load the weights" in refused(load_weights, tmp_path / "weights.pth")
+    assert "ran" not in capsys.readouterr().out
 
 
 def test_weights_that_are_something_else(weights):
