@@ -161,7 +161,7 @@ def test_a_folder_in_use_names_its_owner_and_the_remedy(tmp_path):
     held, end = FORK.Event(), FORK.Event()
     folder = tmp_path / "exp" / "tts_a"
     (worker,) = in_processes(1, hold, folder, held, end)
-    assert held.wait(20)
+    assert held.wait(60)
     owner = rf"training \(process {worker.pid} on {socket.gethostname()}, since .*\)"
     with pytest.raises(UserError, match=f"tts_a is in use by {owner}: wait") as caught:
         with lock_folder(folder, "training"):
@@ -176,7 +176,7 @@ def test_a_folder_in_use_names_its_owner_and_the_remedy(tmp_path):
 def test_the_lock_of_a_process_that_was_killed_is_free(tmp_path):
     held, end = FORK.Event(), FORK.Event()
     (worker,) = in_processes(1, hold, tmp_path, held, end)
-    assert held.wait(20)
+    assert held.wait(60)
     os.kill(worker.pid, signal.SIGKILL)
     worker.join()
     with lock_folder(tmp_path, "training"):
