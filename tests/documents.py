@@ -1,4 +1,4 @@
-"""The fenced blocks of a document, and how they are run.
+"""The fenced blocks of a document, how they are run, and the cells of its tables.
 
 How a block is treated depends on its language and on the HTML comments above it:
 
@@ -112,6 +112,12 @@ def visible_text(root: Path, document: str) -> str:
     text = (root / document).read_text(encoding="utf-8")
     text = re.sub(r"^( *)(```+).*?^\1\2 *$", "", text, flags=re.DOTALL | re.MULTILINE)
     return COMMENT.sub("", text)
+
+
+def cells_of(text: str) -> list[list[str]]:
+    """Return the cells of all lines of Markdown tables."""
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
 
 
 def run_blocks(blocks: list[Block]) -> None:

@@ -39,9 +39,10 @@ needs_recordings = pytest.mark.skipif(
 
 
 def copy_recipe(folder):
-    """Copy the recipe, for its products are for nobody; return its folder.
+    """Copy the recipe, so that the checkout gets none of its products.
 
-    Nothing is set up in the copy: the environment of the tests is used.
+    Its folder is returned. Nothing is set up there: the environment of the tests is
+    used.
     """
     products = ("data", "dump", "exp", "downloads", "utils", "steps", "scripts")
     ignored = shutil.ignore_patterns(*products, "pyscripts")

@@ -318,22 +318,6 @@ def test_gradient_reaches_theta_in_phase_1_only():
     assert hard.linear_q.weight.grad.abs().sum() > 0  # through A, which is kept
 
 
-@pytest.mark.parametrize("optimiser", [torch.optim.Adam, torch.optim.AdamW])
-@pytest.mark.parametrize("phase", [1, 2])
-def test_weight_decay_does_not_move_theta_in_phase_2(optimiser, phase):
-    attention = build(phase=phase, threshold_init=1.2)
-    x, mask = padded_batch()
-    adam = optimiser(attention.parameters(), lr=0.1, weight_decay=0.5)
-    start = attention.linear_v.weight.clone()
-    for _ in range(3):
-        adam.zero_grad()
-        attention(x, x, x, mask).square().sum().backward()
-        adam.step()
-    moved = attention.theta.item() != torch.tensor(1.2).item()
-    assert moved == (phase == 1)
-    assert not torch.equal(attention.linear_v.weight, start)
-
-
 def test_threshold_scale_multiplies_the_step_of_theta():
     thetas = []
     for scale in (1.0, 10.0):
@@ -691,9 +675,8 @@ def test_fused_kernels_are_left_and_their_dropout_kept():
 def test_what_cannot_be_pruned_is_left_as_it_was(arguments, message):
     encoder, _ = transformer_encoder()
     before = str(encoder)
-    with pytest.raises(UserError, match=message) as error:
+    with pytest.raises(UserError, match=message):
         prune_self_attention(encoder, **arguments)
-    assert "\n" not in str(error.value)
     encoder.encoders[1].self_attn = torch.nn.MultiheadAttention(WIDTH, HEADS)
     with pytest.raises(UserError, match="1.self_attn is a MultiheadAttention, which"):
         prune_self_attention(encoder, "vanilla")

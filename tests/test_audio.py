@@ -32,7 +32,6 @@ def write(path, samples=None, **options):
 def refused(path, **options):
     with pytest.raises(AudioError) as caught:
         audio.read(path, **options)
-    assert "\n" not in str(caught.value)
     return caught.value
 
 

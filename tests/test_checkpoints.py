@@ -179,6 +179,7 @@ def test_score_takes_folders_of_weights(whisper, wavlm, tmp_path, monkeypatch):
     command += ["wer_whisper_large_v3", "secs_wavlm_sv", "secs_other_wavlm_sv"]
     score.main([*command, "--whisper", str(whisper), "--wavlm_sv", str(wavlm)])
     lines = (tmp_path / "scores" / "one.jsonl").read_text().splitlines()
+    assert len(lines) == 2
     for line in map(json.loads, lines):
         error = line["scores"]["wer_whisper_large_v3"]
         assert error["words"] == 2 and error["value"] == error["edits"] / 2

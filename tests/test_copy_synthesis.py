@@ -54,7 +54,7 @@ def test_griffin_lim_gives_the_mel_back(run, data, tmp_path):
         frames = slice(5, len(found) - 5)
         difference = found[frames] - mel(original[name], 22050)[frames]
         distances[name] = difference.abs().mean().item()
-    assert distances["a"] < 0.1 < 2 * distances["a"] < distances["b"], distances
+    assert distances["a"] < 0.1 and 2 * distances["a"] < distances["b"], distances
 
 
 def test_the_mel_is_that_of_the_model(run, tmp_path):

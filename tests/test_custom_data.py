@@ -1,6 +1,5 @@
 """egs2/custom/tts1: a folder of speech as it comes, checked and divided."""
 
-import importlib.util
 import os
 import re
 import shlex
@@ -13,6 +12,8 @@ import numpy as np
 import pytest
 import soundfile
 import soxr
+from recipe_scripts import load_script
+from recipe_scripts import read_folder as read
 
 from espnet_prune import UserError
 from espnet_prune.data import checks
@@ -25,16 +26,7 @@ FS = 8000
 
 @pytest.fixture(scope="module")
 def prepare_module():
-    """local/prepare.py as a module; it finds corpus.py beside it."""
-    path = RECIPE / "local" / "prepare.py"
-    spec = importlib.util.spec_from_file_location("custom_prepare", path)
-    module = importlib.util.module_from_spec(spec)
-    sys.path.insert(0, str(path.parent))
-    try:
-        spec.loader.exec_module(module)
-    finally:
-        sys.path.remove(str(path.parent))
-    return module
+    return load_script(RECIPE / "local" / "prepare.py", "custom_prepare")
 
 
 @pytest.fixture
@@ -83,18 +75,6 @@ def make_tree(folder, speakers=6, each=4, first=0):
 @pytest.fixture
 def tree(tmp_path):
     return make_tree(tmp_path / "corpus")
-
-
-def read(folder):
-    """Read the files of a Kaldi folder: {file: {utterance: value}}."""
-    return {
-        path.name: dict(
-            line.split(maxsplit=1) for line in path.read_text("utf-8").splitlines()
-        )
-        for path in folder.iterdir()
-        # these have no lines of utterances
-        if path.name not in ("cleaner", "identity.json")
-    }
 
 
 def read_findings(data_dir, name="left_out"):
@@ -353,14 +333,17 @@ def test_kaldi_folder_is_the_same_as_the_tree(
 
 def test_folders_of_a_speaker_are_part_of_the_name(prepare, tmp_path):
     tree = make_tree(tmp_path / "corpus")
-    write(tree / "s00" / "day 1" / "take0.wav", speech(5), "another take")
+    for seed, speaker in enumerate(sorted(tree.iterdir()), 5000):
+        write(speaker / "day 1" / "take0.wav", speech(seed), "another take")
     write(tree / "stray.wav", speech(6), "of nobody")
     (tree / "s01" / "round").symlink_to(tree / "s01")  # must not be walked for ever
     prepare(tree)
-    names = set()
-    for name in ("train", "dev", "real_unseen", "real_seen"):
-        names |= read(tmp_path / "data" / name)["text"].keys()
-    assert {"s00-day_1-take0", "s00-take0"} & names
+    texts = texts_of(tmp_path / "data")
+    trained = {name.split("-")[0] for name in texts}
+    assert len(trained) == 4
+    for speaker in trained:
+        assert texts[f"{speaker}-day_1-take0"] == "another take"
+        assert f"{speaker}-take0" in texts
     assert read_findings(tmp_path / "data")["stray"][1] == (
         "not in the folder of a speaker"
     )
@@ -441,15 +424,13 @@ def test_a_fault_is_listed_and_left_out_and_the_rest_goes_on(
 
 
 def test_many_faults_at_once_are_counted_by_reason(prepare, tree, tmp_path):
-    spoilt = 0
     for speaker, fault in zip(
         ("s00", "s01", "s02"), (no_audio, missing, no_audio), strict=True
     ):
         fault(tree / speaker / "take0.wav")
-        spoilt += 1
     out = prepare(tree, "--nj", 2)
     assert re.search(r"left out +3,.*\n +2  unreadable audio\n +1  missing file", out)
-    assert len(read_findings(tmp_path / "data")) == spoilt
+    assert len(read_findings(tmp_path / "data")) == 3
 
 
 def spoil_line(file, old, new):
@@ -619,9 +600,8 @@ def no_such_g2p(tmp_path):
 )
 def test_refusals_say_what_to_do_and_write_no_set(prepare, tmp_path, make):
     arguments, fault = make(tmp_path)
-    with pytest.raises(UserError, match=re.escape(fault)) as raised:
+    with pytest.raises(UserError, match=re.escape(fault)):
         prepare(*arguments)
-    assert "\n" not in str(raised.value)
     assert not any((tmp_path / "data" / name).exists() for name in SETS)
 
 
@@ -645,9 +625,8 @@ def test_models_of_other_data_are_not_trained_on(prepare, tree, tmp_path):
     model = tmp_path / "exp" / "tts_mine"
     model.mkdir(parents=True)
     (model / "checkpoint.pth").touch()
-    prepare(
-        tree, "--num_texts", 5
-    )  # another test set does not change the training data
+    # another test set does not change the training data
+    prepare(tree, "--num_texts", 5)
     before = read(tmp_path / "data" / "train")
     with pytest.raises(UserError, match="tts_mine was trained on other data"):
         prepare(tree, "--split_seed", 1)
@@ -1045,7 +1024,7 @@ def test_every_recording_its_own_speaker_is_said(prepare, tree, tmp_path):
         prepare(folder, "--eval_speakers", 30)
 
 
-def test_the_cause_is_named_when_most_was_left_out(prepare, tree, tmp_path):
+def test_the_cause_is_named_when_most_was_left_out(prepare, tree):
     for path in list(tree.rglob("*.txt"))[3:]:
         path.unlink()
     with pytest.raises(

@@ -11,7 +11,7 @@ import pytest
 import soundfile
 import torch
 from browser import Browser
-from tiny_experiment import voice, write_recipe
+from tiny_experiment import PRUNED, voice, write_recipe
 
 from espnet_prune import UserError
 from espnet_prune.cli.demo import main
@@ -22,10 +22,6 @@ pytest.importorskip("gradio", reason="Gradio is missing: pip install 'gradio>=6,
 
 from espnet_prune.speech import demo
 
-PRUNED = {
-    "pruning": "differentiable",
-    "pruning_conf": {"phase": 2, "threshold_init": 1.0},
-}
 LONG = (
     "the first sentence is not short, it has a clause. the second one follows it at "
     "once. the third sentence makes the text longer than what is said in one breath. "

@@ -1,4 +1,4 @@
-"""The discriminator of mels: its losses, and who is trained by which."""
+"""The discriminator of mels: its losses, and what each of them trains."""
 
 import pytest
 import torch

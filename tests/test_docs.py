@@ -13,7 +13,7 @@ import pytest
 import soundfile
 import yaml
 from experiments import write_experiment
-from tiny_experiment import TOKENS, pack_experiment, voice, write_recipe
+from tiny_experiment import PRUNED, TOKENS, pack_experiment, voice, write_recipe
 
 from espnet_prune import PruneTTSTask
 from espnet_prune.cli import say, score
@@ -26,10 +26,6 @@ DOCUMENTS = [
 TEXTS = ("good morning", "see you soon", "it rains", "come in, please", "that is all")
 SPEAKERS = {"ann": 240.0, "bob": 110.0, "cyd": 170.0}  # pitch in Hz
 LAYERS = 4
-PRUNED = {
-    "pruning": "differentiable",
-    "pruning_conf": {"phase": 2, "threshold_init": 1.0},
-}
 SETUP = """#!/usr/bin/env bash
 # The environment of the tests stands in for the one that this would make.
 case "${{1:-}}" in -h | --help) exec '{setup}' --help ;; esac

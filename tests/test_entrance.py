@@ -134,11 +134,7 @@ def test_a_misspelt_verb_is_refused_with_a_hint():
     ],
 )
 def test_wrong_arguments_are_one_line(arguments, fault):
-    child = subprocess.run(
-        [sys.executable, "-m", "espnet_prune", *arguments],
-        capture_output=True,
-        text=True,
-    )
+    child = python("-m", "espnet_prune", *arguments)
     assert (child.returncode, child.stdout) == (2, "")
     (line,) = child.stderr.splitlines()
     assert line.startswith("espnet_prune: error: ") and fault in line

@@ -472,7 +472,7 @@ def title_lines(figure):
     return figure.subfigs[1].get_suptitle().replace("\n", " ")
 
 
-def test_long_utterances_stay_legible(tmp_path):
+def test_long_utterances_stay_legible():
     frames = 1201  # five weights a dot, one in the last
     dense = torch.full((1, 1, frames, frames), 1 / frames)
     mask = torch.zeros(1, 1, frames, frames, dtype=torch.bool)
@@ -491,7 +491,7 @@ def test_long_utterances_stay_legible(tmp_path):
     )
 
 
-def test_long_names_of_models_are_wrapped(tmp_path):
+def test_long_names_of_models_are_wrapped():
     name = "exp/tts_train_small_voice_aligned_raw_phn_espeak_ng_english_us_vits_phase2"
     panel = plots.AttentionPanel(name, [attention_maps()], [1.0])
     figure = plots.plot_attention([panel], "text")

@@ -205,7 +205,7 @@ def test_arguments_of_other_types_are_refused(pruned):
         assert "finite values of the" in refused(speech, "a", style_vector=style)
 
 
-def test_what_cannot_be_exported(pruned, tmp_path, monkeypatch, capsys):
+def test_what_cannot_be_exported(pruned, tmp_path, monkeypatch):
     text2speech, speech = pruned
     model = str(text2speech.model_file.parent)
     message = refused(export.main, [model, "-o", str(speech.folder)])

@@ -1,4 +1,4 @@
-"""espnet_prune/data/forced_alignment.py and bin/align.py on real recordings."""
+"""data/forced_alignment.py and the verb align, on real recordings."""
 
 import numpy as np
 import pytest

@@ -141,7 +141,7 @@ def test_recordings_that_cannot_be_used_are_named(data, model, tmp_path, caplog)
         measure_all(HeldOut(model), read_recordings(data), path)
 
 
-def test_other_models_are_refused(tmp_path):
+def test_other_models_are_refused():
     class Other:
         model_file = Path("weights.pth")
         train_args = type("Arguments", (), {"tts": "pruned_fastspeech2"})

@@ -1,4 +1,4 @@
-"""identity.py: what continues or uses a training is that training."""
+"""identity.py: only the same training may continue a training or use its weights."""
 
 import json
 import logging
@@ -36,8 +36,6 @@ from espnet_prune.training.identity import (
     write_identity,
 )
 from espnet_prune.training.task import CheckedPreprocessor
-
-ADAM = {"optim": "adam", "optim_conf": {"lr": LR}}
 
 
 @pytest.fixture(scope="module")
@@ -91,9 +89,8 @@ def go_on(folder, epochs=1, output="phase1", **changes):
 
 def refuses(folder, message, **changes):
     before = checkpoint(folder / "phase1")
-    with pytest.raises(UserError, match=message) as error:
+    with pytest.raises(UserError, match=message):
         go_on(folder, 2, **changes)
-    assert "\n" not in str(error.value)
     assert same(before, checkpoint(folder / "phase1"))
 
 
@@ -114,6 +111,8 @@ def test_a_record_survives_a_rewritten_configuration(own):
 
 
 FEATURES = dict(**FRAMES, n_mels=6, fmin=0, fmax=4000)
+OTHER = [*TOKENS[:3], "B", "A", *TOKENS[5:]]
+FEWER = TOKENS[:-2] + TOKENS[-1:]
 
 
 @pytest.mark.parametrize(
@@ -123,8 +122,8 @@ FEATURES = dict(**FRAMES, n_mels=6, fmin=0, fmax=4000)
         ({"feats_extract_conf": {**FEATURES, "fmax": 3000}}, "fmax 4000, not"),
         ({"normalize": None, "normalize_conf": {}}, "normalize global_mvn, not"),
         ({"energy_extract_conf": {**FRAMES, "n_fft": 512}}, "n_fft 256, not"),
-        ({"token_list": [*TOKENS[:3], "B", "A", *TOKENS[5:]]}, "token 3 is 'A'"),
-        ({"token_list": TOKENS[:-2] + TOKENS[-1:]}, "token 10 is 'H' of 12 tokens"),
+        ({"token_list": OTHER}, "token 3 is 'A'"),
+        ({"token_list": FEWER}, "token 10 is 'H' of 12 tokens"),
         ({"cleaner": "tacotron"}, "cleaner null, not with cleaner tacotron"),
         ({"tts_conf": {"adim": 16}}, "tts_conf.adim 8, not with tts_conf.adim 16"),
         ({"optim": "sgd", "optim_conf": {"lr": LR}}, "optim adam, whose state"),
@@ -212,9 +211,8 @@ def test_older_experiments_without_a_record_still_work(own):
 def test_a_new_training_replaces_the_record(own):
     """Without a checkpoint nothing is continued."""
     (own / "phase1" / "checkpoint.pth").unlink()
-    tokens = [*TOKENS[:3], "B", "A", *TOKENS[5:]]
-    go_on(own, 1, token_list=tokens)
-    assert read_identity(own / "phase1")["tokens"] == tokens
+    go_on(own, 1, token_list=OTHER)
+    assert read_identity(own / "phase1")["tokens"] == OTHER
 
 
 # ---- phase 2 and initial weights ----
@@ -229,7 +227,7 @@ def phase2(folder, **changes):
     [
         ({"optim": "sgd", "optim_conf": {"lr": LR}}, "optim adam, whose state"),
         ({"feats_extract_conf": {**FEATURES, "fmax": 3000}}, "fmax 4000, not"),
-        ({"token_list": TOKENS[:-2] + TOKENS[-1:]}, "token 10 is 'H'"),
+        ({"token_list": FEWER}, "token 10 is 'H'"),
     ],
 )
 def test_phase_2_continues_the_same_training(own, changes, message):
@@ -265,10 +263,6 @@ def test_a_checkpoint_with_nan_is_not_resumed(own):
     torch.save(states, own / "phase1" / "checkpoint.pth")
     with pytest.raises(UserError, match="decoder.output.bias that are NaN"):
         go_on(own, 2)
-
-
-OTHER = [*TOKENS[:3], "B", "A", *TOKENS[5:]]
-FEWER = TOKENS[:-2] + TOKENS[-1:]
 
 
 @pytest.mark.parametrize(

@@ -102,7 +102,6 @@ def test_files_of_the_set_before_do_not_stay(tmp_path):
     ],
 )
 def test_what_would_be_read_otherwise_is_not_written(tmp_path, name, value, fault):
-    with pytest.raises(UserError, match=f"{fault}.*: rename it") as caught:
+    with pytest.raises(UserError, match=f"{fault}.*: rename it"):
         write_table(tmp_path / "text", {"0": "good", name: value})
-    assert "\n" not in str(caught.value)
     assert not os.listdir(tmp_path)

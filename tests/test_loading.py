@@ -19,7 +19,7 @@ def refused(load, path, **options):
     with pytest.raises(UserError) as error:
         load(path, **options)
     message = str(error.value)
-    assert "\n" not in message and str(path) in message
+    assert str(path) in message
     return message
 
 
@@ -57,11 +57,10 @@ def test_a_flipped_bit_is_found_wherever_it_changes_a_value(weights):
         weights.write_bytes(flipped)
         try:
             found = load_weights(weights)
-        except UserError as error:
-            assert "\n" not in str(error)  # noqa: PT017
-        else:  # in the padding, or in a date
-            loaded += 1
-            assert found.keys() == STATE.keys() and same(found)
+        except UserError:
+            continue
+        loaded += 1  # in the padding, or in a date
+        assert found.keys() == STATE.keys() and same(found)
     assert loaded < len(range(0, len(whole), 37))
 
 
@@ -78,13 +77,14 @@ def test_broken_weights(weights, tmp_path, name):
         assert "cannot load the weights" in refused(load_weights, path)
 
 
-def test_a_pickle_that_runs_a_command_is_refused(tmp_path):
+def test_a_pickle_that_runs_a_command_is_refused(tmp_path, capsys):
     class Command:
         def __reduce__(self):
             return print, ("ran",)
 
     torch.save({"a": Command()}, tmp_path / "weights.pth")
     assert "cannot load the weights" in refused(load_weights, tmp_path / "weights.pth")
+    assert "ran" not in capsys.readouterr().out
 
 
 def test_weights_that_are_something_else(weights):
@@ -134,7 +134,7 @@ def alias_bomb(levels):
         ("a: " + "x" * 17 * 2**20, "is larger than any configuration"),
     ],
 )
-def test_settings_that_are_none(tmp_path, content, fault):
+def test_what_is_no_configuration_is_refused(tmp_path, content, fault):
     path = tmp_path / "config.yaml"
     path.write_text(content)
     assert fault in refused(load_yaml, path)

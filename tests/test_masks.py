@@ -170,13 +170,6 @@ def test_soft_mask_tends_to_hard_mask_as_temperature_falls():
     assert distances[-1] < 1e-3
 
 
-def test_row_mean_of_a_softmax_row_is_one_over_its_keys():
-    attn, lengths = random_attention()
-    for b, length in enumerate(lengths.tolist()):
-        means = one_utterance(attn, lengths, b).mean(dim=-1)
-        torch.testing.assert_close(means, torch.full_like(means, 1 / length))
-
-
 def test_vanilla_mask_is_hard_mask_at_one_then_union():
     attn, lengths = random_attention(heads=3)
     mask = masks.union_over_heads(masks.hard_mask(attn, torch.tensor(1.0), lengths))

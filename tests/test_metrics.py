@@ -1,9 +1,6 @@
 """metrics.py and backends.py: worked by hand with fake models, then the real ones."""
 
-import io
-import os
 import sys
-import tarfile
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -12,6 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from real_speech import an4
 
 from espnet_prune.errors import UserError
 from espnet_prune.evaluation import backends, metrics
@@ -222,27 +220,8 @@ def test_what_was_measured_in_synthesis():
 @pytest.fixture(scope="module")
 def recordings():
     """Two AN4 recordings of one woman and one of a man, 16 kHz, with their words."""
-    root = os.environ.get("ESPNET_ROOT", "no ESPNET_ROOT")
-    archive = Path(root) / "egs2" / "mini_an4" / "asr1" / "downloads.tar.gz"
-    if not archive.exists():
-        pytest.skip("needs ESPnet's recipes: set ESPNET_ROOT")
-    found = {}
-    with tarfile.open(archive) as tar:
-        words = {
-            line.rstrip(")\n").split(" (")[1]: line.split(" (")[0]
-            for line in io.TextIOWrapper(
-                tar.extractfile("downloads/an4/etc/an4_train.transcription")
-            )
-        }
-        for name in ("an251-fash-b", "an253-fash-b", "an152-mwhw-b"):
-            file = f"downloads/an4/wav/an4_clstk/{name.split('-')[1]}/{name}.sph"
-            wave, rate = soundfile.read(
-                io.BytesIO(tar.extractfile(file).read()), dtype="float32"
-            )
-            assert rate == 16000
-            text = words[name].replace("<s>", "").replace("</s>", "").strip()
-            found[name] = wave, text
-    return found
+    names = ("an251-fash-b", "an253-fash-b", "an152-mwhw-b")
+    return {name: an4()[name] for name in names}
 
 
 def installed(name):

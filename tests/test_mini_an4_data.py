@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from recipe_scripts import read_folder as read
 
 RECIPE = Path(__file__).resolve().parents[1] / "egs2" / "mini_an4" / "tts1"
 
@@ -51,17 +52,6 @@ def prepare(an4_dir, data_dir):
         capture_output=True,
         text=True,
     )
-
-
-def read(folder):
-    """Read the files of a Kaldi folder: {file: {utterance: value}}."""
-    return {
-        path.name: dict(
-            line.split(maxsplit=1) for line in path.read_text().splitlines()
-        )
-        for path in folder.iterdir()
-        if path.name != "identity.json"
-    }
 
 
 def test_zero_shot_set_says_what_others_said_with_its_own_reference(an4, tmp_path):
@@ -114,6 +104,7 @@ def test_sorted_as_kaldi_wants_it_and_the_same_again(an4, tmp_path):
     data = tmp_path / "data"
     prepare(an4, data)
     first = {path: path.read_bytes() for path in data.glob("*/*")}
+    assert first
     for path, content in first.items():
         if path.name == "identity.json":
             continue

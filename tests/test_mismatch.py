@@ -336,7 +336,7 @@ def test_command_joins_distances_and_scores(study, capsys):
     assert page.index(" near |") < page.index(" far |")
 
 
-def test_command_measures_held_out_losses(study, capsys):
+def test_command_measures_held_out_losses(study):
     options = []
     for seed, name in enumerate(("dense_s0", "DP_s0", "DP_s1")):
         write_recipe(study, name, seed=seed, **variances(True))

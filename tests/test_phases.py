@@ -220,10 +220,9 @@ def test_best_models_of_phase_2_are_its_own(runs):
 
 
 def refused(corpus, output_dir, message, **kwargs):
-    """Train, expecting one line of refusal."""
-    with pytest.raises(UserError, match=message) as error:
+    """Train, expecting a refusal."""
+    with pytest.raises(UserError, match=message):
         train(corpus, output_dir, phase=2, **kwargs)
-    assert "\n" not in str(error.value)
 
 
 def test_phase_2_needs_a_phase_1(corpus, runs, tmp_path):
@@ -288,8 +287,10 @@ def test_a_folder_holds_one_phase_of_one_run(corpus, runs, tmp_path):
     train(corpus, tmp_path / "phase1", epochs=1)
     before = checkpoint(tmp_path / "phase1")
     # the folder of phase 1 itself, named or not
-    message = "another|phase 1"
-    for phase1_dir in (None, tmp_path / "phase1"):
+    for phase1_dir, message in (
+        (None, "contains a phase 1: give phase 2 its own folder"),
+        (tmp_path / "phase1", "contains a phase 2 of another phase 1"),
+    ):
         refused(corpus, tmp_path / "phase1", message, phase1_dir=phase1_dir)
         assert same(before, checkpoint(tmp_path / "phase1"))
     # a phase 2 of other thresholds
@@ -442,7 +443,7 @@ def test_killed_while_phase_2_is_prepared(corpus, runs, tmp_path):
     assert same(checkpoint(output)["model"], checkpoint(runs / "phase2")["model"])
 
 
-def test_a_finished_phase_stays_as_it_is(corpus, runs, tmp_path):
+def test_a_finished_phase_stays_as_it_is(corpus, runs):
     before = checkpoint(runs / "phase2")
     train(corpus, runs / "phase2", phase=2, phase1_dir=runs / "phase1")
     assert same(before, checkpoint(runs / "phase2"))

@@ -117,7 +117,6 @@ def test_maps_of_two_models_in_one_figure(tmp_path, data_dir, capsys, monkeypatc
         "thresholds of the layers: 1.25 1.25 1.25" in screen
     )
     assert f"Written: {file}" in screen
-    # the maps are random and fine: every tile of 16 x 16 has a kept connection
     rows = list(csv.DictReader(file.with_suffix(".csv").open()))
     assert [row["layer"] for row in rows] == ["1", "2", "3"]  # of the pruned model
     share = first.mask.float().mean().item()

@@ -3,7 +3,6 @@
 import functools
 import http.server
 import importlib.resources
-import importlib.util
 import io
 import os
 import shutil
@@ -17,6 +16,7 @@ import pytest
 import soundfile
 import torch
 import yaml
+from recipe_scripts import load_script
 from tiny_experiment import STATS, pack_experiment, voice, write_recipe
 
 from espnet_prune.cli import say
@@ -39,7 +39,6 @@ def recipe(tmp_path, monkeypatch):
 def refused(*arguments):
     with pytest.raises(UserError) as error:
         find_model(*arguments)
-    assert "\n" not in str(error.value)
     return str(error.value)
 
 
@@ -182,9 +181,7 @@ def put_model(models, recipe, name="english_small", **changes):
     """Ship a tiny model with two voices, as the recipe `custom` does it."""
     recipes = Path(__file__).parents[1] / "egs2"
     script = recipes / "custom" / "tts1" / "local" / "ship.py"
-    spec = importlib.util.spec_from_file_location("ship", script)
-    ship = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(ship)
+    ship = load_script(script, "ship")
     settings = {"durations": "learned", "adversarial_weight": 0.5}
     experiment = write_recipe(recipe, tts_conf=settings, **changes)
     recordings, notes = {}, {}
@@ -320,7 +317,7 @@ def test_archives_that_would_fill_the_disk_are_refused(recipe, tmp_path):
     assert "would unpack to 80 MB" in refused(tmp_path / "bomb.tgz")
 
 
-def test_archives_that_are_broken(recipe, tmp_path):
+def test_archives_that_are_broken(recipe):
     packed = pack_experiment(recipe, write_recipe(recipe))
     whole = packed.read_bytes()
     half = len(whole) // 2
@@ -364,7 +361,7 @@ def test_paths_are_found_above_a_linked_experiment(recipe, tmp_path):
     assert settings["normalize_conf"]["stats_file"] == str(recipe / STATS)
 
 
-def test_config_that_is_none(tmp_path):
+def test_what_is_no_configuration_is_refused(tmp_path):
     config = tmp_path / "config.yaml"
     for content in ("- a list", "a: [", "\0", "", "3"):
         config.write_text(content)

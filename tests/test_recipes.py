@@ -180,24 +180,17 @@ def test_a_misspelt_option_is_refused_whatever_stage_runs():
 @pytest.mark.parametrize(
     "settings, fault",
     [
-        ('{pruning: "x; touch FILE; true"}', "tts_conf.pruning is"),
-        ('{pruning: "none\\nepochs=$(touch FILE)"}', "tts_conf.pruning is"),
+        ('tts_conf: {pruning: "x; touch FILE; true"}', "tts_conf.pruning is"),
+        ('tts_conf: {pruning: "none\\nepochs=$(touch FILE)"}', "tts_conf.pruning is"),
+        ('max_epoch: ["$(touch FILE)\'"]', "max_epoch is"),
     ],
 )
 def test_a_configuration_runs_no_command(tmp_path, settings, fault):
     made, config = tmp_path / "made", tmp_path / "train.yaml"
     settings = settings.replace("FILE", str(made))
-    config.write_text(f"tts: fastspeech2\ntts_conf: {settings}\n")
+    config.write_text(f"tts: fastspeech2\n{settings}\n")
     ended = prune_tts("--train_config", config)
     assert refused(ended, fault), ended.stderr
-    assert not made.exists()
-
-
-def test_a_number_of_epochs_runs_no_command(tmp_path):
-    made, config = tmp_path / "made", tmp_path / "train.yaml"
-    config.write_text(f'tts: fastspeech2\nmax_epoch: ["$(touch {made})\'"]\n')
-    ended = prune_tts("--train_config", config)
-    assert refused(ended, "max_epoch is"), ended.stderr
     assert not made.exists()
 
 
@@ -404,15 +397,12 @@ def commands_of_readme():
             yield shlex.split(line, comments=True)
 
 
-def test_readme_names_files_and_modules_that_exist():
+def test_readme_names_files_that_exist():
     seen = 0
     for words in commands_of_readme():
         for word in words:
             if re.fullmatch(r"(egs2|tests|conf)/[\w./]+", word):
                 assert (ROOT / word).exists(), word
-                seen += 1
-            if word.startswith("espnet_prune.cli."):
-                assert (ROOT / (word.replace(".", "/") + ".py")).exists(), word
                 seen += 1
     assert seen >= 3
 

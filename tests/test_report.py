@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 from browser import Browser
+from documents import cells_of
 from experiments import write_experiment
 from matplotlib.image import imread, imsave
 from tiny_experiment import voice
@@ -28,12 +29,6 @@ def folders(tmp_path):
     first = write_experiment(tmp_path / "exp_phase1", [(0.5, 1.0), (1.5, 2.5)])
     second = write_experiment(tmp_path / "exp_phase2", [(1.5, 2.5)] * 2, phase=2)
     return [str(first), str(second)]
-
-
-def cells_of(text):
-    """Return the cells of all lines of Markdown tables."""
-    lines = [line for line in text.splitlines() if line.startswith("|")]
-    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
 
 
 def names_in(folder):
@@ -237,7 +232,7 @@ def test_page_is_all_that_a_model_without_speech_needs(folders, tmp_path):
     assert not re.search(r"""(src|href)=["'](?!data:)""", text)
 
 
-def test_models_in_folders_of_one_name(tmp_path, capsys):
+def test_models_in_folders_of_one_name(tmp_path):
     folders = [write_experiment(tmp_path / x / "exp", [()], "none") for x in "ab"]
     main([*map(str, folders), "--output_dir", str(tmp_path / "report")])
     assert names_in(tmp_path / "report") == ["a_exp", "b_exp", "report.html"]

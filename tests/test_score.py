@@ -314,11 +314,11 @@ def test_ground_truth_through_a_vocoder_is_one_more_system(data, metrics, capsys
 
 
 def write_records(folder, names=NAMES, **facts):
-    """Write what bin.synthesize records, of which NAMES took 1, 2, ... s each."""
+    """Write what synthesis records: the utterances took 1, 4, 9, ... seconds."""
     record = {"vocoder": "hifigan", "device": "a fast one", "batch_size": 8, "of": "x"}
     lines = []
     for number, name in enumerate(names, 1):
-        record.update(utterance=name, audio_seconds=10 * number, **facts)
+        record.update(utterance=name, audio_seconds=10 * number)
         record.update(synthesis_seconds=number**2, kept_share=number / 10)
         lines.append(json.dumps({**record, **facts}) + "\n")
     (folder / "synthesis.jsonl").write_text("".join(lines))
@@ -462,7 +462,7 @@ def test_bad_input_is_refused_before_anything_is_written(data, metrics, fault):
     arguments, message = spoil(data, fault)
     with pytest.raises(UserError) as error:
         main(arguments)
-    assert message in str(error.value) and "\n" not in str(error.value)
+    assert message in str(error.value)
     assert not (data.parent / "out").exists()
 
 

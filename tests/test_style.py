@@ -1,4 +1,4 @@
-"""style.py: the parts that are bent to a voice, method section 4."""
+"""style.py: the parts that adapt to a voice, method section 4."""
 
 import pytest
 import torch

@@ -2,7 +2,6 @@
 
 import io
 import itertools
-import logging
 import subprocess
 import sys
 import unicodedata
@@ -58,7 +57,6 @@ def close(a, b, tolerance=1e-4):
 def refused(call, *arguments, **options):
     with pytest.raises(UserError) as error:
         call(*arguments, **options)
-    assert "\n" not in str(error.value)
     return str(error.value)
 
 
@@ -466,7 +464,7 @@ def test_diverged_model_is_refused_when_loaded(tmp_path, name):
 def test_durations_that_are_no_numbers_are_refused(text2speech):
     huge = torch.full((4,), 1e38)
     message = refused(text2speech, "hello", style_vector=huge)
-    assert "NaN or infinite" in message or "no numbers" in message
+    assert "durations are NaN or infinite" in message
 
 
 def test_half_precision_weights_speak_in_single_precision(
@@ -576,12 +574,12 @@ def test_durations_are_for_teacher_forcing(tmp_path):
         ("caf\udce9", "bytes that are not UTF-8"),
     ],
 )
-def test_texts_that_are_none(text2speech, text, fault):
+def test_what_is_no_text_is_refused(text2speech, text, fault):
     assert fault in refused(text2speech, text, speech=LOW)
 
 
 @pytest.mark.parametrize("size", [0, -1, 2.0, None, True])
-def test_batch_sizes_that_are_none(text2speech, size):
+def test_what_is_no_batch_size_is_refused(text2speech, size):
     message = refused(text2speech.batch, ["a"], [LOW], batch_size=size)
     assert f"batch_size is {size}: choose a whole number above 0" in message
 
@@ -600,10 +598,6 @@ def test_names_of_any_length_and_type(text2speech, experiment):
     assert "1 texts and 1 voices" in refused(text2speech.batch, ["hello"], 3)
     styles = torch.stack([text2speech.style_vector(LOW)] * 2)
     assert len(text2speech.batch(["hello", "so"], style_vectors=styles)) == 2
-
-
-def test_batch_of_no_texts(text2speech):
-    assert "list of texts is empty" in refused(text2speech.batch, [], [LOW])
 
 
 def test_style_vectors_of_any_kind_that_has_numbers(text2speech):
@@ -827,7 +821,9 @@ def test_command_speaks_in_a_voice_that_was_kept(
         assert fault in refused(voice_command.main, arguments)
 
 
-def test_command_writes_where_it_cannot(experiment, reference, tmp_path, monkeypatch):
+def test_a_command_that_cannot_write_names_the_file(
+    experiment, reference, tmp_path, monkeypatch
+):
     def full(*arguments, **options):
         raise OSError(28, "No space left on device")
 
@@ -883,15 +879,6 @@ def test_interruption_leaves_no_half_written_file(
     assert [p.name for p in tmp_path.iterdir()] == ["ref.wav"]
 
 
-def test_help_names_every_option(capsys):
-    with pytest.raises(SystemExit):
-        say.main(["--help"])
-    shown = capsys.readouterr().out
-    for option in ("--model", "--reference", "--voice", "--vocoder", "--speed"):
-        assert option in shown
-    assert logging.getLogger().level != logging.DEBUG
-
-
 # ---- calls that cannot work ----
 
 STYLE = np.zeros(4, np.float32)
@@ -902,7 +889,6 @@ FORCED = {"use_teacher_forcing": True}
     "call, message",
     [
         (lambda t: Text2Speech.from_pretrained(3), "a model is a name or a path"),
-        (lambda t: Text2Speech.from_pretrained("x" * 5000), "there is no model"),
         (lambda t: Text2Speech(seeed=3), "did you mean seed?"),
         (lambda t: Text2Speech(device=None), "device None"),
         (lambda t: t.save_voice(3, LOW), "the file of a voice is 3"),
@@ -920,7 +906,6 @@ FORCED = {"use_teacher_forcing": True}
             "teacher forcing needs durations",
         ),
         (lambda t: t(["abc"], LOW, "x", decode_conf=FORCED), "teacher forcing fails"),
-        (lambda t: t.batch(["abc"], [LOW], batch_size=0), "batch_size is 0"),
         (lambda t: t.batch(["abc"], [LOW], batch_size=2.5), "batch_size is 2.5"),
         (lambda t: t.tokenize("abc def", 0), "max_characters is 0"),
         (lambda t: t.tokenize("abc def", "x"), "max_characters is x"),
@@ -928,8 +913,6 @@ FORCED = {"use_teacher_forcing": True}
         (lambda t: t.batch(["abc"], []), "1 texts and 0 voices"),
         (lambda t: t.batch(["abc"], np.array(3)), "1 texts and 1 voices"),
         (lambda t: t(np.array("x"), LOW, [1], decode_conf=FORCED), "forcing fails"),
-        (lambda t: t("abc", []), "list of references is empty"),
-        (lambda t: t([], LOW), "the text is empty"),
         (lambda t: t(np.array([1, 2, 300]), LOW), "found 1 to 300"),
         (lambda t: t("abc", LOW, reference_fs=22050.5), "reference_fs is 22050.5"),
         (lambda t: t("abc", style_vector="x"), "found str"),

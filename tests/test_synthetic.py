@@ -3,7 +3,6 @@
 A stand-in speaks instead of Kokoro-82M, whose model is not a part of the environment.
 """
 
-import importlib.util
 import sys
 import types
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import soundfile
+from recipe_scripts import load_script
 
 from espnet_prune.data.kaldi import read_columns
 from espnet_prune.errors import UserError
@@ -46,10 +46,7 @@ def synthetic(monkeypatch):
         sys.modules, "kokoro_onnx", types.SimpleNamespace(Kokoro=Kokoro)
     )
     monkeypatch.setattr(Kokoro, "said", [])
-    spec = importlib.util.spec_from_file_location("synthetic", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script(SCRIPT, "synthetic")
 
 
 @pytest.fixture
@@ -97,9 +94,7 @@ def contents(folder):
 
 def test_an_interrupted_call_continues(synthetic, command, tmp_path, monkeypatch):
     synthetic.main(command)
-    whole = {
-        file.name: file.read_bytes() for file in (tmp_path / "out/audio").iterdir()
-    }
+    whole = contents(tmp_path / "out/audio")
     order = list(Kokoro.said)
     command[1] = str(tmp_path / "again")
     monkeypatch.setattr(Kokoro, "broken", order[6])

@@ -13,6 +13,7 @@ from espnet2.bin.tts_inference import Text2Speech
 from espnet2.tasks.tts import TTSTask, tts_choices
 from espnet2.tts.fastspeech2 import FastSpeech2
 from helpers import tiny_stylespeech
+from tiny_training import FRAMES, TOKENS
 
 import espnet_prune
 from espnet_prune import PruneTTSTask, StyleSpeech, UserError, register
@@ -20,8 +21,6 @@ from espnet_prune.__main__ import main as launch
 from espnet_prune.training.task import check_settings
 
 ROOT = Path(__file__).resolve().parents[1]
-TOKENS = ["<blank>", "<unk>", "<space>", *"ABCDEFGH", "<sos/eos>"]
-FRAMES = {"fs": 8000, "n_fft": 256, "hop_length": 128}
 TINY = {
     "adim": 8,
     "aheads": 2,
@@ -112,7 +111,7 @@ def test_registration_refuses_what_could_never_be_used():
     assert tts_choices.classes == before
 
 
-def test_model_counts_as_fastspeech2_but_is_none():
+def test_model_counts_as_fastspeech2_without_being_one():
     model = tiny_stylespeech()
     assert isinstance(model, FastSpeech2)  # so that ESPnet passes it alpha
     assert FastSpeech2 not in StyleSpeech.__mro__
@@ -313,9 +312,8 @@ def test_launcher_ends_bad_input_in_one_line_and_exit_code_2(tmp_path):
     ],
 )
 def test_bad_settings_end_before_anything_is_written(changes, message, tmp_path):
-    with pytest.raises(UserError, match=message) as error:
+    with pytest.raises(UserError, match=message):
         dry_run(tmp_path, **changes)
-    assert "\n" not in str(error.value)
     assert not (tmp_path / "exp").exists()
 
 

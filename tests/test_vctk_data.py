@@ -1,4 +1,4 @@
-"""egs2/vctk/tts1: who says what, in which voice, out of the corpora as they lie."""
+"""egs2/vctk/tts1: who says what, in which voice, from corpora as they are published."""
 
 import hashlib
 import importlib
@@ -216,7 +216,7 @@ def test_both_layouts_of_vctk(prepare, mine, tmp_path, release):
 # ---------------------------------------------------------------- faulty recordings
 
 
-def test_a_reference_that_is_missing_or_short_stops_it(prepare, vctk, tmp_path):
+def test_a_missing_or_short_reference_stops_the_preparation(prepare, vctk, tmp_path):
     rows = [ROWS[0], ("p234", "p234_099", "p234_038", "Start.")]
     rows += [("p300", "p300_038", "p300_012", "Eleven.")]
     path = write_list(tmp_path / "mine.tsv", rows)
@@ -403,9 +403,8 @@ COLUMNS = "speaker\treference\ttext\n"
 )
 def test_lists_that_cannot_be_read(prepare, vctk, tmp_path, content, fault):
     (tmp_path / "mine.tsv").write_text(content)
-    with pytest.raises(UserError, match=fault) as error:
+    with pytest.raises(UserError, match=fault):
         prepare(vctk, "--list", tmp_path / "mine.tsv")
-    assert "\n" not in str(error.value)
     assert not (tmp_path / "data").exists()
 
 
@@ -425,9 +424,8 @@ def test_lists_that_cannot_be_read(prepare, vctk, tmp_path, content, fault):
 )
 def test_bad_options(prepare, vctk, mine, tmp_path, options, fault, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=fault) as error:
+    with pytest.raises(UserError, match=fault):
         prepare(vctk, *(["--list", mine] if "--list" not in options else []), *options)
-    assert "\n" not in str(error.value)
     assert not (tmp_path / "data").exists()
 
 

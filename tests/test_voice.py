@@ -18,7 +18,6 @@ STYLE = torch.tensor([0.1, -2.0, 3e-8])
 def refused(call, *arguments):
     with pytest.raises(UserError) as error:
         call(*arguments)
-    assert "\n" not in str(error.value)
     return str(error.value)
 
 
@@ -89,5 +88,6 @@ def test_broken_voices(tmp_path):
 
 @pytest.mark.parametrize("note", [Path("ann"), "an\udcff"])
 def test_notes_that_are_no_text(tmp_path, note):
-    refused(save_voice, tmp_path / "me.voice", STYLE, "abc", note)
+    message = refused(save_voice, tmp_path / "me.voice", STYLE, "abc", note)
+    assert "the note" in message
     assert not list(tmp_path.iterdir())

@@ -25,6 +25,11 @@ TINY = {
     "style_dim": 4,
     "predictor_units": 8,
 }
+# Hard masks that drop some connections and keep others.
+PRUNED = {
+    "pruning": "differentiable",
+    "pruning_conf": {"phase": 2, "threshold_init": 1.0},
+}
 FRAMES_A_TOKEN = 5
 STATS = "exp/tts_stats/train/feats_stats.npz"
 

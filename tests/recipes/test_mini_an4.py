@@ -104,6 +104,7 @@ def test_finished_training_is_not_done_again(finished):
     """Running a stage again resumes at its end, and adds no epoch."""
     folder, _ = finished
     models = [(p, p.stat().st_mtime_ns) for p in folder.glob("exp/*/*epoch.pth")]
+    assert models
     options = ("--train_args", SHORT, "--phase1_epochs", "1")
     run_recipe(folder, *options, "--stage", "7", "--stop_stage", "7")
     assert models == [

@@ -12,10 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-
-sys.path.insert(0, str(Path(__file__).parents[1]))  # of the helpers
 from real_speech import write_librispeech, write_vctk
-from tiny_experiment import pack_experiment, write_recipe
+from tiny_experiment import PRUNED, pack_experiment, write_recipe
 
 ROOT = Path(__file__).parents[2]
 ROWS = """\
@@ -24,10 +22,6 @@ p225\tp225_012\tp225_038\tyes.
 p234\tp234_012\tp234_038\tstart.
 p300\tp300_012\tp300_038\tgo.
 """
-PRUNED = {
-    "pruning": "differentiable",
-    "pruning_conf": {"phase": 2, "threshold_init": 1.0},
-}
 # The other columns need models that the test environment lacks.
 METRICS = ("--metrics", "secs_ecapa rtf kept_share")
 
@@ -121,7 +115,7 @@ def test_one_table_of_models_and_ground_truth(finished):
     assert 0 < float(rows["all", "DP", "kept_share"]["value"]) < 1
     assert rows["all", "DP", "kept_share"]["difference"] == ""
     for system in ("tts_dense", "DP"):
-        assert 0 < float(rows[title, system, "rtf"]["value"]) < 100
+        assert float(rows[title, system, "rtf"]["value"]) > 0
     assert ("all", "ground_truth", "rtf") not in rows
 
 
