@@ -57,7 +57,7 @@ def test_griffin_lim_gives_the_mel_back(run, data, tmp_path):
     assert distances["a"] < 0.1 and 2 * distances["a"] < distances["b"], distances
 
 
-def test_the_mel_is_that_of_the_model(run, tmp_path):
+def test_a_model_decides_the_rate_and_which_vocoders_fit(run, tmp_path):
     experiment = write_recipe(tmp_path / "recipe")
     said = run("griffin_lim", "--model", experiment)
     assert said["a"][1] == 16000
