@@ -79,6 +79,7 @@ class PruningMixin:
 
     # what the ESPnet class has
     h: int
+    d_k: int
     linear_out: torch.nn.Linear
     dropout_rate: float
     training: bool

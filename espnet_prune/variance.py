@@ -124,6 +124,15 @@ def regulate_length(
     return (repeated + positions) * valid.to(x.dtype), lengths
 
 
+def rates_of_sinusoid(size: int, device: torch.device | str) -> torch.Tensor:
+    """Return the angle by which each pair of D = size features turns at a step.
+
+    It is 10000^(-2k/D) for the pair k, (D / 2,) rounded up, float32.
+    """
+    pairs = torch.arange(-(-size // 2), device=device)
+    return 10000.0 ** (-2.0 * pairs / size)
+
+
 def sinusoid(positions: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     """Encode positions (..., T) by sines and cosines, (..., T, D), for features like x.
 
@@ -131,8 +140,7 @@ def sinusoid(positions: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     autocast too, because bfloat16 does not tell neighbouring frames apart.
     """
     size, kind = x.size(-1), torch.promote_types(x.dtype, torch.float32)
-    pairs = torch.arange(-(-size // 2), device=x.device)
-    rates = 10000.0 ** (-2.0 * pairs / size)
+    rates = rates_of_sinusoid(size, x.device)
     angles = positions[..., None].to(kind) * rates.to(kind)
     waves = torch.stack([angles.sin(), angles.cos()], dim=-1)
     return waves.flatten(-2)[..., :size].to(x.dtype)

@@ -93,7 +93,7 @@ def test_hard_masks_are_those_of_torch_in_double_precision(pruned):
         speed = (0.5, 1.0, 2.0)[number % 3]
         wanted = say(ids, style, speed)
         assert wanted.dtype == np.float64
-        np.testing.assert_allclose(run(ids, style, speed), wanted, atol=1e-6, rtol=0)
+        np.testing.assert_allclose(run(ids, style, speed), wanted, atol=1e-9, rtol=0)
 
 
 def test_speech_of_a_single_frame(pruned):

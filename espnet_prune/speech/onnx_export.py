@@ -25,7 +25,7 @@ from espnet2.layers.global_mvn import GlobalMVN
 from espnet2.tts.feats_extract.log_mel_fbank import LogMelFbank
 
 from espnet_prune import __version__, data
-from espnet_prune.attention import synthesising
+from espnet_prune.attention import pruned_attentions, synthesising
 from espnet_prune.data.testset import read_sentences
 from espnet_prune.errors import UserError
 from espnet_prune.model import MAX_FRAMES_A_TOKEN, Prosody, StyleSpeech
@@ -34,7 +34,7 @@ from espnet_prune.speech.generators import HiFiGAN, to_hifigan_mel
 from espnet_prune.speech.synthesis import Text2Speech
 from espnet_prune.speech.vocoder import describe_features
 from espnet_prune.text.front_end import FrontEnd
-from espnet_prune.variance import durations_from_log
+from espnet_prune.variance import durations_from_log, rates_of_sinusoid
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 INSTALL = 'pip install -e ".[onnx]"'
@@ -388,9 +388,20 @@ def in_double(
         def _run(self, values, indices, axis=None):
             return (np.take_along_axis(values, indices, axis),)
 
+    tts = copy.deepcopy(text2speech.tts)
+    graph = AcousticGraph(tts, text2speech.normalize).double().eval()
+    # The exporter computed these constants in single precision.
+    exact: list[Any] = [rates_of_sinusoid(tts.encoded_norm.normalized_shape[0], "cpu")]
+    for attention in pruned_attentions(tts):
+        exact += [attention.threshold, attention.d_k**-0.5, attention.h**0.5]
+    exact = [torch.as_tensor(v, dtype=torch.float64).detach().numpy() for v in exact]
+
     def widen(tensor) -> None:
         if tensor.data_type == TensorProto.FLOAT:
             values = numpy_helper.to_array(tensor).astype(np.float64)
+            for each in exact:
+                if each.shape == values.shape and np.allclose(values, each, 1e-6, 0):
+                    values = each
             tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
 
     model = onnx.load(folder / onnx_runtime.ACOUSTIC)
@@ -406,8 +417,6 @@ def in_double(
             elif node.op_type == "Cast" and attribute.i == TensorProto.FLOAT:
                 attribute.i = TensorProto.DOUBLE
     evaluator = reference.ReferenceEvaluator(model, new_ops=[GatherElements])
-    tts = copy.deepcopy(text2speech.tts)
-    graph = AcousticGraph(tts, text2speech.normalize).double().eval()
 
     @torch.no_grad()
     def wanted(tokens: torch.Tensor, style: torch.Tensor, speed: float) -> np.ndarray:
