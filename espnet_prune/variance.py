@@ -125,9 +125,10 @@ def regulate_length(
 
 
 def rates_of_sinusoid(size: int, device: torch.device | str) -> torch.Tensor:
-    """Return the angle by which each pair of D = size features turns at a step.
+    """Return the angle that each pair of features turns from one position to the next.
 
-    It is 10000^(-2k/D) for the pair k, (D / 2,) rounded up, float32.
+    For D = ``size`` features, it is 10000^(-2k/D) for the pair k. There are D / 2 pairs,
+    rounded up; float32.
     """
     pairs = torch.arange(-(-size // 2), device=device)
     return 10000.0 ** (-2.0 * pairs / size)

@@ -390,7 +390,8 @@ def in_double(
 
     tts = copy.deepcopy(text2speech.tts)
     graph = AcousticGraph(tts, text2speech.normalize).double().eval()
-    # The exporter computed these constants in single precision.
+    # The exporter rounded these constants to single precision, which alone can move a
+    # connection over its threshold; ``widen`` puts the exact ones in their place.
     exact: list[Any] = [rates_of_sinusoid(tts.encoded_norm.normalized_shape[0], "cpu")]
     for attention in pruned_attentions(tts):
         exact += [attention.threshold, attention.d_k**-0.5, attention.h**0.5]
