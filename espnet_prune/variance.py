@@ -127,8 +127,8 @@ def regulate_length(
 def rates_of_sinusoid(size: int, device: torch.device | str) -> torch.Tensor:
     """Return the angle that each pair of features turns from one position to the next.
 
-    For D = ``size`` features, it is 10000^(-2k/D) for the pair k. There are D / 2 pairs,
-    rounded up; float32.
+    For D = ``size`` features, it is 10000^(-2k/D) for the pair k. The result has D / 2
+    numbers, rounded up, float32.
     """
     pairs = torch.arange(-(-size // 2), device=device)
     return 10000.0 ** (-2.0 * pairs / size)
